@@ -1,0 +1,44 @@
+"""Konveyer: one conveyor from raw events to a prediction served in production.
+
+The names below are the vocabulary of a definitions folder. They load on first use, so
+`import konveyer` costs milliseconds.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from konveyer.feature_store.definitions.aggregation import Aggregation
+    from konveyer.feature_store.definitions.entity import Entity, JoinKey
+    from konveyer.feature_store.definitions.service import FeatureService
+    from konveyer.feature_store.definitions.source import Source
+    from konveyer.feature_store.definitions.view import Feature, FeatureView
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Aggregation": "aggregation",
+    "Entity": "entity",
+    "Feature": "view",
+    "FeatureService": "service",
+    "FeatureView": "view",
+    "JoinKey": "entity",
+    "Source": "source",
+}
+
+__all__ = [  # noqa: F822
+    "Aggregation",
+    "Entity",
+    "Feature",
+    "FeatureService",
+    "FeatureView",
+    "JoinKey",
+    "Source",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'konveyer' has no attribute '{name}'")
+    return getattr(import_module(f"konveyer.feature_store.definitions.{home}"), name)

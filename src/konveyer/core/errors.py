@@ -1,0 +1,75 @@
+"""The one error type that reaches people: what happened, where, and the next step."""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from http import HTTPStatus
+from typing import ClassVar
+
+
+class KonveyerError(Exception):
+    """An error for a person: a message, a stable `code`, and a hint with the next step.
+
+    Subclasses set `code` (never changed once released: scripts match on it) and `status`, the
+    HTTP status that the API and the serving node answer with.
+
+    >>> class FileMissing(KonveyerError):
+    ...     code, status = "file_missing", HTTPStatus.NOT_FOUND
+    >>> error = FileMissing("data/baskets.parquet does not exist.", hint="Check the source's path.")
+    >>> error.as_dict()["code"]
+    'file_missing'
+    >>> print(error)
+    data/baskets.parquet does not exist. Hint: Check the source's path.
+    """
+
+    code: ClassVar[str] = "konveyer_error"
+    status: ClassVar[HTTPStatus] = HTTPStatus.BAD_REQUEST
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, detail: Mapping[str, object] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.detail: Mapping[str, object] = detail or {}
+
+    def __str__(self) -> str:
+        return f"{self.message} Hint: {self.hint}" if self.hint else self.message
+
+    def as_dict(self) -> dict[str, object]:
+        """The JSON form used by `--json`, the API and the serving node."""
+        answer: dict[str, object] = {"code": self.code, "message": self.message}
+        if self.hint:
+            answer["hint"] = self.hint
+        if self.detail:
+            answer["detail"] = dict(self.detail)
+        return answer
+
+
+class NotFound(KonveyerError):
+    """Base of every "no such thing" error."""
+
+    code, status = "not_found", HTTPStatus.NOT_FOUND
+
+
+class Conflict(KonveyerError):
+    """Base of every "not in this state" error."""
+
+    code, status = "conflict", HTTPStatus.CONFLICT
+
+
+class Forbidden(KonveyerError):
+    """Base of every "you may not" error."""
+
+    code, status = "forbidden", HTTPStatus.FORBIDDEN
+
+
+def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = None) -> str | None:
+    """A hint naming the nearest of `known`, or `otherwise` when nothing is near.
+
+    >>> did_you_mean("card_spendd", ["card_spend", "clients"])
+    "did you mean 'card_spend'?"
+    >>> did_you_mean("zzz", ["card_spend"]) is None
+    True
+    """
+    near = get_close_matches(name, list(known), n=1)
+    return f"did you mean '{near[0]}'?" if near else otherwise

@@ -1,0 +1,112 @@
+"""`konveyer.toml`: where a workspace keeps things. Every default is a URL that a server can replace."""
+
+from pathlib import Path
+
+import msgspec
+
+from konveyer.core.clock import FeatureClock, parse_instant
+from konveyer.core.errors import KonveyerError, NotFound
+
+FILE_NAME = "konveyer.toml"
+
+
+class BadSettings(KonveyerError):
+    """A `konveyer.toml` that cannot be read."""
+
+    code = "bad_settings"
+
+
+class WorkspaceNotFound(NotFound):
+    """No `konveyer.toml` here or above."""
+
+    code = "workspace_not_found"
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class WorkspaceSettings(_Section, frozen=True):
+    """`feature_time` fixes feature time to one instant, for work on historical data."""
+
+    name: str
+    feature_time: str | None = None
+    definitions: str = "features"
+
+
+class Location(_Section, frozen=True):
+    url: str
+
+
+class TrackingSettings(_Section, frozen=True):
+    url: str = "sqlite:///state/mlflow.db"
+    artifacts: str = "state/artifacts"
+
+
+class Listen(_Section, frozen=True):
+    """Where a process listens. Port 0 takes a free one; the host is loopback unless set."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+
+
+def _two_environments() -> dict[str, Listen]:
+    return {"test": Listen(), "prod": Listen(port=8081)}
+
+
+class Settings(_Section, frozen=True):
+    """The parsed file. `root` is its folder; relative paths in URLs are taken from there."""
+
+    workspace: WorkspaceSettings
+    catalog: Location = Location(url="sqlite:///state/catalog.db")
+    pipelines: Location = Location(url="sqlite:///state/pipelines.db")
+    offline: Location = Location(url="delta:offline")
+    online: Location = Location(url="lmdb:state/online")
+    bundles: Location = Location(url="file:bundles")
+    engine: Location = Location(url="duckdb:")
+    tracking: TrackingSettings = TrackingSettings()
+    environments: dict[str, Listen] = msgspec.field(default_factory=_two_environments)
+    portal: Listen = Listen(port=8080)
+    root: Path = Path()
+
+    @property
+    def clock(self) -> FeatureClock:
+        text = self.workspace.feature_time
+        return FeatureClock(None if text is None else parse_instant(text))
+
+    @property
+    def state(self) -> Path:
+        """Files of the workspace that people do not edit: databases, sockets, logs."""
+        return self.root / "state"
+
+    def path(self, url: str) -> Path:
+        """The folder or file of a local URL such as `delta:offline`, taken from the root."""
+        return self.root / url.partition(":")[2]
+
+    def database_url(self, url: str) -> str:
+        """A SQLAlchemy URL with a relative SQLite path made absolute."""
+        prefix = "sqlite:///"
+        return f"{prefix}{self.root / url.removeprefix(prefix)}" if url.startswith(prefix) else url
+
+
+def load_settings(start: Path) -> Settings:
+    """Read `konveyer.toml` in `start` or the nearest folder above it."""
+    folder = start.resolve()
+    for candidate in (folder, *folder.parents):
+        file = candidate / FILE_NAME
+        if file.is_file():
+            return parse_settings(file.read_bytes(), root=candidate)
+    raise WorkspaceNotFound(
+        f"No {FILE_NAME} in {folder} or above it.",
+        hint="make a workspace with 'konveyer init FOLDER', or name one with --workspace",
+    )
+
+
+def parse_settings(content: bytes, *, root: Path) -> Settings:
+    try:
+        settings = msgspec.toml.decode(content, type=Settings)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise BadSettings(
+            f"{root / FILE_NAME}: {error}.", hint="docs/settings.md lists every setting"
+        ) from error
+    return msgspec.structs.replace(settings, root=root)

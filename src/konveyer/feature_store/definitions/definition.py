@@ -1,0 +1,72 @@
+"""A definition is one of four kinds; its version is the digest of its content."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import assert_never
+
+import msgspec
+
+from konveyer.core.digest import digest_value, short
+from konveyer.feature_store.definitions.entity import Entity
+from konveyer.feature_store.definitions.service import FeatureService
+from konveyer.feature_store.definitions.source import Source
+from konveyer.feature_store.definitions.view import FeatureView
+
+Definition = Entity | Source | FeatureView | FeatureService
+
+
+class Kind(StrEnum):
+    """In the order in which one may refer to another."""
+
+    ENTITY = "entity"
+    SOURCE = "source"
+    VIEW = "view"
+    SERVICE = "service"
+
+
+def kind_of(definition: Definition) -> Kind:
+    match definition:
+        case Entity():
+            return Kind.ENTITY
+        case Source():
+            return Kind.SOURCE
+        case FeatureView():
+            return Kind.VIEW
+        case FeatureService():
+            return Kind.SERVICE
+        case _:
+            assert_never(definition)
+
+
+_TYPES: dict[Kind, type[Definition]] = {
+    Kind.ENTITY: Entity,
+    Kind.SOURCE: Source,
+    Kind.VIEW: FeatureView,
+    Kind.SERVICE: FeatureService,
+}
+
+
+def to_spec(definition: Definition) -> dict[str, object]:
+    """Plain JSON values, the form kept in the catalog."""
+    spec: dict[str, object] = msgspec.to_builtins(definition)
+    return spec
+
+
+def from_spec(kind: Kind, spec: dict[str, object]) -> Definition:
+    """The inverse of `to_spec`.
+
+    >>> e = from_spec(Kind.SERVICE, {"name": "scoring", "features": ["card_spend"]})
+    >>> from_spec(kind_of(e), to_spec(e)) == e
+    True
+    """
+    definition: Definition = msgspec.convert(spec, _TYPES[kind])
+    return definition
+
+
+def version_of(definition: Definition, reads: Mapping[str, str] | None = None) -> str:
+    """Twelve hex digits of the digest of the content and of the versions of what it `reads`.
+
+    `reads` maps `kind:name` to a version, so that a change of a source makes a new version of
+    every view over it, and that of every service with the view.
+    """
+    return short(digest_value([to_spec(definition), reads or {}]))

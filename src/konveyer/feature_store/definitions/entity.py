@@ -1,0 +1,48 @@
+"""Entity: whom or what features describe."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from konveyer.core.schema import Column, ColumnType
+from konveyer.feature_store.definitions.errors import BadDefinition
+from konveyer.feature_store.definitions.names import check_name, check_unique
+
+
+@dataclass(frozen=True, slots=True)
+class JoinKey:
+    """A column that identifies an entity, with its type: whole numbers or text."""
+
+    name: str
+    dtype: Literal["int64", "string"]
+
+    def __post_init__(self) -> None:
+        check_name("Join key", self.name)
+        if self.dtype not in ("int64", "string"):
+            raise BadDefinition(
+                f"Join key '{self.name}' has type '{self.dtype}'.", hint="use int64 or string"
+            )
+
+    @property
+    def column(self) -> Column:
+        return Column(self.name, ColumnType(self.dtype))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entity:
+    """Whom or what features describe, and the columns that identify one.
+
+    >>> Entity(name="household", join_keys=(JoinKey("household_id", "int64"),)).name
+    'household'
+    """
+
+    name: str
+    join_keys: tuple[JoinKey, ...]
+    description: str = ""
+    owner: str = ""
+    tags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_name("Entity", self.name)
+        if not self.join_keys:
+            raise BadDefinition(f"Entity '{self.name}' has no join key.", hint="add a JoinKey")
+        check_unique(f"Entity '{self.name}'", [key.name for key in self.join_keys])

@@ -1,0 +1,9 @@
+"""What can be wrong with one definition, seen from the definition alone."""
+
+from konveyer.core.errors import KonveyerError
+
+
+class BadDefinition(KonveyerError):
+    """A definition that contradicts itself: a bad name, an empty list, a window that is not positive."""
+
+    code = "bad_definition"

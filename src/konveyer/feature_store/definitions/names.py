@@ -1,0 +1,24 @@
+"""Names of definitions and features: they become columns, paths and URLs."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from konveyer.feature_store.definitions.errors import BadDefinition
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+def check_name(kind: str, name: str) -> None:
+    """A lower-case letter, then letters, digits and underscores; at most 63."""
+    if not _NAME.fullmatch(name):
+        raise BadDefinition(
+            f"{kind} name '{name}' cannot be used.",
+            hint="start with a lower-case letter; then lower-case letters, digits and '_', 63 at most",
+        )
+
+
+def check_unique(where: str, names: Iterable[str]) -> None:
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise BadDefinition(f"{where} has '{twice[0]}' more than once.", hint="rename one of them")

@@ -1,0 +1,109 @@
+"""FeatureView: features of one entity that are computed together."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from konveyer.core.schema import Column, ColumnType
+from konveyer.feature_store.definitions.aggregation import Aggregation
+from konveyer.feature_store.definitions.duration import parse_duration
+from konveyer.feature_store.definitions.errors import BadDefinition
+from konveyer.feature_store.definitions.names import check_name, check_unique
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """A column of a SQL view, with what it means and what ETL accepts in it.
+
+    >>> Feature(name="age", dtype="int64", minimum=0, maximum=120).column.dtype.value
+    'int64'
+    """
+
+    name: str
+    dtype: Literal["int64", "float64", "bool", "string", "timestamp"]
+    description: str = ""
+    unit: str = ""
+    nullable: bool = True
+    minimum: float | None = None
+    maximum: float | None = None
+    one_of: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_name("Feature", self.name)
+        if self.dtype not in set(ColumnType):
+            raise BadDefinition(
+                f"Feature '{self.name}' has type '{self.dtype}'.",
+                hint=f"use one of {', '.join(ColumnType)}",
+            )
+
+    @property
+    def column(self) -> Column:
+        return Column(self.name, ColumnType(self.dtype))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureView:
+    """Features of one entity: either `aggregations` over a source, or `features` of one SELECT.
+
+    A SQL view selects the entity's join keys, `event_time` and every feature, by these names;
+    `created_time` is used when it selects that too. A row is visible for `ttl` after its event
+    time (for ever when None). `refresh` is how often ETL publishes the view online.
+
+    With `accuracy="snapshot"` a training set sees what serving would have seen, the values of the
+    last whole `refresh` before the label; with `"exact"` it sees the values at the label's time.
+
+    >>> FeatureView(
+    ...     name="card_spend", entity="client", source="card_events",
+    ...     aggregations=(Aggregation(column="amount", function="sum", over="7d"),),
+    ... ).feature_names
+    ('amount_sum_7d',)
+    """
+
+    name: str
+    entity: str
+    source: str | None = None
+    aggregations: tuple[Aggregation, ...] = ()
+    sql: str | None = None
+    features: tuple[Feature, ...] = ()
+    ttl: str | None = None
+    refresh: str = "1d"
+    accuracy: Literal["snapshot", "exact"] = "snapshot"
+    as_known: bool = True
+    description: str = ""
+    owner: str = ""
+    tags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_name("Feature view", self.name)
+        where = f"Feature view '{self.name}'"
+        aggregated = bool(self.aggregations) and self.source is not None
+        selected = bool(self.features) and self.sql is not None
+        if aggregated == selected or (aggregated and (self.sql or self.features)):
+            raise BadDefinition(
+                f"{where} must have either a source with aggregations, or SQL with features.",
+                hint="give one pair and leave the other out",
+            )
+        if self.accuracy not in ("snapshot", "exact"):
+            raise BadDefinition(
+                f"{where} has accuracy '{self.accuracy}'.", hint="use snapshot or exact"
+            )
+        check_unique(where, self.feature_names)
+        _ = self.refresh_every, self.visible_for
+
+    @property
+    def is_sql(self) -> bool:
+        return self.sql is not None
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return tuple(feature.name for feature in self.features or self.aggregations)
+
+    @property
+    def refresh_every(self) -> timedelta:
+        return parse_duration(self.refresh, where=f"the refresh of feature view '{self.name}'")
+
+    @property
+    def visible_for(self) -> timedelta | None:
+        if self.ttl is None:
+            return None
+        return parse_duration(self.ttl, where=f"the ttl of feature view '{self.name}'")
