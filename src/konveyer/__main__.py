@@ -1,0 +1,5 @@
+"""`python -m konveyer` is the `konveyer` command."""
+
+from konveyer.cli.main import main
+
+main()

@@ -1,0 +1,49 @@
+"""What every command starts from: the workspace, and who is acting."""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from konveyer.core.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from konveyer.access.actor import Actor
+    from konveyer.wiring import Workspace
+
+
+@dataclass
+class Context:
+    """The root options; opens the workspace on first use, so that `--help` opens nothing."""
+
+    start: Path
+    profile: str | None
+    as_json: bool
+
+    @cached_property
+    def settings(self) -> Settings:
+        return load_settings(self.start)
+
+    @cached_property
+    def workspace(self) -> "Workspace":
+        from konveyer.wiring import open_workspace
+
+        workspace = open_workspace(self.settings)
+        click.get_current_context().find_root().call_on_close(workspace.close)
+        return workspace
+
+    def actor(self, session: "Session") -> "Actor":
+        """The holder of `KONVEYER_TOKEN`, or of the token saved under the profile."""
+        from konveyer.access.profiles import saved_token
+        from konveyer.access.tokens import authenticate
+
+        token = os.environ.get("KONVEYER_TOKEN") or saved_token(self.settings.state, self.profile)
+        return authenticate(session, token)
+
+
+pass_context = click.make_pass_decorator(Context)

@@ -1,0 +1,35 @@
+"""What starts fast must stay light, and packages must not run code when they are merely passed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import konveyer
+
+PACKAGE = Path(konveyer.__file__).parent
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"import sys\n{statement}\nprint('\\n'.join(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(result.stdout.split())
+
+
+def test_importing_konveyer_loads_nothing_but_itself() -> None:
+    loaded = modules_after("import konveyer")
+    third_party = {"numpy", "pyarrow", "sqlalchemy", "msgspec", "click", "duckdb"}
+    assert not loaded & third_party
+
+
+def test_the_command_line_starts_without_the_heavy_libraries() -> None:
+    loaded = modules_after("import konveyer.cli.main")
+    heavy = {"numpy", "pyarrow", "sqlalchemy", "duckdb", "deltalake", "dbos", "mlflow", "polars"}
+    assert not loaded & heavy
+
+
+def test_inner_packages_run_no_code() -> None:
+    inner = [path for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE]
+    assert inner
+    assert [str(path) for path in inner if path.read_text().strip()] == []
