@@ -1,0 +1,39 @@
+"""Who may do what: one table."""
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    DATA_SCIENTIST = "data-scientist"
+    DATA_ENGINEER = "data-engineer"
+    ML_ENGINEER = "ml-engineer"
+    QA = "qa"
+    ANALYST = "analyst"
+    ADMINISTRATOR = "administrator"
+
+
+class Permission(StrEnum):
+    READ = "read"
+    DEFINE_FEATURES = "define features"
+    RUN_ETL = "run ETL"
+    BUILD_TRAINING_SETS = "build training sets"
+    TRAIN = "train models"
+    SUBMIT_RELEASE = "submit releases"
+    REVIEW_RELEASE = "review releases"
+    MANAGE_PEOPLE = "manage people"
+
+
+_DEVELOP = {Permission.BUILD_TRAINING_SETS, Permission.TRAIN, Permission.SUBMIT_RELEASE}
+
+GRANTS: dict[Role, frozenset[Permission]] = {
+    Role.DATA_SCIENTIST: frozenset({Permission.READ, Permission.DEFINE_FEATURES, *_DEVELOP}),
+    Role.DATA_ENGINEER: frozenset(
+        {Permission.READ, Permission.DEFINE_FEATURES, Permission.RUN_ETL}
+    ),
+    Role.ML_ENGINEER: frozenset(
+        {Permission.READ, Permission.RUN_ETL, Permission.REVIEW_RELEASE, *_DEVELOP}
+    ),
+    Role.QA: frozenset({Permission.READ, Permission.REVIEW_RELEASE}),
+    Role.ANALYST: frozenset({Permission.READ}),
+    Role.ADMINISTRATOR: frozenset(Permission),
+}

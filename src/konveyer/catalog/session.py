@@ -1,0 +1,105 @@
+"""The catalog: one database, SQLite by default, PostgreSQL for a team."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Session
+
+from konveyer.core.errors import Conflict
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class CatalogNewer(Conflict):
+    """The catalog was written by a newer Konveyer."""
+
+    code = "catalog_newer"
+
+
+class CatalogOutdated(Conflict):
+    """The catalog was written by an older Konveyer and is not upgraded yet."""
+
+    code = "catalog_outdated"
+
+
+class Catalog:
+    """Hands out transactions. Thread-safe; a `Session` belongs to one thread.
+
+    On SQLite the database is in WAL mode and a transaction takes the write lock at its start, so
+    that two writers wait for each other instead of failing in the middle.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        if url.startswith("sqlite:///"):
+            Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        self.engine = create_engine(url, pool_pre_ping=True)
+        if self.engine.dialect.name == "sqlite":
+            event.listen(self.engine, "connect", _configure_sqlite)
+            event.listen(self.engine, "begin", _begin_immediate)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Commit at the end of the block, roll back when it raises."""
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def migrate(self) -> None:
+        """Create the catalog or bring it to this version; harmless when it is there already."""
+        with self.engine.begin() as connection:
+            self._refuse_newer(connection)
+            command.upgrade(_alembic(connection), "head")
+
+    def check_version(self) -> None:
+        """Raise unless the catalog is exactly of this version."""
+        with self.engine.connect() as connection:
+            self._refuse_newer(connection)
+            current = MigrationContext.configure(connection).get_current_revision()
+        head = _scripts().get_current_head()
+        if current != head:
+            raise CatalogOutdated(
+                f"The catalog is at version {current or 'none'}, this Konveyer needs {head}.",
+                hint="run 'konveyer init --upgrade' in the workspace",
+            )
+
+    def _refuse_newer(self, connection: Connection) -> None:
+        current = MigrationContext.configure(connection).get_current_revision()
+        known = {script.revision for script in _scripts().walk_revisions()}
+        if current is not None and current not in known:
+            raise CatalogNewer(
+                f"The catalog is at version {current}, which this Konveyer does not know.",
+                hint="it was written by a newer Konveyer: upgrade this one",
+            )
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(MIGRATIONS))
+
+
+def _alembic(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:
+    # The driver must not open transactions by itself: `_begin_immediate` does.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "foreign_keys=ON", "busy_timeout=30000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
