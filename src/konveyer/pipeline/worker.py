@@ -1,0 +1,127 @@
+"""The worker: runs flows durably on DBOS Transact. The only module that knows DBOS."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import msgspec
+from dbos import DBOS, DBOSClient, DBOSConfig, Serializer, SetWorkflowID
+
+from konveyer.core.errors import KonveyerError
+from konveyer.pipeline.flow import Flow, Json, Payload, packed_error, unpacked_error
+
+# One worker at a time holds the workspace's lease, so one stable name is unique, and a run that
+# waits across an upgrade is not stranded by a changed version.
+EXECUTOR, VERSION, QUEUE = "worker", "1", "flows"
+_POLL_S = 0.1
+_AT_ONCE = 4
+_UNFINISHED = ["PENDING", "ENQUEUED"]
+_log = logging.getLogger(__name__)
+
+
+class _JsonSerializer(Serializer):
+    def serialize(self, data: Any) -> str:
+        return msgspec.json.encode(data).decode()
+
+    def deserialize(self, serialized_data: str) -> Any:
+        return msgspec.json.decode(serialized_data)
+
+    def name(self) -> str:
+        return "konveyer_json"
+
+
+class _DurableSteps:
+    def step(self, name: str, work: Callable[[], Json]) -> Json:
+        return _opened(DBOS.run_step({"name": name}, partial(_sealed, name, work)))
+
+
+def _sealed(name: str, work: Callable[[], Json]) -> dict[str, Any]:
+    """An error is recorded as a result, in JSON: a resumed run fails again in the same words."""
+    try:
+        return {"result": work()}
+    except KonveyerError as error:
+        return {"error": packed_error(error)}
+    except Exception as error:  # noqa: BLE001 - whatever a step raises must be recorded
+        _log.exception("%s failed", name)
+        return {"error": packed_error(error)}
+
+
+def _opened(sealed: dict[str, Any]) -> Json:
+    if "error" in sealed:
+        raise unpacked_error(sealed["error"])
+    return sealed["result"]
+
+
+class Worker:
+    """Runs the flows it is given, in threads of this process."""
+
+    def __init__(self, flows: Sequence[Flow]) -> None:
+        self._workflows = {flow.name: _workflow(flow) for flow in flows}
+
+    def run(self, flow: str, run_id: str, payload: Payload) -> Json:
+        """Run to the end and give its result. A run id that ended before gives that result."""
+        with SetWorkflowID(run_id):
+            handle = DBOS.start_workflow(self._workflows[flow], dict(payload))
+        return _opened(handle.get_result(polling_interval_sec=_POLL_S))
+
+    def finish_leftovers(self) -> list[str]:
+        """Wait for the runs that an earlier worker left behind (resumed at start); their ids."""
+        left = DBOS.list_workflows(status=_UNFINISHED, load_input=False, load_output=False)
+        for status in left:
+            handle: Any = DBOS.retrieve_workflow(status.workflow_id)
+            handle.get_result(polling_interval_sec=_POLL_S)
+        return [status.workflow_id for status in left]
+
+
+def _workflow(flow: Flow) -> Any:
+    def run(payload: dict[str, Any]) -> dict[str, Any]:
+        return _sealed(flow.name, lambda: flow.run(_DurableSteps(), payload))
+
+    return DBOS.workflow(name=flow.name, max_recovery_attempts=None)(run)
+
+
+@contextmanager
+def started_worker(url: str, flows: Sequence[Flow]) -> Iterator[Worker]:
+    """A worker for the block, on the pipeline database at `url`. One at a time in a process.
+
+    Runs that an earlier worker was killed in are resumed at once, from their first unfinished
+    step. The caller holds the workspace's lease.
+    """
+    config: DBOSConfig = {
+        "name": "konveyer",
+        "system_database_url": url,
+        "executor_id": EXECUTOR,
+        "application_version": VERSION,
+        "serializer": _JsonSerializer(),
+        "log_level": "ERROR",
+        "use_listen_notify": False,
+        "notification_listener_polling_interval_sec": _POLL_S,
+    }
+    DBOS(config=config)
+    worker = Worker(flows)
+    try:
+        DBOS.launch()
+        DBOS.register_queue(QUEUE, worker_concurrency=_AT_ONCE, polling_interval_sec=_POLL_S)
+        yield worker
+    finally:
+        DBOS.destroy(destroy_registry=True)
+
+
+def run_elsewhere(url: str, flow: str, run_id: str, payload: Payload) -> Json:
+    """Hand a run to the worker that serves the workspace, and wait for its result."""
+    client = DBOSClient(system_database_url=url, serializer=_JsonSerializer())
+    try:
+        handle: Any = client.enqueue(
+            {
+                "queue_name": QUEUE,
+                "workflow_name": flow,
+                "workflow_id": run_id,
+                "app_version": VERSION,
+            },
+            dict(payload),
+        )
+        return _opened(handle.get_result(polling_interval_sec=_POLL_S))
+    finally:
+        client.destroy()
