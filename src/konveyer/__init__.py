@@ -26,7 +26,7 @@ _HOME = {
     "Source": "source",
 }
 
-__all__ = [  # noqa: F822
+__all__ = [
     "Aggregation",
     "Entity",
     "Feature",

@@ -17,7 +17,7 @@ def print_json(value: object) -> None:
 
 
 def print_error(error: KonveyerError, *, as_json: bool) -> None:
-    """Code, message and next step on standard error; with `--json` one object on standard output."""
+    """Code, message and next step on standard error; with `--json` one object to standard output."""
     if as_json:
         print_json({"error": error.as_dict()})
         return

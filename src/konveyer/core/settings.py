@@ -1,4 +1,4 @@
-"""`konveyer.toml`: where a workspace keeps things. Every default is a URL that a server can replace."""
+"""`konveyer.toml`: where a workspace keeps things, each a URL that can point at a server."""
 
 from pathlib import Path
 

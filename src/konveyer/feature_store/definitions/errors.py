@@ -4,6 +4,6 @@ from konveyer.core.errors import KonveyerError
 
 
 class BadDefinition(KonveyerError):
-    """A definition that contradicts itself: a bad name, an empty list, a window that is not positive."""
+    """A definition that contradicts itself: a bad name, an empty list, a bad window."""
 
     code = "bad_definition"

@@ -14,7 +14,7 @@ def check_name(kind: str, name: str) -> None:
     if not _NAME.fullmatch(name):
         raise BadDefinition(
             f"{kind} name '{name}' cannot be used.",
-            hint="start with a lower-case letter; then lower-case letters, digits and '_', 63 at most",
+            hint="use lower-case letters, digits and '_', a letter first, 63 at most",
         )
 
 

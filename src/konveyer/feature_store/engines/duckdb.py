@@ -1,0 +1,71 @@
+"""The default engine: DuckDB in this process."""
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import duckdb
+import pyarrow as pa
+
+from konveyer.feature_store.engines.base import QueryFailed, SourceFileMissing
+
+T = TypeVar("T")
+_BATCH_ROWS = 100_000
+
+
+class DuckDBEngine:
+    """See `Engine`. One connection, used by one thread at a time; DuckDB itself uses all cores."""
+
+    def __init__(self, url: str = "duckdb:") -> None:
+        self._connection = duckdb.connect(url.partition(":")[2] or ":memory:")
+        self._connection.execute("SET TimeZone = 'UTC'")
+        self._lock = threading.RLock()
+
+    def attach(self, name: str, path: str) -> None:
+        location = Path(path)
+        pattern = f"{path}/**/*.parquet" if location.is_dir() else path
+        if not any(mark in path for mark in "*?[") and not location.exists():
+            raise SourceFileMissing(
+                f"Source '{name}' reads {path}, which does not exist.",
+                hint="check the source's path; relative paths start at the workspace",
+            )
+        quoted = pattern.replace("'", "''")
+        self._run(f"CREATE OR REPLACE VIEW {name} AS SELECT * FROM read_parquet('{quoted}')")  # noqa: S608
+
+    def attach_table(self, name: str, table: pa.Table) -> None:
+        with self._lock:
+            self._connection.register(name, table)
+
+    def describe(self, sql: str) -> pa.Schema:
+        return self.query(f"SELECT * FROM ({sql}) LIMIT 0").schema  # noqa: S608
+
+    def query(self, sql: str) -> pa.RecordBatchReader:
+        with self._lock:
+            try:
+                relation = self._connection.sql(sql)
+                return relation.to_arrow_reader(_BATCH_ROWS)
+            except duckdb.Error as error:
+                raise _explained(error) from error
+
+    def _run(self, sql: str) -> None:
+        with self._lock:
+            try:
+                self._connection.execute(sql)
+            except duckdb.Error as error:
+                raise _explained(error) from error
+
+    def map(self, job: Callable[[int], T], buckets: Iterable[int]) -> Iterator[T]:
+        # Threads suffice: NumPy, Arrow and Delta let go of the interpreter while they work.
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            yield from pool.map(job, buckets)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _explained(error: duckdb.Error) -> QueryFailed:
+    first = str(error).strip().splitlines()[0]
+    return QueryFailed(f"DuckDB: {first}", hint="correct the SQL of the definition")

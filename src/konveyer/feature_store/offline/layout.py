@@ -1,0 +1,110 @@
+"""The layout of an offline table: buckets by entity key, sorted by key and time inside.
+
+The bucket of a row is the same in every engine: the lower 64 bits of the MD5 of its join keys as
+text, each preceded by its length (so that keys that concatenate alike differ), modulo the count.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from konveyer.core.schema import Column, ColumnType
+from konveyer.feature_store.kernel.history import CREATED_TIME, EVENT_TIME
+
+BUCKET = "bucket"
+ROWS_PER_BUCKET = 2_000_000
+MOST_BUCKETS = 256
+INSTANT = ColumnType.TIMESTAMP.arrow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableLayout:
+    """The columns of a view's offline table, and the SQL that gives each from the view's rows.
+
+    `expressions` pairs each column after the keys and times with its SQL; `created_time` is the
+    column that says when a row became known, or None.
+    """
+
+    keys: tuple[Column, ...]
+    event_time: str
+    created_time: str | None
+    expressions: tuple[tuple[Column, str], ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        created = [] if self.created_time is None else [(CREATED_TIME, INSTANT)]
+        columns = [(key.name, key.dtype.arrow) for key in self.keys]
+        inputs = [(column.name, column.dtype.arrow) for column, _ in self.expressions]
+        return pa.schema([(BUCKET, pa.int32()), *columns, (EVENT_TIME, INSTANT), *created, *inputs])
+
+
+def bucket_count(rows: int) -> int:
+    """A power of two that keeps buckets near `ROWS_PER_BUCKET`.
+
+    >>> bucket_count(100_000), bucket_count(5_000_000)
+    (1, 4)
+    """
+    buckets = 1
+    while buckets * ROWS_PER_BUCKET < rows and buckets < MOST_BUCKETS:
+        buckets *= 2
+    return buckets
+
+
+def bucket_sql(keys: Sequence[str], buckets: int) -> str:
+    """The SQL expression of a row's bucket, a 32-bit whole number."""
+    parts = [f"length(CAST({key} AS VARCHAR)), ':', CAST({key} AS VARCHAR)" for key in keys]
+    return f"CAST(md5_number_lower(concat({', '.join(parts)})) % {buckets} AS INTEGER)"
+
+
+def layout_sql(layout: TableLayout, rows_sql: str, *, buckets: int, until_us: int) -> str:
+    """One SELECT that narrows `rows_sql` to the layout, in its order.
+
+    Rows without a key or an event time, and rows later than `until_us`, are left out.
+    """
+    keys = [key.name for key in layout.keys]
+    selected = [f"{bucket_sql(keys, buckets)} AS {BUCKET}"]
+    selected += [f"{sql_cast(key.name, key.dtype)} AS {key.name}" for key in layout.keys]
+    selected.append(f"epoch_us({layout.event_time}) AS {EVENT_TIME}")
+    order = [BUCKET, *keys, EVENT_TIME]
+    if layout.created_time is not None:
+        selected.append(f"epoch_us({layout.created_time}) AS {CREATED_TIME}")
+        order.append(CREATED_TIME)
+    selected += [f"{sql} AS {column.name}" for column, sql in layout.expressions]
+    present = [f"{name} IS NOT NULL" for name in (*keys, layout.event_time)]
+    condition = " AND ".join([*present, f"epoch_us({layout.event_time}) <= {until_us}"])
+    return (
+        f"SELECT {', '.join(selected)} FROM ({rows_sql}) AS source_rows "  # noqa: S608
+        f"WHERE {condition} ORDER BY {', '.join(order)}"
+    )
+
+
+def sql_cast(expression: str, dtype: ColumnType) -> str:
+    """`expression` as the SQL type that arrives as `dtype`; instants arrive as microseconds."""
+    match dtype:
+        case ColumnType.INT64:
+            return f"CAST({expression} AS BIGINT)"
+        case ColumnType.FLOAT64:
+            return f"CAST({expression} AS DOUBLE)"
+        case ColumnType.BOOL:
+            return f"CAST({expression} AS BOOLEAN)"
+        case ColumnType.STRING:
+            return f"CAST({expression} AS VARCHAR)"
+        case ColumnType.TIMESTAMP:
+            return f"epoch_us({expression})"
+
+
+def conformed(reader: pa.RecordBatchReader, schema: pa.Schema) -> pa.RecordBatchReader:
+    """The reader's batches with the types of `schema`; microseconds become instants."""
+
+    def batches() -> "pa.RecordBatch":
+        for batch in reader:
+            arrays = [
+                batch.column(field.name).cast(pa.int64()).cast(field.type)
+                if pa.types.is_timestamp(field.type)
+                else batch.column(field.name).cast(field.type)
+                for field in schema
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
