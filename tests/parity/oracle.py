@@ -1,4 +1,4 @@
-"""What features should be, written so plainly that it can be checked by eye: a loop for each row."""
+"""What features should be, written so plainly that the eye can check it: a loop for each row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

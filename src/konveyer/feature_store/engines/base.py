@@ -28,6 +28,9 @@ class Engine(Protocol):
     def attach(self, name: str, path: str) -> None:
         """Make the Parquet file, folder or glob at `path` readable as table `name`."""
 
+    def attach_query(self, name: str, sql: str) -> None:
+        """Make one SELECT over attached tables readable as table `name`; it runs when read."""
+
     def attach_table(self, name: str, table: pa.Table) -> None:
         """Make `table` readable as table `name`, replacing an earlier one."""
 

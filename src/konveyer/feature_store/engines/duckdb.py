@@ -35,6 +35,9 @@ class DuckDBEngine:
         quoted = pattern.replace("'", "''")
         self._run(f"CREATE OR REPLACE VIEW {name} AS SELECT * FROM read_parquet('{quoted}')")  # noqa: S608
 
+    def attach_query(self, name: str, sql: str) -> None:
+        self._run(f"CREATE OR REPLACE VIEW {name} AS {sql}")
+
     def attach_table(self, name: str, table: pa.Table) -> None:
         with self._lock:
             self._connection.register(name, table)

@@ -1,0 +1,81 @@
+"""Finding features by what they mean."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from konveyer.feature_store.definitions.definition import Kind
+from konveyer.feature_store.definitions.view import FeatureView
+from konveyer.feature_store.registry.lookup import active_state, compiled_view
+from konveyer.feature_store.registry.state import RegistryState
+from konveyer.feature_store.registry.usage import popularity
+
+# A word in a name says more than one in a description, and that more than one in the view's.
+_NAME, _DESCRIPTION, _VIEW = 4, 2, 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundFeature:
+    """A feature with what tells it apart; `uses` counts training sets and releases."""
+
+    view: str
+    feature: str
+    entity: str
+    dtype: str
+    description: str
+    unit: str
+    owner: str
+    tags: tuple[str, ...]
+    uses: int
+
+
+def search_features(session: Session, text: str = "") -> list[FoundFeature]:
+    """Features that match every word of `text`, the best first; all of them for no words."""
+    state = active_state(session)
+    uses = popularity(session)
+    words = text.lower().split()
+    ranked: list[tuple[int, FoundFeature]] = []
+    for name in state.names(Kind.VIEW):
+        view = state.view(name)
+        for found in _features(session, state, view, uses):
+            score = _score(words, found, view)
+            if score is not None:
+                ranked.append((score, found))
+    ranked.sort(key=lambda pair: (-pair[0], -pair[1].uses, pair[1].view, pair[1].feature))
+    return [found for _, found in ranked]
+
+
+def _features(
+    session: Session, state: RegistryState, view: FeatureView, uses: dict[tuple[str, str], int]
+) -> Iterable[FoundFeature]:
+    compiled = compiled_view(session, view.name, state.versions[Kind.VIEW, view.name])
+    types = {column.name: column.dtype for column in compiled.columns}
+    for feature in view.features or view.aggregations:
+        yield FoundFeature(
+            view=view.name,
+            feature=feature.name,
+            entity=view.entity,
+            dtype=types[feature.name],
+            description=feature.description,
+            unit=feature.unit,
+            owner=view.owner,
+            tags=view.tags,
+            uses=uses.get((view.name, feature.name), 0),
+        )
+
+
+def _score(words: list[str], found: FoundFeature, view: FeatureView) -> int | None:
+    """None when a word is nowhere."""
+    fields = (
+        (found.feature.lower(), _NAME),
+        (found.description.lower(), _DESCRIPTION),
+        (f"{view.name} {view.description} {view.owner} {' '.join(view.tags)}".lower(), _VIEW),
+    )
+    total = 0
+    for word in words:
+        weight = sum(weight for text, weight in fields if word in text)
+        if not weight:
+            return None
+        total += weight
+    return total

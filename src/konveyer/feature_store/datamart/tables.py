@@ -1,0 +1,21 @@
+"""Tables of the datamart."""
+
+from typing import Any
+
+from sqlalchemy.orm import Mapped, mapped_column
+
+from konveyer.catalog.base import Base
+
+
+class TrainingSetRow(Base):
+    """A training set that was built: its manifest says exactly from what."""
+
+    __tablename__ = "training_sets"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    service: Mapped[str]
+    person: Mapped[str]
+    built_us: Mapped[int]
+    rows: Mapped[int]
+    path: Mapped[str]
+    manifest: Mapped[dict[str, Any]]

@@ -1,0 +1,52 @@
+"""A feature service with all that a reader needs: it travels in the bundle to the serving node."""
+
+from msgspec import Struct
+
+from konveyer.core.schema import Column, ColumnType
+
+
+class ResolvedView(Struct, frozen=True, kw_only=True):
+    """One version of a view as it is published online.
+
+    `columns` are in the order of the records in `space`; `defaults` are the values of an entity
+    that has no record (0 for a count, otherwise None).
+    """
+
+    name: str
+    version: str
+    keys: tuple[Column, ...]
+    columns: tuple[Column, ...]
+    defaults: tuple[int | None, ...]
+    space: str
+    ttl_us: int | None
+    windowed: bool
+
+
+class ResolvedFeature(Struct, frozen=True, kw_only=True):
+    """One feature of the service, by its view; its column has the feature's name."""
+
+    view: str
+    feature: str
+    dtype: ColumnType
+
+    @property
+    def column(self) -> Column:
+        return Column(self.feature, self.dtype)
+
+
+class ResolvedService(Struct, frozen=True, kw_only=True):
+    """A version of a service: its features in order, and the views they come from."""
+
+    name: str
+    version: str
+    views: tuple[ResolvedView, ...]
+    features: tuple[ResolvedFeature, ...]
+
+    @property
+    def keys(self) -> tuple[Column, ...]:
+        """The join keys of all views, each once, in the order of first use."""
+        return tuple(dict.fromkeys(key for view in self.views for key in view.keys))
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return tuple(feature.column for feature in self.features)

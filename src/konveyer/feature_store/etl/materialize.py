@@ -1,0 +1,130 @@
+"""Bringing a view's rows into the offline layout, and its newest values online."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from konveyer.feature_store.definitions.duration import duration_us
+from konveyer.feature_store.definitions.view import FeatureView
+from konveyer.feature_store.engines.base import Engine
+from konveyer.feature_store.kernel.evaluate import evaluate, last_refresh
+from konveyer.feature_store.kernel.history import EVENT_TIME, history_of, instants
+from konveyer.feature_store.kernel.point_in_time import latest
+from konveyer.feature_store.offline.delta import DeltaOfflineStore, TableRef
+from konveyer.feature_store.offline.layout import bucket_count, conformed, layout_sql
+from konveyer.feature_store.online.base import OnlineStore, Record
+from konveyer.feature_store.online.codec import RecordCodec, encode_key
+from konveyer.feature_store.registry.apply import attach_sources
+from konveyer.feature_store.registry.compile import CompiledView
+from konveyer.feature_store.registry.lookup import space_of
+from konveyer.feature_store.registry.state import RegistryState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """An offline table version and how many rows it has."""
+
+    ref: TableRef
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """One bucket of what is published: join keys, features and each record's event time."""
+
+    keys: pa.Table
+    features: pa.Table
+    event_us: "np.ndarray[tuple[int], np.dtype[np.int64]]"
+
+
+def write_offline(
+    state: RegistryState,
+    name: str,
+    version: str,
+    compiled: CompiledView,
+    *,
+    engine: Engine,
+    offline: DeltaOfflineStore,
+    root: Path,
+    until_us: int,
+) -> Written:
+    """Compute a view's rows up to `until_us` and write them as one new table version."""
+    attach_sources(state, name, engine, root)
+    counted = engine.query(f"SELECT count(*) AS n FROM ({compiled.rows_sql})").read_all()  # noqa: S608
+    rows: int = counted.column("n")[0].as_py()
+    buckets = bucket_count(rows)
+    sql = layout_sql(compiled.layout, compiled.rows_sql, buckets=buckets, until_us=until_us)
+    reader = _CountedRows(conformed(engine.query(sql), compiled.layout.schema))
+    ref = offline.write(name, version, reader.reader, buckets=buckets)
+    return Written(ref=ref, rows=reader.rows)
+
+
+class _CountedRows:
+    """A reader that counts the rows that pass through it."""
+
+    def __init__(self, reader: pa.RecordBatchReader) -> None:
+        self.rows = 0
+        self._source = reader
+        self.reader = pa.RecordBatchReader.from_batches(reader.schema, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        for batch in self._source:
+            self.rows += batch.num_rows
+            yield batch
+
+
+def snapshots(
+    view: FeatureView,
+    compiled: CompiledView,
+    ref: TableRef,
+    *,
+    engine: Engine,
+    offline: DeltaOfflineStore,
+    as_of_us: int,
+) -> Iterator[Snapshot]:
+    """The values of every entity at the last refresh before `as_of_us`, a bucket at a time."""
+
+    def one(bucket: int) -> Snapshot:
+        return _snapshot(view, compiled, offline.read(ref, bucket), as_of_us)
+
+    return engine.map(one, range(ref.buckets))
+
+
+def _snapshot(view: FeatureView, compiled: CompiledView, rows: pa.Table, as_of_us: int) -> Snapshot:
+    plan = compiled.plan
+    history = history_of(rows, plan.keys)
+    entities = history.entities
+    at_us = last_refresh(
+        np.full(len(entities), as_of_us, np.int64), duration_us(view.refresh_every)
+    )
+    features = evaluate(plan, history, entities, at_us)
+    if plan.windowed:
+        return Snapshot(keys=entities, features=features, event_us=at_us)
+    # An entity whose rows are all later, or past their TTL, has nothing to publish.
+    winner = latest(
+        history,
+        np.arange(len(entities)),
+        at_us,
+        oldest_us=None if plan.ttl_us is None else at_us - plan.ttl_us,
+        as_known=plan.as_known,
+    )
+    present = pa.array(winner >= 0)
+    event_us = instants(history.rows.column(EVENT_TIME))[winner[winner >= 0]]
+    return Snapshot(
+        keys=entities.filter(present), features=features.filter(present), event_us=event_us
+    )
+
+
+def publish(name: str, version: str, codec: RecordCodec, part: Snapshot, store: OnlineStore) -> int:
+    """Put one bucket's values online; how many entities that were. Repeating it is harmless."""
+    columns = [part.keys.column(key).to_pylist() for key in part.keys.column_names]
+    keys = [encode_key(values) for values in zip(*columns, strict=True)]
+    values = codec.encode(part.features, part.event_us)
+    store.put(
+        space_of(name, version),
+        [Record(key, value) for key, value in zip(keys, values, strict=True)],
+    )
+    return len(keys)

@@ -1,0 +1,43 @@
+"""What the values of each feature look like: counts, range and a histogram with its bins."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+BINS = 20
+TOP_VALUES = 10
+
+
+def profile_values(values: pa.Table) -> dict[str, dict[str, Any]]:
+    """By feature: rows, nulls, distinct; numbers also minimum, maximum, mean and `edges`/`counts`
+    of equal bins, others the most frequent values as `labels`/`counts`.
+
+    >>> profile_values(pa.table({"n": [1, 2, None]}))["n"]["nulls"]
+    1
+    """
+    frame = pl.from_arrow(values)
+    assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table gives a frame
+    return {column.name: _profile(column) for column in frame}
+
+
+def _profile(column: pl.Series) -> dict[str, Any]:
+    known = column.drop_nulls()
+    base = {"rows": len(column), "nulls": column.null_count(), "distinct": known.n_unique()}
+    if not column.dtype.is_numeric():
+        top = known.cast(pl.String).value_counts(sort=True).head(TOP_VALUES)
+        return {**base, "labels": top[column.name].to_list(), "counts": top["count"].to_list()}
+    numbers = known.cast(pl.Float64).to_numpy()
+    finite = numbers[np.isfinite(numbers)]
+    if not len(finite):
+        return {**base, "edges": [], "counts": []}
+    counts, edges = np.histogram(finite, bins=BINS)
+    return {
+        **base,
+        "minimum": float(finite.min()),
+        "maximum": float(finite.max()),
+        "mean": float(finite.mean()),
+        "edges": edges.tolist(),
+        "counts": counts.tolist(),
+    }

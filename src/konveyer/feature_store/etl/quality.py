@@ -1,0 +1,53 @@
+"""Checks of a view's values against what its definition accepts, with pandera."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandera.polars as pandera
+import polars as pl
+import pyarrow as pa
+from pandera.errors import SchemaErrors
+
+from konveyer.core.errors import KonveyerError
+from konveyer.feature_store.definitions.aggregation import Aggregation
+from konveyer.feature_store.definitions.view import Feature, FeatureView
+
+
+class CheckFailed(KonveyerError):
+    """Values that the definition does not accept; nothing of the run was published."""
+
+    code = "quality_check_failed"
+
+
+def check_values(view: FeatureView, values: pa.Table) -> None:
+    """Raise when any value of `values` (the view's features) is not acceptable."""
+    frame = pl.from_arrow(values)
+    assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table gives a frame
+    columns = {
+        feature.name: pandera.Column(
+            checks=list(_checks(feature)),
+            nullable=not isinstance(feature, Feature) or feature.nullable,
+        )
+        for feature in view.features or view.aggregations
+    }
+    try:
+        pandera.DataFrameSchema(columns).validate(frame, lazy=True)
+    except SchemaErrors as error:
+        cases = error.failure_cases
+        worst = cases.group_by("column", "check").len().sort("len", descending=True).row(0)
+        examples = cases.filter((pl.col("column") == worst[0]) & (pl.col("check") == worst[1]))
+        raise CheckFailed(
+            f"Feature view '{view.name}', feature '{worst[0]}': {worst[2]} value(s) fail "
+            f"{worst[1]}, such as {examples['failure_case'].head(3).to_list()}.",
+            hint="correct the source, or the limits in the definition; nothing was published",
+            detail={"feature": worst[0], "check": worst[1], "values": worst[2]},
+        ) from error
+
+
+def _checks(feature: Feature | Aggregation) -> Iterator[Any]:
+    if feature.minimum is not None:
+        yield pandera.Check.ge(feature.minimum)
+    if feature.maximum is not None:
+        yield pandera.Check.le(feature.maximum)
+    if isinstance(feature, Feature) and feature.one_of:
+        yield pandera.Check.isin(list(feature.one_of))

@@ -1,0 +1,135 @@
+"""The record of ETL: each view in each run, and which table version is the readable one."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from konveyer.core.clock import now_us
+from konveyer.core.errors import Conflict
+from konveyer.feature_store.etl.tables import EtlRunRow, ProfileRow
+from konveyer.feature_store.offline.delta import TableRef
+
+RUNNING, SUCCEEDED, FAILED = "running", "succeeded", "failed"
+
+
+class ViewNotComputed(Conflict):
+    """ETL has not yet succeeded for this version of the view."""
+
+    code = "feature_view_not_computed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EtlRun:
+    """One view in one run; `rows` were written offline, `published` entities went online."""
+
+    run_id: str
+    view: str
+    version: str
+    person: str
+    status: str
+    as_of_us: int
+    started_us: int
+    finished_us: int | None
+    rows: int | None
+    published: int | None
+    table_version: int | None
+    error: dict[str, Any] | None
+
+    @property
+    def duration_s(self) -> float | None:
+        return None if self.finished_us is None else (self.finished_us - self.started_us) / 1e6
+
+
+def begin(
+    session: Session, run_id: str, view: str, version: str, *, person: str, as_of_us: int
+) -> None:
+    """Note that a view is being computed; a resumed run finds its own row."""
+    if session.get(EtlRunRow, (run_id, view)) is None:
+        session.add(
+            EtlRunRow(
+                run_id=run_id,
+                view=view,
+                version=version,
+                person=person,
+                status=RUNNING,
+                as_of_us=as_of_us,
+                started_us=now_us(),
+            )
+        )
+
+
+def succeed(session: Session, run_id: str, ref: TableRef, *, rows: int, published: int) -> None:
+    """Make `ref` the readable version of its view."""
+    row = session.get_one(EtlRunRow, (run_id, ref.view))
+    row.status, row.finished_us, row.error = SUCCEEDED, now_us(), None
+    row.rows, row.published = rows, published
+    row.table_version, row.buckets = ref.table_version, ref.buckets
+
+
+def fail(session: Session, run_id: str, view: str, error: dict[str, Any]) -> None:
+    """Note why a view failed; what was readable before stays readable."""
+    row = session.get_one(EtlRunRow, (run_id, view))
+    row.status, row.finished_us, row.error = FAILED, now_us(), error
+
+
+def readable_table(session: Session, view: str, version: str) -> tuple[TableRef, EtlRun]:
+    """The table that the last successful run of this version of the view wrote, and that run."""
+    row = session.scalars(
+        select(EtlRunRow)
+        .where(EtlRunRow.view == view, EtlRunRow.version == version)
+        .where(EtlRunRow.status == SUCCEEDED)
+        .order_by(EtlRunRow.finished_us.desc())
+    ).first()
+    if row is None or row.table_version is None or row.buckets is None:
+        raise ViewNotComputed(
+            f"Feature view '{view}' has no computed values yet.",
+            hint=f"run 'konveyer etl run {view}'",
+        )
+    ref = TableRef(view=view, version=version, table_version=row.table_version, buckets=row.buckets)
+    return ref, _run(row)
+
+
+def list_runs(session: Session, *, view: str | None = None, limit: int = 50) -> list[EtlRun]:
+    """Newest first."""
+    query = select(EtlRunRow).order_by(EtlRunRow.started_us.desc()).limit(limit)
+    if view is not None:
+        query = query.where(EtlRunRow.view == view)
+    return [_run(row) for row in session.scalars(query)]
+
+
+def runs_of(session: Session, run_id: str) -> list[EtlRun]:
+    """The views of one run, in the order in which they started."""
+    query = select(EtlRunRow).where(EtlRunRow.run_id == run_id).order_by(EtlRunRow.started_us)
+    return [_run(row) for row in session.scalars(query)]
+
+
+def keep_profiles(
+    session: Session, run_id: str, view: str, profiles: dict[str, dict[str, Any]]
+) -> None:
+    for feature, profile in profiles.items():
+        session.merge(ProfileRow(run_id=run_id, view=view, feature=feature, profile=profile))
+
+
+def profiles_of(session: Session, run_id: str, view: str) -> dict[str, dict[str, Any]]:
+    """By feature."""
+    query = select(ProfileRow).where(ProfileRow.run_id == run_id, ProfileRow.view == view)
+    return {row.feature: row.profile for row in session.scalars(query)}
+
+
+def _run(row: EtlRunRow) -> EtlRun:
+    return EtlRun(
+        run_id=row.run_id,
+        view=row.view,
+        version=row.version,
+        person=row.person,
+        status=row.status,
+        as_of_us=row.as_of_us,
+        started_us=row.started_us,
+        finished_us=row.finished_us,
+        rows=row.rows,
+        published=row.published,
+        table_version=row.table_version,
+        error=row.error,
+    )

@@ -1,0 +1,40 @@
+"""Tables of ETL: its runs and what the published values look like."""
+
+from typing import Any
+
+from sqlalchemy import Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from konveyer.catalog.base import Base
+
+
+class EtlRunRow(Base):
+    """One view in one run. `table_version` is readable once the status is `succeeded`."""
+
+    __tablename__ = "etl_runs"
+    __table_args__ = (Index("ix_etl_runs_view", "view", "version", "started_us"),)
+
+    run_id: Mapped[str] = mapped_column(primary_key=True)
+    view: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str]
+    person: Mapped[str]
+    status: Mapped[str]
+    as_of_us: Mapped[int]
+    started_us: Mapped[int]
+    finished_us: Mapped[int | None]
+    rows: Mapped[int | None]
+    published: Mapped[int | None]
+    table_version: Mapped[int | None]
+    buckets: Mapped[int | None]
+    error: Mapped[dict[str, Any] | None]
+
+
+class ProfileRow(Base):
+    """What the values of one feature looked like when a run published them."""
+
+    __tablename__ = "profiles"
+
+    run_id: Mapped[str] = mapped_column(primary_key=True)
+    view: Mapped[str] = mapped_column(primary_key=True)
+    feature: Mapped[str] = mapped_column(primary_key=True)
+    profile: Mapped[dict[str, Any]]

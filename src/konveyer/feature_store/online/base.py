@@ -1,0 +1,52 @@
+"""OnlineStore: the newest record of each entity key, for reading in microseconds."""
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from konveyer.core.errors import KonveyerError
+
+_EVENT = struct.Struct("<q")
+EVENT_OFFSET = 8
+
+
+class OnlineStoreUnavailable(KonveyerError):
+    """The online store cannot be read or written."""
+
+    code = "online_store_unavailable"
+
+
+class Record(NamedTuple):
+    """`value` begins with 8 bytes of schema fingerprint and 8 of event time (see `codec`)."""
+
+    key: bytes
+    value: bytes
+
+
+def event_us_of(value: bytes) -> int:
+    """The event time that a record's value carries.
+
+    >>> event_us_of(bytes(8) + struct.pack("<q", 5))
+    5
+    """
+    event_us: int = _EVENT.unpack_from(value, EVENT_OFFSET)[0]
+    return event_us
+
+
+class OnlineStore(Protocol):
+    """Newest record per entity key. Thread-safe. Bytes in, bytes out: `codec` owns types.
+
+    A space is a name for one version of one view; a reader sees a whole old or a whole new record.
+    `put` keeps the record with the newer event time (the later one on a tie), so a replayed
+    publication is harmless. `get` answers in the order of `keys`; a key never written gives None.
+    """
+
+    def put(self, space: str, records: Iterable[Record]) -> None: ...
+
+    def get(self, space: str, keys: Sequence[bytes]) -> list[bytes | None]: ...
+
+    def delete(self, space: str, keys: Iterable[bytes]) -> None: ...
+
+    def drop(self, space: str) -> None: ...
+
+    def close(self) -> None: ...

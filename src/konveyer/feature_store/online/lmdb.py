@@ -1,0 +1,117 @@
+"""Online store in LMDB: a memory-mapped file that many processes read while one writes."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import lmdb
+
+from konveyer.feature_store.online.base import OnlineStoreUnavailable, Record, event_us_of
+
+_FIRST_MAP_BYTES = 64 * 2**20
+_MOST_READERS = 1024
+_PREFIX_BYTES = 16
+_LONGEST_KEY = 511 - _PREFIX_BYTES
+
+
+class LmdbOnlineStore:
+    """See `OnlineStore`. One transaction for each `put`: a killed writer leaves the old records.
+
+    The map doubles when it is full, and readers follow. A key longer than LMDB allows is stored
+    under its digest.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._write_lock = threading.Lock()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._env = lmdb.open(
+                str(folder), map_size=_FIRST_MAP_BYTES, max_readers=_MOST_READERS, metasync=False
+            )
+        except (lmdb.Error, OSError) as error:
+            raise OnlineStoreUnavailable(
+                f"The online store in {folder} cannot be opened: {error}.",
+                hint="check that the folder is on a local disk and may be written",
+            ) from error
+
+    def put(self, space: str, records: Iterable[Record]) -> None:
+        rows, prefix = list(records), _prefix(space)
+
+        def write(transaction: lmdb.Transaction) -> None:
+            for key, value in rows:
+                place = _place(prefix, key)
+                old = transaction.get(place)
+                if old is None or event_us_of(value) >= event_us_of(bytes(old)):
+                    transaction.put(place, value)
+
+        self._write(write)
+
+    def get(self, space: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        prefix = _prefix(space)
+        places = [_place(prefix, key) for key in keys]
+        try:
+            return self._read(places)
+        except lmdb.MapResizedError:
+            # Another process doubled the map: take its size.
+            with self._write_lock:
+                self._env.set_mapsize(0)
+            return self._read(places)
+        except lmdb.Error as error:
+            raise OnlineStoreUnavailable(f"The online store cannot be read: {error}.") from error
+
+    def _read(self, places: list[bytes]) -> list[bytes | None]:
+        with self._env.begin() as transaction:
+            return [transaction.get(place) for place in places]
+
+    def delete(self, space: str, keys: Iterable[bytes]) -> None:
+        prefix = _prefix(space)
+        places = [_place(prefix, key) for key in keys]
+
+        def write(transaction: lmdb.Transaction) -> None:
+            for place in places:
+                transaction.delete(place)
+
+        self._write(write)
+
+    def drop(self, space: str) -> None:
+        prefix = _prefix(space)
+
+        def write(transaction: lmdb.Transaction) -> None:
+            cursor = transaction.cursor()
+            found = cursor.set_range(prefix)
+            while found and bytes(cursor.key()).startswith(prefix):
+                found = cursor.delete()
+
+        self._write(write)
+
+    def _write(self, work: Callable[[lmdb.Transaction], None]) -> None:
+        with self._write_lock:
+            while True:
+                try:
+                    with self._env.begin(write=True) as transaction:
+                        work(transaction)
+                except lmdb.MapFullError:
+                    self._env.set_mapsize(self._env.info()["map_size"] * 2)
+                except lmdb.MapResizedError:
+                    self._env.set_mapsize(0)
+                except lmdb.Error as error:
+                    raise OnlineStoreUnavailable(
+                        f"The online store cannot be written: {error}.",
+                        hint="see that the disk has room; nothing of this batch was written",
+                    ) from error
+                else:
+                    return
+
+    def close(self) -> None:
+        self._env.close()
+
+
+def _prefix(space: str) -> bytes:
+    return hashlib.blake2b(space.encode(), digest_size=_PREFIX_BYTES).digest()
+
+
+def _place(prefix: bytes, key: bytes) -> bytes:
+    if len(key) > _LONGEST_KEY:
+        key = hashlib.blake2b(key, digest_size=32).digest()
+    return prefix + key

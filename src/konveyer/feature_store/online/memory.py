@@ -1,0 +1,38 @@
+"""Online store in this process's memory: for tests and for trying things out."""
+
+import threading
+from collections.abc import Iterable, Sequence
+
+from konveyer.feature_store.online.base import Record, event_us_of
+
+
+class MemoryOnlineStore:
+    """See `OnlineStore`. Gone when the process ends."""
+
+    def __init__(self, _url: str = "memory:") -> None:
+        self._spaces: dict[str, dict[bytes, bytes]] = {}
+        self._lock = threading.Lock()
+
+    def put(self, space: str, records: Iterable[Record]) -> None:
+        with self._lock:
+            rows = self._spaces.setdefault(space, {})
+            for key, value in records:
+                old = rows.get(key)
+                if old is None or event_us_of(value) >= event_us_of(old):
+                    rows[key] = value
+
+    def get(self, space: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        rows = self._spaces.get(space, {})
+        return [rows.get(key) for key in keys]
+
+    def delete(self, space: str, keys: Iterable[bytes]) -> None:
+        with self._lock:
+            for key in keys:
+                self._spaces.get(space, {}).pop(key, None)
+
+    def drop(self, space: str) -> None:
+        with self._lock:
+            self._spaces.pop(space, None)
+
+    def close(self) -> None:
+        self._spaces = {}
