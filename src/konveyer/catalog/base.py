@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, MetaData
+from sqlalchemy import JSON, BigInteger, Integer, MetaData
 from sqlalchemy.orm import DeclarativeBase
 
 _NAMING = {
@@ -19,7 +19,7 @@ class Base(DeclarativeBase):
 
     metadata = MetaData(naming_convention=_NAMING)
     type_annotation_map: ClassVar[dict[Any, Any]] = {
-        int: BigInteger,
+        int: BigInteger().with_variant(Integer(), "sqlite"),  # its rowid is an INTEGER
         dict[str, Any]: JSON,
         list[Any]: JSON,
     }

@@ -47,4 +47,4 @@ def _change(key: Key, current: RegistryState, wanted: RegistryState) -> Change |
     if before == after:
         return None
     action = "add" if before is None else "remove" if after is None else "change"
-    return Change(action=action, kind=key[0], name=key[1], before=before, after=after)
+    return Change(action=action, kind=str(key[0]), name=key[1], before=before, after=after)
