@@ -15,6 +15,7 @@ from konveyer.catalog.base import Base
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import format_us, now_us
 from konveyer.core.errors import Conflict
+from konveyer.core.processes import is_alive
 
 TTL_S = 15.0
 RENEW_EVERY_S = 5.0
@@ -53,7 +54,7 @@ def holder_of(session: Session, name: str) -> Holder | None:
     row = session.get(LeaseRow, name)
     if row is None or row.expires_us <= now_us():
         return None
-    if row.host == socket.gethostname() and not _is_alive(row.pid):
+    if row.host == socket.gethostname() and not is_alive(row.pid):
         return None
     return Holder(host=row.host, pid=row.pid, purpose=row.purpose, taken_us=row.taken_us)
 
@@ -106,13 +107,3 @@ def _renew(catalog: Catalog, owner: str, ended: threading.Event) -> None:
             session.execute(
                 update(LeaseRow).where(LeaseRow.owner == owner).values(expires_us=later)
             )
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

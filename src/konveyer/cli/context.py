@@ -37,6 +37,10 @@ class Context:
         click.get_current_context().find_root().call_on_close(workspace.close)
         return workspace
 
+    def project_folder(self, folder: Path) -> Path:
+        """A project named from the current folder, or else from the workspace."""
+        return folder if folder.exists() else self.settings.root / folder
+
     def actor(self, session: "Session") -> "Actor":
         """The holder of `KONVEYER_TOKEN`, or of the token saved under the profile."""
         from konveyer.access.profiles import saved_token

@@ -20,6 +20,7 @@ class ExampleDataMissing(KonveyerError):
     code = "example_data_missing"
 
 
+FEATURE_TIME = "2018-01-01T00:00:00Z"
 _TABLES = {
     "transactions": (
         "household_id",

@@ -1,0 +1,53 @@
+"""The manifest of a bundle: the contract between development and execution."""
+
+from typing import Any
+
+from msgspec import Struct
+
+from konveyer.feature_store.definitions.resolved import ResolvedService
+
+FORMAT = 1
+MANIFEST, MODEL, GOLDEN = "manifest.json", "model/model.txt", "golden.json"
+LOCK, TRAINING, CODE = "environment.lock", "training_manifest.json", "code"
+
+
+class Objective(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What callers are promised: requests a second at this 99th percentile of answer time."""
+
+    rate_per_s: float
+    p99_ms: float
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """Everything about one model that is to be served. `files` maps paths to their digests.
+
+    `categories` are those of the text features, in the order of their codes.
+    """
+
+    application: str
+    api_version: int
+    description: str
+    owner: str
+    author: str
+    created_us: int
+    run_id: str
+    service: ResolvedService
+    categories: dict[str, tuple[str, ...]]
+    objective: Objective
+    parameters: dict[str, Any]
+    metrics: dict[str, float]
+    files: dict[str, str]
+    format: int = FORMAT
+
+
+class GoldenCase(Struct, frozen=True, kw_only=True):
+    """A row of features and what the model said of it in the environment it was trained in."""
+
+    features: list[Any]
+    prediction: float
+
+
+class Golden(Struct, frozen=True, kw_only=True):
+    """Cases whose answers a compiled model must give again; features in the service's order."""
+
+    cases: tuple[GoldenCase, ...]

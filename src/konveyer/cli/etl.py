@@ -1,0 +1,94 @@
+"""`konveyer etl`: compute, check and publish features."""
+
+import click
+
+from konveyer.cli.context import Context, pass_context
+from konveyer.cli.render import print_json, print_table, seconds, when
+
+
+@click.group()
+def etl() -> None:
+    """Compute feature views, and see how their runs went."""
+
+
+@etl.command()
+@click.argument("views", nargs=-1)
+@click.option("--dry-run", is_flag=True, help="Show what would be computed and do nothing.")
+@pass_context
+def run(context: Context, views: tuple[str, ...], dry_run: bool) -> None:
+    """Compute VIEWS (default: all), check their values, and publish the newest online.
+
+    A view that fails keeps its earlier values, offline and online. A run that was killed goes on
+    where it stopped when the next command starts.
+
+    \b
+    Example: konveyer etl run basket_activity
+    """
+    import msgspec
+
+    from konveyer.feature_store.etl.flow import NAME
+    from konveyer.feature_store.etl.plan import plan_etl
+    from konveyer.feature_store.etl.runs import runs_of
+
+    workspace = context.workspace
+    with workspace.catalog.transaction() as session:
+        actor = context.actor(session)
+        plan = plan_etl(session, actor, views, as_of_us=context.settings.clock.now_us())
+    if dry_run:
+        _show_plan(context, plan.views, plan.as_of_us)
+        return
+    if not context.as_json:
+        click.echo(f"Computing {len(plan.views)} view(s) as of {when(plan.as_of_us)} ...")
+    try:
+        workspace.run(NAME, plan.run_id, msgspec.to_builtins(plan), purpose="konveyer etl run")
+    finally:
+        with workspace.catalog.transaction() as session:
+            runs = runs_of(session, plan.run_id)
+        if not context.as_json:
+            _show_runs(runs)
+    if context.as_json:
+        print_json({"run_id": plan.run_id, "views": runs})
+
+
+@etl.command()
+@click.option("--view", help="Only runs of this view.")
+@click.option("--limit", default=20, show_default=True)
+@pass_context
+def runs(context: Context, view: str | None, limit: int) -> None:
+    """The record of runs, newest first."""
+    from konveyer.feature_store.etl.runs import list_runs
+
+    with context.workspace.catalog.transaction() as session:
+        context.actor(session)
+        found = list_runs(session, view=view, limit=limit)
+    if context.as_json:
+        print_json(found)
+    else:
+        _show_runs(found)
+
+
+def _show_plan(context: Context, views: dict[str, str], as_of_us: int) -> None:
+    if context.as_json:
+        print_json({"views": views, "as_of": when(as_of_us)})
+        return
+    print_table(("view", "version"), views.items(), empty="Nothing to compute.")
+    click.echo(f"As of {when(as_of_us)}. Nothing was done (dry run).")
+
+
+def _show_runs(runs: list) -> None:  # type: ignore[type-arg]
+    rows = [
+        (
+            run.view,
+            run.status,
+            run.person,
+            when(run.started_us),
+            seconds(run.duration_s),
+            run.rows,
+            run.published,
+            run.table_version,
+            (run.error or {}).get("message", ""),
+        )
+        for run in runs
+    ]
+    columns = ("view", "status", "who", "start", "took", "rows", "online", "table", "error")
+    print_table(columns, rows, empty="No runs yet. Start one: konveyer etl run")

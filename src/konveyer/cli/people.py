@@ -1,0 +1,109 @@
+"""`konveyer people`: accounts, roles and tokens."""
+
+import click
+
+from konveyer.cli.context import Context, pass_context
+from konveyer.cli.render import print_json, print_table, when
+
+ROLES = ("data-scientist", "data-engineer", "ml-engineer", "qa", "analyst", "administrator")
+
+
+@click.group()
+def people() -> None:
+    """Accounts, their roles and their tokens."""
+
+
+@people.command("list")
+@pass_context
+def list_(context: Context) -> None:
+    """Who has an account, and with which roles."""
+    from konveyer.access.people import list_people
+
+    with context.workspace.catalog.transaction() as session:
+        context.actor(session)
+        found = list_people(session)
+    if context.as_json:
+        print_json([{"name": person.name, "roles": sorted(person.roles)} for person in found])
+        return
+    rows = [(person.name, ", ".join(sorted(person.roles))) for person in found]
+    print_table(("name", "roles"), rows, empty="No accounts yet.")
+
+
+@people.command()
+@click.argument("name")
+@click.option(
+    "--role", "roles", type=click.Choice(ROLES), multiple=True, required=True, help="May repeat."
+)
+@pass_context
+def add(context: Context, name: str, roles: tuple[str, ...]) -> None:
+    """Make an account.
+
+    \b
+    Example: konveyer people add ana --role data-scientist
+    """
+    from konveyer.access.people import add_person
+    from konveyer.access.roles import Role
+
+    with context.workspace.catalog.transaction() as session:
+        actor = context.actor(session)
+        person = add_person(session, actor, name, frozenset(Role(role) for role in roles))
+    if context.as_json:
+        print_json({"name": person.name, "roles": sorted(person.roles)})
+        return
+    click.echo(f"{person.name} has an account. Give a token: konveyer people token {person.name}")
+
+
+@people.command()
+@click.argument("name")
+@click.option("--days", default=90, show_default=True, help="How long it is valid.")
+@click.option("--save", is_flag=True, help="Keep it in this workspace as the profile NAME.")
+@pass_context
+def token(context: Context, name: str, days: int, save: bool) -> None:
+    """Issue a token. It is shown once; the catalog keeps only its digest."""
+    from konveyer.access.profiles import save_token
+    from konveyer.access.tokens import issue_token
+
+    with context.workspace.catalog.transaction() as session:
+        actor = context.actor(session)
+        issued = issue_token(session, actor, name, valid_days=days)
+    if save:
+        path = save_token(context.settings.state, name, issued)
+    if context.as_json:
+        print_json({"name": name, "profile": name} if save else {"name": name, "token": issued})
+    elif save:
+        click.echo(f"Saved in {path}. Act as {name}: konveyer --profile {name} ...")
+    else:
+        click.echo(issued)
+
+
+@people.command()
+@click.argument("name")
+@pass_context
+def revoke(context: Context, name: str) -> None:
+    """Revoke every token of a person."""
+    from konveyer.access.tokens import revoke_tokens
+
+    with context.workspace.catalog.transaction() as session:
+        revoked = revoke_tokens(session, context.actor(session), name)
+    if context.as_json:
+        print_json({"name": name, "revoked": revoked})
+        return
+    click.echo(f"{revoked} token(s) of {name} no longer work.")
+
+
+@people.command()
+@click.option("--limit", default=50, show_default=True)
+@click.option("--subject", help="Only changes of this thing.")
+@pass_context
+def audit(context: Context, limit: int, subject: str | None) -> None:
+    """What was changed, when, and by whom; newest first."""
+    from konveyer.catalog.audit import entries
+
+    with context.workspace.catalog.transaction() as session:
+        context.actor(session)
+        found = entries(session, subject=subject, limit=limit)
+    if context.as_json:
+        print_json(found)
+        return
+    rows = [(when(e.at_us), e.actor, e.action, e.kind, e.subject) for e in found]
+    print_table(("when", "who", "action", "kind", "subject"), rows, empty="No changes yet.")

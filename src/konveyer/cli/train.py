@@ -1,0 +1,64 @@
+"""`konveyer train` and `konveyer lock`: a model in its own environment."""
+
+from pathlib import Path
+
+import click
+
+from konveyer.cli.context import Context, pass_context
+from konveyer.cli.render import print_json
+
+PROJECT = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command()
+@click.argument("project", type=PROJECT)
+@click.option("--training-set", help="Its id (default: the newest of the model's service).")
+@pass_context
+def train(context: Context, project: Path, training_set: str | None) -> None:
+    """Train the model PROJECT in its locked environment and log the run to MLflow.
+
+    \b
+    Example: konveyer train models/coupon_response
+    """
+    from konveyer.catalog import audit
+    from konveyer.development.project import load_project
+    from konveyer.development.training import train as run_training
+    from konveyer.feature_store.datamart.training_set import open_training_set
+
+    workspace = context.workspace
+    loaded = load_project(context.project_folder(project))
+    with workspace.catalog.transaction() as session:
+        actor = context.actor(session)
+        data = open_training_set(session, training_set, loaded.model.service)
+    if not context.as_json:
+        click.echo(f"Training {loaded.model.application} on {data.manifest.rows:,} rows ...")
+    run = run_training(loaded, data, actor, workspace.workshop)
+    with workspace.catalog.transaction() as session:
+        audit.record(session, actor.name, "trained", "run", run.run_id, auc=run.metrics["auc"])
+    if context.as_json:
+        print_json(run)
+        return
+    metrics = run.metrics
+    click.echo(f"run {run.run_id}")
+    click.echo(
+        f"  out of time: {metrics['test_rows']:,.0f} rows, {metrics['label_rate']:.1%} positive"
+    )
+    click.echo(f"  AUC {metrics['auc']:.4f}")
+    click.echo(f"    label rate alone   {metrics['auc_label_rate']:.4f}")
+    if "auc_without_windows" in metrics:
+        click.echo(f"    without windows    {metrics['auc_without_windows']:.4f}")
+    click.echo(f"Next: konveyer submit {project}")
+
+
+@click.command()
+@click.argument("project", type=PROJECT)
+@pass_context
+def lock(context: Context, project: Path) -> None:
+    """Resolve the PROJECT's requirements.in into requirements.lock, with hashes."""
+    from konveyer.development.environment import lock as write_lock
+
+    path = write_lock(context.project_folder(project))
+    if context.as_json:
+        print_json({"lock": str(path)})
+        return
+    click.echo(f"Wrote {path}")

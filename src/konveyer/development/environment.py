@@ -1,0 +1,77 @@
+"""The locked environment of a model: built by uv once for each lock, and never changed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from konveyer.core.digest import digest_file, short
+from konveyer.core.errors import KonveyerError
+from konveyer.core.files import folder_written_whole, write_atomically
+from konveyer.development.project import LOCK, REQUIREMENTS
+
+PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+class EnvironmentFailed(KonveyerError):
+    """The model's environment cannot be resolved or built."""
+
+    code = "environment_failed"
+
+
+def lock(project: Path) -> Path:
+    """Resolve `requirements.in` into `requirements.lock`, with a hash for every file.
+
+    The lock names no package index: where packages come from is a setting of the machine.
+    """
+    output = _uv(
+        "pip",
+        "compile",
+        "--generate-hashes",
+        "--no-emit-index-url",
+        "--no-header",
+        "--quiet",
+        "--python-version",
+        PYTHON_VERSION,
+        str(project / REQUIREMENTS),
+    )
+    write_atomically(project / LOCK, output.encode())
+    return project / LOCK
+
+
+def ensure_environment(lock_file: Path, environments: Path) -> Path:
+    """The Python of the environment of `lock_file`; it is built when it is not there.
+
+    An environment is named by the digest of its lock and appears whole, so a build that was
+    killed leaves nothing behind.
+    """
+    folder = environments / short(digest_file(lock_file))
+    python = folder / "bin" / "python"
+    if not folder.exists():
+        with folder_written_whole(folder) as draft:
+            _uv(
+                "venv",
+                "--quiet",
+                "--relocatable",
+                "--allow-existing",
+                "--python",
+                sys.executable,
+                str(draft),
+            )
+            target = str(draft / "bin" / "python")
+            _uv("pip", "sync", "--quiet", "--python", target, "--require-hashes", str(lock_file))
+    return python
+
+
+def _uv(*arguments: str) -> str:
+    import uv
+
+    done = subprocess.run(
+        [uv.find_uv_bin(), *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()
+        raise EnvironmentFailed(
+            f"uv {arguments[0]} {arguments[1]}: {reason[-1] if reason else 'failed'}",
+            hint=f"check {REQUIREMENTS}, run 'konveyer lock', see that packages can be reached",
+        )
+    return done.stdout

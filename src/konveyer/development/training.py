@@ -1,0 +1,198 @@
+"""Training: the project's `model.py` in its own environment, recorded so that it can repeat."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from konveyer.access.actor import Actor
+from konveyer.access.roles import Permission
+from konveyer.bundle import preparation
+from konveyer.bundle.manifest import LOCK as BUNDLE_LOCK
+from konveyer.bundle.manifest import TRAINING, Golden
+from konveyer.core.clock import now_us
+from konveyer.core.errors import KonveyerError, NotFound
+from konveyer.core.files import folder_written_whole
+from konveyer.development import harness
+from konveyer.development.environment import ensure_environment
+from konveyer.development.project import LOCK, Project
+from konveyer.development.tracking import Tracking
+from konveyer.feature_store.datamart.training_set import DATA, MANIFEST, TrainingSet
+
+RECORD, MODEL, GOLDEN, CODE = "run.json", "model.txt", "golden.json", "code"
+_TRACEBACK_LINES = 15
+_NOT_CODE = shutil.ignore_patterns("__pycache__", ".*", "*.pyc")
+
+
+class ModelFailed(KonveyerError):
+    """The project's own code raised an error while it trained."""
+
+    code = "model_failed"
+
+
+class LabelsUnfit(KonveyerError):
+    """The label column is not 0 and 1."""
+
+    code = "labels_unfit"
+
+
+class RunNotFound(NotFound):
+    code = "run_not_found"
+
+
+class TrainingRun(msgspec.Struct, frozen=True, kw_only=True):
+    """What a training run was and what it measured on the out-of-time part."""
+
+    run_id: str
+    application: str
+    training_set: str
+    person: str
+    finished_us: int
+    parameters: dict[str, Any]
+    metrics: dict[str, float]
+    categories: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """Where training works: its environments, its kept runs, and MLflow."""
+
+    environments: Path
+    runs: Path
+    tracking: Tracking
+
+
+def train(
+    project: Project, training_set: TrainingSet, actor: Actor, workshop: Workshop
+) -> TrainingRun:
+    """Train, measure, log to MLflow, and keep the run's folder under its MLflow run id.
+
+    The folder has the model, golden cases, the code and lock it was trained with and the manifest
+    of its training set. When the model's code fails, the MLflow run is marked so and no folder
+    is kept.
+    """
+    actor.require(Permission.TRAIN)
+    _check_labels(project, training_set)
+    python = ensure_environment(project.folder / LOCK, workshop.environments)
+    tags = {"training_set": training_set.manifest.id, "service": project.model.service}
+    run_id = workshop.tracking.start(project.model.application, person=actor.name, tags=tags)
+    try:
+        with folder_written_whole(workshop.runs / run_id) as folder:
+            run = _train_in(folder, project, training_set, python, run_id, actor, workshop.tracking)
+    except BaseException:
+        workshop.tracking.fail(run_id)
+        raise
+    return run
+
+
+def _train_in(
+    folder: Path,
+    project: Project,
+    training_set: TrainingSet,
+    python: Path,
+    run_id: str,
+    actor: Actor,
+    tracking: Tracking,
+) -> TrainingRun:
+    shutil.copytree(project.folder, folder / CODE, ignore=_NOT_CODE)
+    shutil.copy(project.folder / LOCK, folder / BUNDLE_LOCK)
+    shutil.copy(training_set.path / MANIFEST, folder / TRAINING)
+    service = training_set.manifest.service
+    windowed = {view.name for view in service.views if view.windowed}
+    request = {
+        "preparation": preparation.__file__,
+        "data": str(training_set.path / DATA),
+        "label": project.labels.label,
+        "timestamp": project.labels.timestamp,
+        "split_us": project.split_us,
+        "features": [feature.feature for feature in service.features],
+        "windowed": [f.feature for f in service.features if f.view in windowed],
+        "parameters": project.parameters,
+    }
+    (folder / "request.json").write_bytes(msgspec.json.encode(request))
+    _run_harness(python, folder, tracking.url, run_id)
+    result = msgspec.json.decode((folder / "result.json").read_bytes())
+    golden = msgspec.convert({"cases": result["golden"]}, Golden)
+    (folder / GOLDEN).write_bytes(msgspec.json.encode(golden))
+    run = TrainingRun(
+        run_id=run_id,
+        application=project.model.application,
+        training_set=training_set.manifest.id,
+        person=actor.name,
+        finished_us=now_us(),
+        parameters=project.parameters,
+        metrics=result["metrics"],
+        categories=result["categories"],
+    )
+    (folder / RECORD).write_bytes(msgspec.json.encode(run))
+    for name in ("request.json", "result.json"):
+        (folder / name).unlink()
+    tracking.finish(
+        run_id,
+        parameters=run.parameters,
+        metrics=run.metrics,
+        model=folder / MODEL,
+        training_manifest=folder / TRAINING,
+        requirements=_pinned(folder / BUNDLE_LOCK),
+    )
+    return run
+
+
+def _run_harness(python: Path, folder: Path, tracking_url: str, run_id: str) -> None:
+    """The model's process sees MLflow's own variables, so that it may log more to the same run."""
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("KONVEYER_")},
+        "MLFLOW_TRACKING_URI": tracking_url,
+        "MLFLOW_RUN_ID": run_id,
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    done = subprocess.run(
+        [str(python), "-W", "ignore", harness.__file__, str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd=folder / CODE,
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise ModelFailed(
+            f"Training failed: {lines[-1]}",
+            hint="the end of the traceback:\n" + "\n".join(lines[-_TRACEBACK_LINES:]),
+        )
+
+
+def _check_labels(project: Project, training_set: TrainingSet) -> None:
+    column = training_set.table.column(project.labels.label)
+    values = set(column.unique().to_pylist())
+    if not pa.types.is_integer(column.type) or not values <= {0, 1}:
+        raise LabelsUnfit(
+            f"Label column '{project.labels.label}' is {column.type} with values such as "
+            f"{sorted(map(str, values))[:5]}.",
+            hint="make it whole numbers 0 and 1, without nulls",
+        )
+
+
+def _pinned(lock: Path) -> list[str]:
+    lines = (line.split(" ")[0] for line in lock.read_text().splitlines())
+    return [line for line in lines if "==" in line]
+
+
+def find_run(runs: Path, application: str, run_id: str | None) -> tuple[TrainingRun, Path]:
+    """A kept run by its id; the newest one of `application` when None."""
+    kept = []
+    for record in runs.glob(f"{run_id or '*'}/{RECORD}"):
+        run = msgspec.json.decode(record.read_bytes(), type=TrainingRun)
+        if run.application == application:
+            kept.append((run, record.parent))
+    if not kept:
+        raise RunNotFound(
+            f"There is no training run {run_id or ''} of '{application}'.",
+            hint="train first: konveyer train PROJECT",
+        )
+    return max(kept, key=lambda pair: pair[0].finished_us)

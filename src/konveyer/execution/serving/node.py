@@ -1,0 +1,87 @@
+"""A node: one process that serves all versions of its environment until it is told to stop."""
+
+import logging
+import socket
+import threading
+from pathlib import Path
+
+import msgspec
+import uvicorn
+
+from konveyer.core.errors import Conflict
+from konveyer.execution.serving import metrics
+from konveyer.execution.serving.gateway import Gateway
+from konveyer.execution.serving.json_logs import log_json
+from konveyer.execution.serving.prediction_log import PredictionLog
+from konveyer.execution.serving.presence import announced
+from konveyer.execution.serving.router import Router
+
+REFRESH_EVERY_S = 0.2
+DRAIN_WITHIN_S = 10
+_log = logging.getLogger(__name__)
+
+
+class AddressTaken(Conflict):
+    """Somebody else listens at the node's address."""
+
+    code = "address_taken"
+
+
+def run_node(router: Router, *, state: Path, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT; then finish the requests under way and write the log.
+
+    Port 0 takes a free one; `presence.nodes_of` tells which.
+    """
+    log_json()
+    listener = _listen(host, port)
+    address = listener.getsockname()
+    url = f"http://{address[0]}:{address[1]}"
+    router.refresh()
+    stopping = threading.Event()
+    follower = threading.Thread(target=_follow, args=(router, stopping), name="follow-desired")
+    follower.start()
+    log = PredictionLog(state / "predictions" / router.environment)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            Gateway(router, log),
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            timeout_graceful_shutdown=DRAIN_WITHIN_S,
+            server_header=False,
+            date_header=False,
+        )
+    )
+    try:
+        with announced(state, router.environment, url):
+            _log.info("serving %s at %s", router.environment, url)
+            server.run(sockets=[listener])
+    finally:
+        stopping.set()
+        follower.join()
+        log.close()
+
+
+def _follow(router: Router, stopping: threading.Event) -> None:
+    while True:
+        try:
+            if router.refresh():
+                metrics.LIVE.set(len(router.live))
+                _log.info("now serving %d version(s)", len(router.live))
+        except (OSError, msgspec.MsgspecError):
+            _log.exception("the desired versions cannot be read")
+        if stopping.wait(REFRESH_EVERY_S):
+            return
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise AddressTaken(
+            f"{host}:{port} is in use.", hint="stop what listens there, or give another --port"
+        ) from error
+    return listener

@@ -1,0 +1,128 @@
+"""The prediction log: every request with the features used and the answer, in Parquet files.
+
+Requests never wait for it. What is logged reaches the disk within a second, in a file that appears
+whole: a clean stop loses nothing, a kill at most the last second.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from prometheus_client import Counter
+
+from konveyer.core.clock import now_us
+from konveyer.core.ids import new_id
+
+FLUSH_EVERY_S = 0.5
+MOST_WAITING = 100_000
+_ROWS_A_FILE = 20_000
+SCHEMA = pa.schema(
+    [
+        ("request_id", pa.string()),
+        ("at", pa.timestamp("us", "UTC")),
+        ("environment", pa.string()),
+        ("application", pa.string()),
+        ("api_version", pa.int64()),
+        ("bundle", pa.string()),
+        ("status", pa.int64()),
+        ("keys", pa.string()),
+        ("features", pa.string()),
+        ("prediction", pa.float64()),
+        ("latency_us", pa.int64()),
+    ]
+)
+_lost = Counter("konveyer_prediction_log_lost", "Entries dropped because the log was full")
+_log = logging.getLogger(__name__)
+
+
+class Prediction(NamedTuple):
+    """One row of one answered request; `keys` and `features` are lists of values."""
+
+    request_id: str
+    at_us: int
+    environment: str
+    application: str
+    api_version: int
+    bundle: str
+    status: int
+    keys: tuple[int | str, ...]
+    features: tuple[object, ...]
+    prediction: float
+    latency_us: int
+
+
+class PredictionLog:
+    """Takes entries from any thread and writes them from one of its own. Memory is bounded.
+
+    When more than `MOST_WAITING` entries wait (a full or slow disk), further ones are dropped and
+    counted in the metric `konveyer_prediction_log_lost`; answers are never held up.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._waiting: queue.SimpleQueue[Prediction] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._writer = threading.Thread(target=self._write, name="prediction-log")
+        self._writer.start()
+
+    def add(self, prediction: Prediction) -> None:
+        if self._waiting.qsize() < MOST_WAITING:
+            self._waiting.put(prediction)
+        else:
+            _lost.inc()
+
+    def close(self) -> None:
+        """Write what waits and stop."""
+        self._closing.set()
+        self._writer.join()
+
+    def _write(self) -> None:
+        entries: list[Prediction] = []
+        while not self._closing.wait(FLUSH_EVERY_S):
+            entries = self._flush(entries)
+        self._flush(entries)
+
+    def _flush(self, entries: list[Prediction]) -> list[Prediction]:
+        """Write all that waits; entries that the disk refused are kept for the next try."""
+        while len(entries) < MOST_WAITING and not self._waiting.empty():
+            entries.append(self._waiting.get())
+        while entries:
+            try:
+                self._write_file(entries[:_ROWS_A_FILE])
+            except OSError as error:
+                _log.error("the prediction log cannot be written: %s", error)
+                return entries
+            entries = entries[_ROWS_A_FILE:]
+        return entries
+
+    def _write_file(self, entries: list[Prediction]) -> None:
+        columns = list(zip(*entries, strict=True))
+        for place in (SCHEMA.get_field_index("keys"), SCHEMA.get_field_index("features")):
+            columns[place] = tuple(msgspec.json.encode(v).decode() for v in columns[place])
+        arrays = [pa.array(c, field.type) for c, field in zip(columns, SCHEMA, strict=True)]
+        name = new_id(f"{now_us():016d}")
+        draft = self._folder / f".{name}.draft"
+        pq.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), draft, compression="zstd")
+        draft.rename(self._folder / f"{name}.parquet")
+
+
+def read_predictions(folder: Path, *, request_id: str | None = None) -> Iterator[dict[str, object]]:
+    """The logged rows, oldest file first; those of one request when its id is given."""
+    files = sorted(str(path) for path in folder.glob("*.parquet"))
+    if not files:
+        return
+    condition = None if request_id is None else ds.field("request_id") == request_id
+    dataset = ds.dataset(files, schema=SCHEMA, format="parquet")
+    for batch in dataset.to_batches(filter=condition):
+        for row in batch.to_pylist():
+            row["keys"] = msgspec.json.decode(row["keys"])
+            row["features"] = msgspec.json.decode(row["features"])
+            yield row

@@ -1,0 +1,122 @@
+"""What a node serves right now: versions loaded from bundles, swapped whole."""
+
+import logging
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from konveyer.bundle.compiled import CompiledModel
+from konveyer.bundle.manifest import MODEL, Manifest
+from konveyer.bundle.preparation import Preparation
+from konveyer.bundle.store import BundleStore
+from konveyer.core.clock import FeatureClock
+from konveyer.core.errors import KonveyerError, did_you_mean
+from konveyer.execution.serving.desired import DesiredVersion, read_desired
+from konveyer.execution.serving.errors import ApplicationNotFound, VersionNotFound
+from konveyer.feature_store.datamart.lookup import OnlineLookup
+from konveyer.feature_store.online.base import OnlineStore
+
+Route = tuple[str, int]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveVersion:
+    """A bundle ready to answer: its contract, its features' reader, its model."""
+
+    desired: DesiredVersion
+    manifest: Manifest
+    lookup: OnlineLookup
+    preparation: Preparation
+    model: CompiledModel
+
+
+class Router:
+    """Follows the environment's desired document. Reading is lock-free; `refresh` is not.
+
+    A version that cannot be loaded is refused with its reason, and the one before keeps serving.
+    """
+
+    def __init__(
+        self,
+        environment: str,
+        *,
+        state: Path,
+        bundles: BundleStore,
+        online: OnlineStore,
+        clock: FeatureClock,
+    ) -> None:
+        self.environment = environment
+        self._state, self._bundles, self._online, self._clock = state, bundles, online, clock
+        self._live: MappingProxyType[Route, LiveVersion] = MappingProxyType({})
+        self._refused: dict[Route, tuple[DesiredVersion, KonveyerError]] = {}
+        self._lock = threading.Lock()
+
+    def find(self, application: str, api_version: int) -> LiveVersion:
+        live = self._live
+        found = live.get((application, api_version))
+        if found is not None:
+            return found
+        versions = sorted(version for name, version in live if name == application)
+        if versions:
+            known = ", ".join(f"v{version}" for version in versions)
+            raise VersionNotFound(
+                f"Application '{application}' has no version v{api_version} here.",
+                hint=f"it has {known}",
+            )
+        names = {name for name, _ in live}
+        raise ApplicationNotFound(
+            f"Application '{application}' is not served here.",
+            hint=did_you_mean(
+                application, names, otherwise=f"served: {', '.join(sorted(names)) or 'none yet'}"
+            ),
+        )
+
+    @property
+    def live(self) -> list[LiveVersion]:
+        return list(self._live.values())
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """What could not be loaded, and why."""
+        return {
+            f"{application}/v{version}": str(error)
+            for (application, version), (_, error) in self._refused.items()
+        }
+
+    def refresh(self) -> bool:
+        """Load what is newly desired, drop what is not any more; whether anything changed."""
+        with self._lock:
+            desired = read_desired(self._state, self.environment).versions
+            routes = {(one.application, one.api_version): one for one in desired}
+            live = {route: one for route, one in self._live.items() if route in routes}
+            for route, one in routes.items():
+                if route in live and live[route].desired.digest == one.digest:
+                    continue
+                if route in self._refused and self._refused[route][0] == one:
+                    continue
+                try:
+                    live[route] = self._load(one)
+                    self._refused.pop(route, None)
+                except KonveyerError as error:
+                    _log.error("refused bundle %s: %s", one.digest, error)
+                    self._refused[route] = (one, error)
+            changed = live != dict(self._live)
+            self._live = MappingProxyType(live)
+            return changed
+
+    def _load(self, desired: DesiredVersion) -> LiveVersion:
+        bundle = self._bundles.open(desired.digest)
+        manifest = bundle.manifest
+        names = [column.name for column in manifest.service.columns]
+        model = CompiledModel(bundle.path / MODEL, len(names))
+        preparation = Preparation(names, manifest.categories)
+        model.predict(preparation.matrix([[None] * len(names)]))
+        return LiveVersion(
+            desired=desired,
+            manifest=manifest,
+            lookup=OnlineLookup(manifest.service, self._online, self._clock),
+            preparation=preparation,
+            model=model,
+        )

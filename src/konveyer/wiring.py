@@ -1,0 +1,163 @@
+"""The one place that turns settings into backends."""
+
+import signal
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from konveyer.bundle.store import BundleStore
+from konveyer.catalog.session import Catalog
+from konveyer.core.plugins import backend_for
+from konveyer.core.settings import Settings
+
+if TYPE_CHECKING:
+    from konveyer.development.training import Workshop
+    from konveyer.feature_store.engines.base import Engine
+    from konveyer.feature_store.etl.flow import EtlServices
+    from konveyer.feature_store.offline.delta import DeltaOfflineStore
+    from konveyer.feature_store.online.base import OnlineStore
+    from konveyer.pipeline.flow import Flow, Json, Payload
+
+ENGINES = {"duckdb": "konveyer.feature_store.engines.duckdb:DuckDBEngine"}
+OFFLINE_STORES = {"delta": "konveyer.feature_store.offline.delta:DeltaOfflineStore"}
+ONLINE_STORES = {"lmdb": "konveyer.feature_store.online.lmdb:LmdbOnlineStore"}
+BUNDLE_STORES = {"file": "konveyer.bundle.store:BundleStore"}
+
+
+@dataclass
+class Workspace:
+    """The backends of one workspace, each opened on first use. Close it when done."""
+
+    settings: Settings
+    catalog: Catalog
+
+    @cached_property
+    def engine(self) -> "Engine":
+        url = self.settings.engine.url
+        return cast("Engine", backend_for(url, ENGINES, setting="engine")(url))
+
+    @cached_property
+    def offline(self) -> "DeltaOfflineStore":
+        url = self.settings.offline.url
+        store = backend_for(url, OFFLINE_STORES, setting="offline")
+        return cast("DeltaOfflineStore", store(self.settings.path(url)))
+
+    @cached_property
+    def online(self) -> "OnlineStore":
+        return open_online_store(self.settings)
+
+    @cached_property
+    def bundles(self) -> BundleStore:
+        return open_bundle_store(self.settings)
+
+    @property
+    def training_sets(self) -> Path:
+        return self.settings.root / "training_sets"
+
+    @cached_property
+    def workshop(self) -> "Workshop":
+        from konveyer.development.tracking import Tracking
+        from konveyer.development.training import Workshop
+
+        tracking = self.settings.tracking
+        artifacts = tracking.artifacts
+        if "://" not in artifacts:
+            artifacts = (self.settings.root / artifacts).as_uri()
+        url = self.settings.database_url(tracking.url)
+        state = self.settings.state
+        return Workshop(
+            environments=state / "environments",
+            runs=state / "runs",
+            tracking=Tracking(url=url, artifacts=artifacts),
+        )
+
+    @property
+    def etl(self) -> "EtlServices":
+        from konveyer.feature_store.etl.flow import EtlServices
+
+        return EtlServices(
+            catalog=self.catalog,
+            engine=self.engine,
+            offline=self.offline,
+            online=self.online,
+            root=self.settings.root,
+        )
+
+    @property
+    def flows(self) -> "Sequence[Flow]":
+        """Every durable flow of the product."""
+        from konveyer.feature_store.etl.flow import etl_flow
+
+        return (etl_flow(self.etl),)
+
+    @property
+    def pipelines_url(self) -> str:
+        return self.settings.database_url(self.settings.pipelines.url)
+
+    def run(self, flow: str, run_id: str, payload: "Payload", *, purpose: str) -> "Json":
+        """Run a flow to its end: in the serving worker when there is one, otherwise here."""
+        from konveyer.pipeline.run import run_flow
+
+        return run_flow(
+            self.catalog,
+            self.pipelines_url,
+            self.flows,
+            flow=flow,
+            run_id=run_id,
+            payload=payload,
+            purpose=purpose,
+        )
+
+    def close(self) -> None:
+        """Close what was opened."""
+        for name in ("engine", "online"):
+            if name in self.__dict__:
+                getattr(self, name).close()
+        self.catalog.close()
+
+
+def open_workspace(settings: Settings) -> Workspace:
+    """The workspace of `settings`; its catalog must be of this version."""
+    catalog = Catalog(settings.database_url(settings.catalog.url))
+    catalog.check_version()
+    return Workspace(settings=settings, catalog=catalog)
+
+
+def create_catalog(settings: Settings) -> Catalog:
+    """The catalog of a new workspace, or that of an old one brought to this version."""
+    catalog = Catalog(settings.database_url(settings.catalog.url))
+    catalog.migrate()
+    return catalog
+
+
+def open_online_store(settings: Settings) -> "OnlineStore":
+    url = settings.online.url
+    store = backend_for(url, ONLINE_STORES, setting="online")
+    return cast("OnlineStore", store(settings.path(url)))
+
+
+def open_bundle_store(settings: Settings) -> BundleStore:
+    url = settings.bundles.url
+    store = backend_for(url, BUNDLE_STORES, setting="bundles")
+    return cast("BundleStore", store(settings.path(url)))
+
+
+def run_worker(workspace: Workspace) -> None:
+    """Hold the workspace and run the flows that commands hand over, until SIGTERM or SIGINT."""
+    from konveyer.catalog.leases import lease
+    from konveyer.execution.serving.json_logs import log_json
+    from konveyer.pipeline.run import LEASE, SERVING
+    from konveyer.pipeline.worker import started_worker
+
+    log_json()
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    with (
+        lease(workspace.catalog, LEASE, purpose=SERVING),
+        started_worker(workspace.pipelines_url, workspace.flows),
+    ):
+        stopping.wait()
