@@ -9,10 +9,11 @@ import queue
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from prometheus_client import Counter
@@ -114,12 +115,12 @@ class PredictionLog:
         draft.rename(self._folder / f"{name}.parquet")
 
 
-def read_predictions(folder: Path, *, request_id: str | None = None) -> Iterator[dict[str, object]]:
-    """The logged rows, oldest file first; those of one request when its id is given."""
+def read_predictions(folder: Path, *, request_prefix: str = "") -> Iterator[dict[str, Any]]:
+    """The logged rows, oldest file first, of requests whose id begins with `request_prefix`."""
     files = sorted(str(path) for path in folder.glob("*.parquet"))
     if not files:
         return
-    condition = None if request_id is None else ds.field("request_id") == request_id
+    condition = pc.starts_with(ds.field("request_id"), request_prefix)
     dataset = ds.dataset(files, schema=SCHEMA, format="parquet")
     for batch in dataset.to_batches(filter=condition):
         for row in batch.to_pylist():

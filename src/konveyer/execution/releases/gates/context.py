@@ -1,0 +1,60 @@
+"""What gates work with."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from konveyer.bundle.manifest import Manifest
+from konveyer.bundle.store import Bundle
+from konveyer.catalog.session import Catalog
+from konveyer.execution.releases.live import put_live
+from konveyer.execution.releases.nodes import node_of, wait_until_serving
+from konveyer.feature_store.engines.base import Engine
+from konveyer.feature_store.offline.delta import DeltaOfflineStore
+
+TEST, PROD = "test", "prod"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateServices:
+    """Backends and settings, the same for every release.
+
+    `node_command` gives the command that serves an environment in the foreground.
+    """
+
+    catalog: Catalog
+    engine: Engine
+    offline: DeltaOfflineStore
+    state: Path
+    environments: Path
+    node_command: Callable[[str], Sequence[str]]
+    load_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateContext:
+    """One release and what its gates need."""
+
+    services: GateServices
+    release: str
+    author: str
+
+    @contextmanager
+    def on_test(self, bundle: Bundle) -> Iterator[str]:
+        """The URL of a node of the test environment that serves this bundle."""
+        services, manifest = self.services, bundle.manifest
+        put_live(
+            services.catalog,
+            services.state,
+            release=self.release,
+            environment=TEST,
+            manifest=manifest,
+        )
+        with node_of(services.state, TEST, services.node_command(TEST)) as url:
+            wait_until_serving(url, manifest.application, manifest.api_version, bundle.digest)
+            yield url
+
+
+def predict_path(manifest: Manifest) -> str:
+    return f"/{manifest.application}/v{manifest.api_version}/predict"

@@ -1,0 +1,139 @@
+"""Load: the declared rate is answered within the declared 99th percentile, without an error."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from konveyer.bundle.manifest import Objective
+from konveyer.bundle.store import Bundle
+from konveyer.core.errors import KonveyerError
+from konveyer.execution.releases.gates.context import GateContext, predict_path
+from konveyer.execution.releases.gates.integration import sampled_keys
+from konveyer.execution.releases.verdict import Verdict
+
+_PERCENTILES = (50, 90, 95, 99)
+_RATE_OF_A_USER = 10.0
+# A generator that starts its users during the first second cannot reach the whole rate.
+_RATE_REACHED = 0.9
+
+
+class LoadGeneratorFailed(KonveyerError):
+    """The load generator could not run or saw no answers."""
+
+    code = "load_generator_failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadProfile:
+    """What the generator saw: requests, failures, requests a second, milliseconds."""
+
+    requests: int
+    failures: int
+    rate_per_s: float
+    p50_ms: float
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+def load_gate(context: GateContext, bundle: Bundle) -> Verdict:
+    keys = sampled_keys(context, bundle)
+    names = [key.name for key in bundle.manifest.service.keys]
+    bodies = [dict(zip(names, key, strict=True)) for key in keys]
+    with context.on_test(bundle) as url:
+        profile = generate_load(
+            url,
+            predict_path(bundle.manifest),
+            bodies,
+            rate_per_s=bundle.manifest.objective.rate_per_s,
+            seconds=context.services.load_seconds,
+        )
+    return judge(profile, bundle.manifest.objective)
+
+
+def judge(profile: LoadProfile, objective: Objective) -> Verdict:
+    reached = profile.rate_per_s >= objective.rate_per_s * _RATE_REACHED
+    return Verdict(
+        passed=reached and profile.p99_ms <= objective.p99_ms and not profile.failures,
+        rule="the declared rate is answered within the declared p99, without failures",
+        measured=f"{profile.rate_per_s:.0f} requests/s, p99 {profile.p99_ms:.0f} ms, "
+        f"{profile.failures} failures",
+        limit=f"{objective.rate_per_s:.0f} requests/s, p99 {objective.p99_ms:.0f} ms, 0 failures",
+        evidence={name: getattr(profile, name) for name in LoadProfile.__slots__},
+    )
+
+
+def generate_load(
+    url: str, path: str, bodies: list[dict[str, Any]], *, rate_per_s: float, seconds: float
+) -> LoadProfile:
+    """Run locust against `url` for `seconds`, at `rate_per_s` spread over its users."""
+    if find_spec("locust") is None:
+        raise LoadGeneratorFailed(
+            "locust is not installed here.", hint="pip install 'konveyer[execution]'"
+        )
+    users = max(1, math.ceil(rate_per_s / _RATE_OF_A_USER))
+    plan = {"path": path, "bodies": bodies, "rate_per_user": rate_per_s / users}
+    with tempfile.TemporaryDirectory() as folder:
+        plan_file = Path(folder) / "plan.json"
+        plan_file.write_text(json.dumps(plan))
+        done = subprocess.run(
+            [
+                *(sys.executable, "-W", "ignore", "-m", "locust", "--headless", "--json"),
+                *("--locustfile", str(Path(__file__).with_name("load_user.py"))),
+                *("--users", str(users), "--spawn-rate", str(users)),
+                *("--run-time", f"{seconds:.0f}s", "--host", url, "--loglevel", "ERROR"),
+            ],
+            env={**os.environ, "KONVEYER_LOAD_PLAN": str(plan_file)},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds + 60,
+        )
+    try:
+        (stats,) = json.loads(done.stdout)
+    except (json.JSONDecodeError, ValueError) as error:
+        raise LoadGeneratorFailed(
+            f"locust gave no result: {done.stderr.strip()[-300:]}", hint="run the gate again"
+        ) from error
+    return profile_of(stats)
+
+
+def profile_of(stats: dict[str, Any]) -> LoadProfile:
+    """From locust's statistics of one kind of request.
+
+    >>> stats = {"response_times": {"2": 98, "7": 2}, "num_requests": 100, "num_failures": 0,
+    ...          "start_time": 0.0, "last_request_timestamp": 1.0, "max_response_time": 7.2}
+    >>> profile_of(stats).p99_ms
+    7.0
+    """
+    times = sorted((float(ms), count) for ms, count in stats["response_times"].items())
+    total = sum(count for _, count in times)
+    found = []
+    for percentile in _PERCENTILES:
+        seen = 0
+        for ms, count in times:
+            seen += count
+            if seen >= math.ceil(total * percentile / 100):
+                found.append(ms)
+                break
+    lasted = stats["last_request_timestamp"] - stats["start_time"]
+    p50, p90, p95, p99 = found
+    return LoadProfile(
+        requests=stats["num_requests"],
+        failures=stats["num_failures"],
+        rate_per_s=stats["num_requests"] / lasted if lasted > 0 else 0.0,
+        p50_ms=p50,
+        p90_ms=p90,
+        p95_ms=p95,
+        p99_ms=p99,
+        max_ms=stats["max_response_time"],
+    )

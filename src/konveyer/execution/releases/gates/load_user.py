@@ -1,0 +1,22 @@
+"""The load generator's user: asks for one known entity after another at a steady rate.
+
+Run by locust in a process of its own, never imported by ours: locust patches the standard library.
+"""
+
+import itertools
+import json
+import os
+from pathlib import Path
+
+from locust import FastHttpUser, constant_throughput, task
+
+_PLAN = json.loads(Path(os.environ["KONVEYER_LOAD_PLAN"]).read_text())
+_BODIES = itertools.cycle(_PLAN["bodies"])
+
+
+class Caller(FastHttpUser):
+    wait_time = constant_throughput(_PLAN["rate_per_user"])
+
+    @task
+    def predict(self) -> None:
+        self.client.post(_PLAN["path"], json=next(_BODIES), name="predict")

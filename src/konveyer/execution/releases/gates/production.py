@@ -1,0 +1,32 @@
+"""Production: the release becomes the live version, and the production nodes take it up."""
+
+from konveyer.bundle.store import Bundle
+from konveyer.execution.releases.gates.context import PROD, GateContext
+from konveyer.execution.releases.live import put_live
+from konveyer.execution.releases.nodes import wait_until_serving
+from konveyer.execution.releases.verdict import Verdict
+from konveyer.execution.serving.presence import nodes_of
+
+
+def production_stage(context: GateContext, bundle: Bundle) -> Verdict:
+    services, manifest = context.services, bundle.manifest
+    put_live(
+        services.catalog,
+        services.state,
+        release=context.release,
+        environment=PROD,
+        manifest=manifest,
+    )
+    nodes = nodes_of(services.state, PROD)
+    for node in nodes:
+        wait_until_serving(node.url, manifest.application, manifest.api_version, bundle.digest)
+    measured = (
+        f"{len(nodes)} node(s) serve it" if nodes else "no node is up; the next will serve it"
+    )
+    return Verdict(
+        passed=True,
+        rule="production serves the release",
+        measured=measured,
+        limit="every node that is up",
+        evidence={"nodes": [node.url for node in nodes]},
+    )

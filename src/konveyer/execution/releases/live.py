@@ -1,0 +1,33 @@
+"""Letting an environment serve a release: first the catalog, then the document that nodes follow."""
+
+from pathlib import Path
+
+from konveyer.bundle.manifest import Manifest
+from konveyer.catalog.session import Catalog
+from konveyer.execution.releases.records import desired_of, release_row, set_live
+from konveyer.execution.serving.desired import write_desired
+from konveyer.feature_store.registry.usage import record_usage
+
+
+def put_live(
+    catalog: Catalog, state: Path, *, release: str, environment: str, manifest: Manifest
+) -> None:
+    """Let `environment` serve the release. Repeating it is harmless."""
+    with catalog.transaction() as session:
+        row = release_row(session, release)
+        if set_live(session, environment, row):
+            record_usage(
+                session,
+                manifest.service,
+                used_in=f"{manifest.application} in {environment}",
+                subject=release,
+                person=row.author,
+            )
+    publish_desired(catalog, state, environment)
+
+
+def publish_desired(catalog: Catalog, state: Path, environment: str) -> None:
+    """Write what the catalog says; also the repair after a kill between the two."""
+    with catalog.transaction() as session:
+        desired = desired_of(session, environment)
+    write_desired(state, desired)

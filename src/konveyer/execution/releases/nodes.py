@@ -1,0 +1,67 @@
+"""Finding a node of an environment, or starting one for as long as it is needed."""
+
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from konveyer.core.errors import KonveyerError
+from konveyer.execution.serving.presence import nodes_of
+
+START_WITHIN_S = 30.0
+FOLLOW_WITHIN_S = 15.0
+
+
+class NodeMissing(KonveyerError):
+    """No node came up, or none took up the version that it should serve."""
+
+    code = "node_missing"
+
+
+@contextmanager
+def node_of(state: Path, environment: str, start: Sequence[str]) -> Iterator[str]:
+    """The URL of a running node; when none runs, one is started with `start` and stopped after."""
+    running = nodes_of(state, environment)
+    if running:
+        yield running[0].url
+        return
+    log = state / "logs" / f"{environment}-for-gates.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output, subprocess.Popen(start, stdout=output, stderr=output) as process:
+        try:
+            yield _wait_for(state, environment, process, log)
+        finally:
+            process.terminate()
+
+
+def _wait_for(state: Path, environment: str, process: "subprocess.Popen[bytes]", log: Path) -> str:
+    deadline = time.monotonic() + START_WITHIN_S
+    while time.monotonic() < deadline and process.poll() is None:
+        running = nodes_of(state, environment)
+        if running:
+            return running[0].url
+        time.sleep(0.05)
+    raise NodeMissing(f"No node of '{environment}' came up.", hint=f"read {log}")
+
+
+def wait_until_serving(url: str, application: str, api_version: int, digest: str) -> None:
+    """Return once the node at `url` answers for this bundle; raise with its reason otherwise."""
+    deadline = time.monotonic() + FOLLOW_WITHIN_S
+    seen = "nothing"
+    with httpx.Client(base_url=url, timeout=5.0) as client:
+        while time.monotonic() < deadline:
+            try:
+                answer = client.get(f"/{application}/v{api_version}")
+                if answer.is_success and answer.json()["bundle"] == digest:
+                    return
+                refused = client.get("/health/ready").json()["refused"]
+                seen = refused.get(f"{application}/v{api_version}", answer.text)
+            except httpx.HTTPError as error:
+                seen = str(error)
+            time.sleep(0.1)
+    raise NodeMissing(
+        f"The node at {url} did not take up bundle {digest}: {seen}", hint="read state/logs"
+    )

@@ -1,0 +1,232 @@
+"""Reading and writing releases in the catalog."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from konveyer.core.clock import now_us
+from konveyer.core.errors import NotFound, did_you_mean
+from konveyer.execution.releases.machine import STAGES, State
+from konveyer.execution.releases.tables import LiveVersionRow, ReleaseRow, StageRow
+from konveyer.execution.serving.desired import Desired, DesiredVersion
+
+
+class ReleaseNotFound(NotFound):
+    code = "release_not_found"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRecord:
+    """A stage with its evidence, and how long it waited and worked."""
+
+    stage: str
+    verdict: str
+    rule: str
+    measured: str
+    limit: str
+    evidence: dict[str, Any]
+    by: str
+    waited_s: float
+    worked_s: float
+    started_us: int
+    finished_us: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """A release and the stages it has been through, in order."""
+
+    id: str
+    application: str
+    api_version: int
+    digest: str
+    author: str
+    state: str
+    reason: str | None
+    opened_us: int
+    ended_us: int | None
+    stages: list[StageRecord]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveVersion:
+    """What an environment serves at one URL."""
+
+    environment: str
+    application: str
+    api_version: int
+    digest: str
+    release: str
+    since_us: int
+
+
+def release_row(session: Session, release: str) -> ReleaseRow:
+    row = session.get(ReleaseRow, release)
+    if row is None:
+        known = session.scalars(select(ReleaseRow.id))
+        raise ReleaseNotFound(
+            f"There is no release '{release}'.",
+            hint=did_you_mean(release, known, otherwise="konveyer release list"),
+        )
+    return row
+
+
+def load_release(session: Session, release: str) -> Release:
+    return _release(session, release_row(session, release))
+
+
+def list_releases(
+    session: Session, *, application: str | None = None, limit: int = 50
+) -> list[Release]:
+    """Newest first."""
+    query = select(ReleaseRow).order_by(ReleaseRow.opened_us.desc()).limit(limit)
+    if application is not None:
+        query = query.where(ReleaseRow.application == application)
+    return [_release(session, row) for row in session.scalars(query)]
+
+
+def begin_stage(session: Session, release: str, stage: State, *, waiting_us: int, by: str) -> None:
+    """Note that a stage started; a stage that starts again after a kill keeps its row."""
+    if session.get(StageRow, (release, stage)) is None:
+        session.add(
+            StageRow(
+                release_id=release,
+                stage=str(stage),
+                verdict="running",
+                rule="",
+                measured="",
+                limit="",
+                evidence={},
+                by=by,
+                waiting_us=waiting_us,
+                started_us=now_us(),
+            )
+        )
+        session.flush()
+
+
+def stage_row(session: Session, release: str, stage: State) -> StageRow:
+    return session.get_one(StageRow, (release, stage))
+
+
+def last_finish_us(session: Session, row: ReleaseRow) -> int:
+    """When the stage before the current one ended: since then the release waits."""
+    finished = [
+        stage.finished_us
+        for stage in session.scalars(select(StageRow).where(StageRow.release_id == row.id))
+        if stage.finished_us is not None
+    ]
+    return max(finished, default=row.opened_us)
+
+
+def set_live(session: Session, environment: str, row: ReleaseRow) -> bool:
+    """Let `environment` serve the release; False when it does already."""
+    current = _current(session, environment, row.application, row.api_version)
+    if current is not None and current.release_id == row.id:
+        return False
+    now = now_us()
+    if current is not None:
+        current.until_us = now
+    session.add(
+        LiveVersionRow(
+            environment=environment,
+            application=row.application,
+            api_version=row.api_version,
+            digest=row.digest,
+            release_id=row.id,
+            since_us=now,
+        )
+    )
+    session.flush()
+    return True
+
+
+def live_versions(session: Session, environment: str | None = None) -> list[LiveVersion]:
+    """What is served now, by environment, application and version."""
+    query = select(LiveVersionRow).where(LiveVersionRow.until_us.is_(None))
+    if environment is not None:
+        query = query.where(LiveVersionRow.environment == environment)
+    rows = session.scalars(
+        query.order_by(
+            LiveVersionRow.environment, LiveVersionRow.application, LiveVersionRow.api_version
+        )
+    )
+    return [
+        LiveVersion(
+            environment=row.environment,
+            application=row.application,
+            api_version=row.api_version,
+            digest=row.digest,
+            release=row.release_id,
+            since_us=row.since_us,
+        )
+        for row in rows
+    ]
+
+
+def desired_of(session: Session, environment: str) -> Desired:
+    """The document that nodes of `environment` follow."""
+    return Desired(
+        environment=environment,
+        versions=tuple(
+            DesiredVersion(
+                application=live.application,
+                api_version=live.api_version,
+                digest=live.digest,
+                release=live.release,
+                since_us=live.since_us,
+            )
+            for live in live_versions(session, environment)
+        ),
+    )
+
+
+def _current(
+    session: Session, environment: str, application: str, api_version: int
+) -> LiveVersionRow | None:
+    return session.scalars(
+        select(LiveVersionRow)
+        .where(LiveVersionRow.environment == environment)
+        .where(LiveVersionRow.application == application)
+        .where(LiveVersionRow.api_version == api_version)
+        .where(LiveVersionRow.until_us.is_(None))
+    ).first()
+
+
+def _release(session: Session, row: ReleaseRow) -> Release:
+    stages = session.scalars(select(StageRow).where(StageRow.release_id == row.id)).all()
+    order = [str(stage) for stage in STAGES]
+    return Release(
+        id=row.id,
+        application=row.application,
+        api_version=row.api_version,
+        digest=row.digest,
+        author=row.author,
+        state=row.state,
+        reason=row.reason,
+        opened_us=row.opened_us,
+        ended_us=row.ended_us,
+        stages=[_stage(stage) for stage in sorted(stages, key=lambda s: order.index(s.stage))],
+    )
+
+
+def _stage(row: StageRow) -> StageRecord:
+    """A review is waiting all the time: nobody knows how long the reviewer worked."""
+    end_us = now_us() if row.finished_us is None else row.finished_us
+    review = row.stage == State.REVIEW
+    start_us = end_us if review else row.started_us
+    return StageRecord(
+        stage=row.stage,
+        verdict=row.verdict,
+        rule=row.rule,
+        measured=row.measured,
+        limit=row.limit,
+        evidence=row.evidence,
+        by=row.by,
+        waited_s=max(0.0, (start_us - row.waiting_us) / 1e6),
+        worked_s=max(0.0, (end_us - start_us) / 1e6),
+        started_us=row.started_us,
+        finished_us=row.finished_us,
+    )
