@@ -1,6 +1,7 @@
 """The one place that turns settings into backends."""
 
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from konveyer.bundle.store import BundleStore
-from konveyer.catalog.session import Catalog
+from konveyer.core.errors import NotFound, did_you_mean
 from konveyer.core.plugins import backend_for
 from konveyer.core.settings import Settings
 
 if TYPE_CHECKING:
+    from konveyer.catalog.session import Catalog
     from konveyer.development.training import Workshop
+    from konveyer.execution.releases.flow import ReleaseServices
     from konveyer.feature_store.engines.base import Engine
     from konveyer.feature_store.etl.flow import EtlServices
     from konveyer.feature_store.offline.delta import DeltaOfflineStore
@@ -27,12 +30,16 @@ ONLINE_STORES = {"lmdb": "konveyer.feature_store.online.lmdb:LmdbOnlineStore"}
 BUNDLE_STORES = {"file": "konveyer.bundle.store:BundleStore"}
 
 
+class EnvironmentUnknown(NotFound):
+    code = "environment_unknown"
+
+
 @dataclass
 class Workspace:
     """The backends of one workspace, each opened on first use. Close it when done."""
 
     settings: Settings
-    catalog: Catalog
+    catalog: "Catalog"
 
     @cached_property
     def engine(self) -> "Engine":
@@ -69,7 +76,7 @@ class Workspace:
         url = self.settings.database_url(tracking.url)
         state = self.settings.state
         return Workshop(
-            environments=state / "environments",
+            environments=state / "venvs",
             runs=state / "runs",
             tracking=Tracking(url=url, artifacts=artifacts),
         )
@@ -91,7 +98,31 @@ class Workspace:
         """Every durable flow of the product."""
         from konveyer.feature_store.etl.flow import etl_flow
 
-        return (etl_flow(self.etl),)
+        from konveyer.execution.releases.flow import release_flow
+
+        return etl_flow(self.etl), release_flow(self.releases)
+
+    @property
+    def releases(self) -> "ReleaseServices":
+        from konveyer.execution.releases.flow import ReleaseServices
+        from konveyer.execution.releases.gates.context import GateServices
+
+        state = self.settings.state
+        gates = GateServices(
+            catalog=self.catalog,
+            engine=self.engine,
+            offline=self.offline,
+            state=state,
+            environments=state / "venvs",
+            node_command=self.node_command,
+            load_seconds=self.settings.load_seconds,
+        )
+        return ReleaseServices(catalog=self.catalog, bundles=self.bundles, gates=gates)
+
+    def node_command(self, environment: str) -> list[str]:
+        """The command that serves an environment in the foreground, on a free port."""
+        command = [sys.executable, "-m", "konveyer", "--workspace", str(self.settings.root)]
+        return [*command, "serve", environment, "--port", "0"]
 
     @property
     def pipelines_url(self) -> str:
@@ -121,13 +152,17 @@ class Workspace:
 
 def open_workspace(settings: Settings) -> Workspace:
     """The workspace of `settings`; its catalog must be of this version."""
+    from konveyer.catalog.session import Catalog
+
     catalog = Catalog(settings.database_url(settings.catalog.url))
     catalog.check_version()
     return Workspace(settings=settings, catalog=catalog)
 
 
-def create_catalog(settings: Settings) -> Catalog:
+def create_catalog(settings: Settings) -> "Catalog":
     """The catalog of a new workspace, or that of an old one brought to this version."""
+    from konveyer.catalog.session import Catalog
+
     catalog = Catalog(settings.database_url(settings.catalog.url))
     catalog.migrate()
     return catalog
@@ -148,6 +183,7 @@ def open_bundle_store(settings: Settings) -> BundleStore:
 def run_worker(workspace: Workspace) -> None:
     """Hold the workspace and run the flows that commands hand over, until SIGTERM or SIGINT."""
     from konveyer.catalog.leases import lease
+    from konveyer.execution.releases.live import publish_desired
     from konveyer.execution.serving.json_logs import log_json
     from konveyer.pipeline.run import LEASE, SERVING
     from konveyer.pipeline.worker import started_worker
@@ -156,8 +192,41 @@ def run_worker(workspace: Workspace) -> None:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    for environment in workspace.settings.environments:
+        publish_desired(workspace.catalog, workspace.settings.state, environment)
     with (
         lease(workspace.catalog, LEASE, purpose=SERVING),
         started_worker(workspace.pipelines_url, workspace.flows),
     ):
         stopping.wait()
+
+
+def serve_node(settings: Settings, environment: str, *, host: str | None, port: int | None) -> None:
+    """Run a serving node until it is told to stop. Opens no database."""
+    from konveyer.execution.serving.node import run_node
+    from konveyer.execution.serving.router import Router
+
+    listen = settings.environments.get(environment)
+    if listen is None:
+        known = settings.environments
+        raise EnvironmentUnknown(
+            f"There is no environment '{environment}' in konveyer.toml.",
+            hint=did_you_mean(environment, known, otherwise=f"it has {', '.join(known)}"),
+        )
+    online = open_online_store(settings)
+    router = Router(
+        environment,
+        state=settings.state,
+        bundles=open_bundle_store(settings),
+        online=online,
+        clock=settings.clock,
+    )
+    try:
+        run_node(
+            router,
+            state=settings.state,
+            host=host or listen.host,
+            port=listen.port if port is None else port,
+        )
+    finally:
+        online.close()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+import httpx
 
-from konveyer.cli.render import print_json, seconds
+from konveyer.cli.render import print_json, print_table, seconds
 from konveyer.core.errors import Conflict, KonveyerError
 from konveyer.core.settings import FILE_NAME, parse_settings
 
 EXAMPLE = "coupon-response"
-PROJECT = "models/coupon_response"
+SERVICE, PROJECT = "coupon_response", "models/coupon_response"
+HOUSEHOLD, PROD_PORT = 1, 8081
 AUTHOR, REVIEWER = "ana", "boris"
-MARK = ".konveyer-demo"
 
 
 class DemoFolderTaken(Conflict):
@@ -91,8 +93,9 @@ class Conveyor:
                 assert process.stdout is not None  # noqa: S101 - asked for above
                 answer = json.loads(process.stdout.readline() or "{}")
                 if "error" in answer or not answer:
+                    reason = answer.get("error", {}).get("message", "it gave no answer")
                     raise DemoStepFailed(
-                        f"'konveyer up' failed: {answer.get('error', {}).get('message', 'no answer')}",
+                        f"'konveyer up' failed: {reason}",
                         hint=f"read the logs in {self.root / 'state' / 'logs'}",
                     )
                 yield answer
@@ -124,7 +127,8 @@ def run_conveyor(folder: Path, *, as_json: bool) -> None:
     summary: dict[str, Any] = {}
     with conveyor.step("Workspace and real data") as facts:
         made = conveyor.run("init", str(root), "--example", EXAMPLE)
-        facts += [f"{rows:,} {name}" for name, rows in made["data"].items()]
+        summary["label_rows"] = made["data"]["labels"]
+        facts += [f"{made['data'][name]:,} {name}" for name in ("transactions", "labels")]
     with conveyor.step("People: an author and a reviewer") as facts:
         for name, role in ((AUTHOR, "data-scientist"), (REVIEWER, "ml-engineer")):
             conveyor.run("people", "add", name, "--role", role)
@@ -132,17 +136,99 @@ def run_conveyor(folder: Path, *, as_json: bool) -> None:
             facts.append(f"{name} ({role})")
     _features(conveyor, summary)
     _training(conveyor, summary)
-    with conveyor.step("Start portal, nodes and worker") as facts:
-        up = conveyor.up()
-        addresses = up.__enter__()
-        facts += [f"{name} {address}" for name, address in addresses.items()]
-    try:
+    with conveyor.up() as addresses:
         _release(conveyor, summary)
         _predict(conveyor, summary, addresses["prod"])
-    finally:
-        up.__exit__(None, None, None)
     summary["wall_s"] = round(time.monotonic() - conveyor.started, 1)
     if as_json:
         print_json(summary)
     else:
         _print_summary(summary, folder)
+
+
+def _features(conveyor: Conveyor, summary: dict[str, Any]) -> None:
+    with conveyor.step("Apply feature definitions") as facts:
+        changes = conveyor.run("apply")["changes"]
+        kinds = Counter(change["kind"] for change in changes)
+        facts += [f"{count} {kind}" for kind, count in kinds.items()]
+    with conveyor.step("ETL: compute, check, publish") as facts:
+        views = conveyor.run("etl", "run")["views"]
+        summary["etl_runs"] = len(views)
+        facts.append(f"{len(views)} views, {sum(view['rows'] for view in views):,} rows offline")
+        facts.append(f"{sum(view['published'] for view in views):,} records online")
+    with conveyor.step("Datamart: search 'basket'") as facts:
+        found = conveyor.run("features", "search", "basket")
+        conveyor.run("features", "show", found[0]["view"])
+        facts.append(f"{len(found)} features, first {found[0]['view']}:{found[0]['feature']}")
+
+
+def _training(conveyor: Conveyor, summary: dict[str, Any]) -> None:
+    with conveyor.step("Training set, as it was then") as facts:
+        labels = ("--labels", "data/labels.parquet", "--label", "redeemed")
+        built = conveyor.run("training-set", "build", SERVICE, *labels, profile=AUTHOR)
+        summary["training_rows"], summary["features"] = built["rows"], built["features"]
+        facts.append(f"{built['rows']:,} rows, {built['features']} features")
+    with conveyor.step("Train in the model's environment") as facts:
+        metrics = conveyor.run("train", PROJECT, profile=AUTHOR)["metrics"]
+        summary["auc"], summary["baseline_auc"] = metrics["auc"], metrics["auc_without_windows"]
+        facts.append(f"AUC {metrics['auc']:.3f} out of time")
+        facts.append(f"without windows {metrics['auc_without_windows']:.3f}, label rate 0.500")
+
+
+def _release(conveyor: Conveyor, summary: dict[str, Any]) -> None:
+    with conveyor.step("Submit: bundle and checks") as facts:
+        release = conveyor.run("submit", PROJECT, profile=AUTHOR)
+        facts.append(f"{release['id']}, {release['state']}")
+    with conveyor.step("Review and gates, to production") as facts:
+        release = conveyor.run("release", "approve", release["id"], profile=REVIEWER)
+        facts.append(f"approved by {REVIEWER}, {release['state']}")
+        if release["state"] != "live":
+            raise DemoStepFailed(
+                f"The release stopped: {release['reason']}",
+                hint=f"konveyer release show {release['id']}",
+            )
+    summary["release_stages"] = [
+        {
+            "stage": stage["stage"],
+            "verdict": stage["verdict"],
+            "waited_s": round(stage["waited_s"], 3),
+            "worked_s": round(stage["worked_s"], 3),
+            "measured": stage["measured"],
+        }
+        for stage in release["stages"]
+    ]
+
+
+def _predict(conveyor: Conveyor, summary: dict[str, Any], address: str) -> None:
+    with conveyor.step("Predict by the household's key") as facts:
+        url = f"{address}/{EXAMPLE}/v1/predict"
+        answer = httpx.post(url, json={"household_id": HOUSEHOLD}, timeout=10.0)
+        body = answer.json()
+        summary |= {"url": url, "status": answer.status_code, "prediction": body.get("prediction")}
+        if not answer.is_success:
+            raise DemoStepFailed(f"The prediction failed: {answer.text}", hint="read state/logs")
+        facts.append(f"household {HOUSEHOLD}: {body['prediction']:.4f}")
+        facts.append(f"request {body['request_id']}")
+
+
+def _print_summary(summary: dict[str, Any], folder: Path) -> None:
+    click.echo()
+    rows = [
+        (
+            stage["stage"],
+            stage["verdict"],
+            seconds(stage["waited_s"]),
+            seconds(stage["worked_s"]),
+            stage["measured"],
+        )
+        for stage in summary["release_stages"]
+    ]
+    print_table(("stage", "verdict", "waited", "worked", "measured"), rows, empty="")
+    waited = sum(stage["waited_s"] for stage in summary["release_stages"])
+    worked = sum(stage["worked_s"] for stage in summary["release_stages"])
+    click.echo(f"Lead time: waited {seconds(waited)}, worked {seconds(worked)}.")
+    click.echo(f"The demo took {seconds(summary['wall_s'])}; all that it started is stopped.\n")
+    click.echo("Keep it running, then look at the portal and ask for a prediction:")
+    click.echo(f"  konveyer --workspace {folder} up")
+    path = f"http://127.0.0.1:{PROD_PORT}/{EXAMPLE}/v1/predict"
+    click.echo(f"  curl -X POST {path} -d '{{\"household_id\": {HOUSEHOLD}}}'")

@@ -20,7 +20,7 @@ from konveyer.cli.context import Context, pass_context
 def demo(context: Context, folder: Path, as_json: bool) -> None:
     """Run the conveyor on real data, from raw events to a prediction served in production.
 
-    Every step is a public command, run as its own process; add -v to `KONVEYER_DEMO` to see them.
+    Every step is a public command, run as its own process.
     """
     from konveyer.cli.conveyor import run_conveyor
 

@@ -70,6 +70,9 @@ for command in (
     people.people,
     serve.serve,
     up.up,
+    up.worker,
+    up.portal,
+    train.lock,
     demo.demo,
 ):
     cli.add_command(command)

@@ -67,6 +67,7 @@ class Settings(_Section, frozen=True):
     tracking: TrackingSettings = TrackingSettings()
     environments: dict[str, Listen] = msgspec.field(default_factory=_two_environments)
     portal: Listen = Listen(port=8080)
+    load_seconds: float = 10.0
     root: Path = Path()
 
     @property

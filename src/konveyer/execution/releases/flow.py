@@ -1,4 +1,4 @@
-"""The conveyor as a durable flow: stages in order, each a step; it stops at review and at a fail."""
+"""The conveyor as a durable flow: stages in order, each a step, until review or a failure."""
 
 from dataclasses import dataclass
 from functools import partial

@@ -1,4 +1,4 @@
-"""Letting an environment serve a release: first the catalog, then the document that nodes follow."""
+"""Letting an environment serve a release: the catalog first, then the document of its nodes."""
 
 from pathlib import Path
 

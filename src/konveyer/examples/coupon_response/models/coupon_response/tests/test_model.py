@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+
 from model import train
 
 PARAMETERS = {"rounds": 20, "seed": 7, "num_leaves": 7, "min_data_in_leaf": 20}

@@ -1,0 +1,16 @@
+"""The web process: the REST API and the portal in one application."""
+
+import uvicorn
+
+from konveyer.api.app import create_api
+from konveyer.execution.serving.json_logs import log_json
+from konveyer.portal.app import create_portal
+from konveyer.wiring import Workspace
+
+
+def serve_web(workspace: Workspace, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    log_json()
+    app = create_api(workspace)
+    app.mount("/", create_portal(workspace))
+    uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, server_header=False)
