@@ -96,9 +96,8 @@ class Workspace:
     @property
     def flows(self) -> "Sequence[Flow]":
         """Every durable flow of the product."""
-        from konveyer.feature_store.etl.flow import etl_flow
-
         from konveyer.execution.releases.flow import release_flow
+        from konveyer.feature_store.etl.flow import etl_flow
 
         return etl_flow(self.etl), release_flow(self.releases)
 

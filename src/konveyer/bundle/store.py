@@ -77,7 +77,7 @@ class BundleStore:
         manifest = msgspec.json.decode(content, type=Manifest)
         if manifest.format > FORMAT:
             raise BundleNewer(
-                f"Bundle {short(digest)} has format {manifest.format}; this Konveyer reads {FORMAT}.",
+                f"Bundle {short(digest)} has format {manifest.format}; this one reads {FORMAT}.",
                 hint="upgrade this Konveyer",
             )
         for name, expected in manifest.files.items():

@@ -16,9 +16,10 @@ from typing import Any
 import click
 import httpx
 
-from konveyer.cli.render import print_json, print_table, seconds
+from konveyer.cli.render import print_json, print_table
 from konveyer.core.errors import Conflict, KonveyerError
 from konveyer.core.settings import FILE_NAME, parse_settings
+from konveyer.core.wording import seconds
 
 EXAMPLE = "coupon-response"
 SERVICE, PROJECT = "coupon_response", "models/coupon_response"

@@ -3,7 +3,8 @@
 import click
 
 from konveyer.cli.context import Context, pass_context
-from konveyer.cli.render import print_json, print_table, seconds, when
+from konveyer.cli.render import print_json, print_table
+from konveyer.core.wording import seconds, when
 
 
 @click.group()

@@ -3,7 +3,8 @@
 import click
 
 from konveyer.cli.context import Context, pass_context
-from konveyer.cli.render import print_json, print_table, when
+from konveyer.cli.render import print_json, print_table
+from konveyer.core.wording import when
 
 ROLES = ("data-scientist", "data-engineer", "ml-engineer", "qa", "analyst", "administrator")
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from konveyer.cli.context import Context, pass_context
-from konveyer.cli.render import print_json, print_table, seconds, when
+from konveyer.cli.render import print_json, print_table
+from konveyer.core.wording import seconds, when
 
 if TYPE_CHECKING:
     from konveyer.execution.releases.records import Release

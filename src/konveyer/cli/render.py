@@ -2,12 +2,10 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 
 import click
 import msgspec
 
-from konveyer.core.clock import format_us
 from konveyer.core.errors import KonveyerError
 
 
@@ -17,7 +15,7 @@ def print_json(value: object) -> None:
 
 
 def print_error(error: KonveyerError, *, as_json: bool) -> None:
-    """Code, message and next step on standard error; with `--json` one object to standard output."""
+    """Code, message and next step, to standard error; if asked, one JSON object to standard output."""
     if as_json:
         print_json({"error": error.as_dict()})
         return
@@ -42,26 +40,3 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
         return
     width = None if sys.stdout.isatty() else 160
     Console(width=width, highlight=False, markup=False).print(table)
-
-
-def when(instant_us: int | None) -> str:
-    """To the second: `2017-10-01T00:00:00Z`, or nothing."""
-    return "" if instant_us is None else format_us(instant_us // 1_000_000 * 1_000_000)
-
-
-def seconds(value: float | None) -> str:
-    """A duration as people read it.
-
-    >>> seconds(0.0421), seconds(75.0)
-    ('42 ms', '1 m 15 s')
-    """
-    if value is None:
-        return ""
-    if value < 1:
-        return f"{value * 1000:.0f} ms"
-    if value < 60:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    if minutes < 60:
-        return f"{minutes} m {rest} s"
-    return str(timedelta(seconds=round(value)))

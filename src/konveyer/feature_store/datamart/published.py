@@ -7,12 +7,13 @@ import pyarrow as pa
 
 from konveyer.catalog.session import Catalog
 from konveyer.core.schema import arrow_schema
+from konveyer.feature_store.datamart.training_set import places_by_bucket
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.etl.runs import readable_table
-from konveyer.feature_store.kernel.evaluate import evaluate
+from konveyer.feature_store.kernel.evaluate import ViewPlan, evaluate
 from konveyer.feature_store.kernel.history import history_of
-from konveyer.feature_store.offline.delta import DeltaOfflineStore
+from konveyer.feature_store.offline.delta import DeltaOfflineStore, TableRef
 from konveyer.feature_store.registry.lookup import compiled_view
 
 
@@ -27,7 +28,6 @@ def published_features(
 
     Instants are microseconds, as an online read gives them.
     """
-    names = [key.name for key in service.keys]
     columns = [list(column) for column in zip(*keys, strict=True)]
     spine = pa.table(columns, schema=arrow_schema(service.keys))
     values: dict[tuple[str, str], list[object]] = {}
@@ -35,27 +35,35 @@ def published_features(
         with catalog.transaction() as session:
             ref, run = readable_table(session, view.name, view.version)
             plan = compiled_view(session, view.name, view.version).plan
-        at_us = np.full(len(spine), run.as_of_us, np.int64)
-        own = spine.select([name for name in names if name in plan.keys])
-        # An entity is in one bucket; in the others it has no rows and gives nothing.
-        parts = list(
-            engine.map(
-                lambda bucket, ref=ref: history_of(offline.read(ref, bucket), plan.keys),  # type: ignore[misc]
-                range(ref.buckets),
-            )
-        )
-        for history in parts:
-            table = evaluate(plan, history, own, at_us)
-            for column in table.column_names:
-                array = table.column(column)
-                if pa.types.is_timestamp(array.type):
-                    array = array.cast(pa.int64())
-                found = array.to_pylist()
-                before = values.get((view.name, column))
-                values[view.name, column] = (
-                    found
-                    if before is None
-                    else [new or old for new, old in zip(found, before, strict=True)]
-                )
+        table = _evaluated(plan, ref, spine, run.as_of_us, engine=engine, offline=offline)
+        values |= {(view.name, name): _plain(table.column(name)) for name in table.column_names}
     picked = [values[feature.view, feature.feature] for feature in service.features]
     return list(zip(*picked, strict=True))
+
+
+def _evaluated(
+    plan: ViewPlan,
+    ref: TableRef,
+    spine: pa.Table,
+    as_of_us: int,
+    *,
+    engine: Engine,
+    offline: DeltaOfflineStore,
+) -> pa.Table:
+    own = spine.select(list(plan.keys))
+    places = places_by_bucket(own, ref.buckets, engine)
+
+    def one(bucket: int) -> pa.Table:
+        mine = own.take(pa.array(places[bucket]))
+        at_us = np.full(len(mine), as_of_us, np.int64)
+        return evaluate(plan, history_of(offline.read(ref, bucket), plan.keys), mine, at_us)
+
+    parts = pa.concat_tables(engine.map(one, range(ref.buckets)))
+    return parts.take(pa.array(np.argsort(np.concatenate(places), kind="stable")))
+
+
+def _plain(column: pa.ChunkedArray) -> list[object]:
+    values: list[object] = (
+        column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+    ).to_pylist()
+    return values

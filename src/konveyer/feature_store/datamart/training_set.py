@@ -203,7 +203,7 @@ def _join_view(
     """A map over buckets: read the view's bucket, evaluate it for the labels that fall into it."""
     plan = _narrowed(view)
     spine = labels.table.select(list(plan.keys))
-    places = _places_by_bucket(spine, view.ref.buckets, engine)
+    places = places_by_bucket(spine, view.ref.buckets, engine)
 
     def one(bucket: int) -> pa.Table:
         rows = offline.read(view.ref, bucket, _columns_read(view, plan))
@@ -218,7 +218,7 @@ def _join_view(
     return pa.concat_tables(parts).take(pa.array(back))
 
 
-def _places_by_bucket(
+def places_by_bucket(
     spine: pa.Table, buckets: int, engine: Engine
 ) -> list["np.ndarray[tuple[int], np.dtype[np.int64]]"]:
     """The row numbers of the spine in each bucket."""

@@ -175,7 +175,6 @@ def _publish(services: EtlServices, order: EtlPayload, name: str, table: Json) -
 
 def _snapshots(services: EtlServices, loaded: _View, written: Written, order: EtlPayload) -> Any:
     return snapshots(
-        loaded.view,
         loaded.compiled,
         written.ref,
         engine=services.engine,

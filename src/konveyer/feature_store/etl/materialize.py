@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from konveyer.feature_store.definitions.duration import duration_us
-from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.kernel.evaluate import evaluate, last_refresh
 from konveyer.feature_store.kernel.history import EVENT_TIME, history_of, instants
@@ -77,7 +75,6 @@ class _CountedRows:
 
 
 def snapshots(
-    view: FeatureView,
     compiled: CompiledView,
     ref: TableRef,
     *,
@@ -88,18 +85,16 @@ def snapshots(
     """The values of every entity at the last refresh before `as_of_us`, a bucket at a time."""
 
     def one(bucket: int) -> Snapshot:
-        return _snapshot(view, compiled, offline.read(ref, bucket), as_of_us)
+        return _snapshot(compiled, offline.read(ref, bucket), as_of_us)
 
     return engine.map(one, range(ref.buckets))
 
 
-def _snapshot(view: FeatureView, compiled: CompiledView, rows: pa.Table, as_of_us: int) -> Snapshot:
+def _snapshot(compiled: CompiledView, rows: pa.Table, as_of_us: int) -> Snapshot:
     plan = compiled.plan
     history = history_of(rows, plan.keys)
     entities = history.entities
-    at_us = last_refresh(
-        np.full(len(entities), as_of_us, np.int64), duration_us(view.refresh_every)
-    )
+    at_us = last_refresh(np.full(len(entities), as_of_us, np.int64), plan.refresh_us)
     features = evaluate(plan, history, entities, at_us)
     if plan.windowed:
         return Snapshot(keys=entities, features=features, event_us=at_us)

@@ -1,0 +1,39 @@
+"""Who calls: the holder of the bearer token."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from konveyer.access.actor import Actor
+from konveyer.access.tokens import authenticate
+from konveyer.core.errors import KonveyerError
+from konveyer.wiring import Workspace
+
+_bearer = HTTPBearer(auto_error=False, description="A token from 'konveyer people token NAME'.")
+
+
+class TokenMissing(KonveyerError):
+    code, status = "token_missing", HTTPStatus.UNAUTHORIZED
+
+
+def workspace_of(request: Request) -> Workspace:
+    workspace: Workspace = request.app.state.workspace
+    return workspace
+
+
+def caller(
+    workspace: Annotated[Workspace, Depends(workspace_of)],
+    given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Actor:
+    if given is None:
+        raise TokenMissing(
+            "The request carries no token.", hint="send the header Authorization: Bearer kvy_..."
+        )
+    with workspace.catalog.transaction() as session:
+        return authenticate(session, given.credentials)
+
+
+Here = Annotated[Workspace, Depends(workspace_of)]
+Caller = Annotated[Actor, Depends(caller)]

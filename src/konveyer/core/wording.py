@@ -1,0 +1,28 @@
+"""Instants and durations as people read them."""
+
+from datetime import timedelta
+
+from konveyer.core.clock import format_us
+
+
+def when(instant_us: int | None) -> str:
+    """To the second: `2017-10-01T00:00:00Z`, or nothing."""
+    return "" if instant_us is None else format_us(instant_us // 1_000_000 * 1_000_000)
+
+
+def seconds(value: float | None) -> str:
+    """A duration as people read it.
+
+    >>> seconds(0.0421), seconds(75.0)
+    ('42 ms', '1 m 15 s')
+    """
+    if value is None:
+        return ""
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes} m {rest} s"
+    return str(timedelta(seconds=round(value)))

@@ -1,0 +1,78 @@
+"""What each page shows: one service call, and the template that renders it."""
+
+from starlette.requests import Request
+
+from konveyer.core.errors import NotFound
+from konveyer.execution.releases.lead_time import lead_time
+from konveyer.execution.releases.machine import STAGES
+from konveyer.execution.releases.records import list_releases, live_versions, load_release
+from konveyer.execution.serving.contract import describe
+from konveyer.execution.serving.presence import nodes_of
+from konveyer.feature_store.datamart.search import search_features
+from konveyer.feature_store.datamart.show import show_view
+from konveyer.feature_store.etl.runs import list_runs
+from konveyer.wiring import Workspace
+
+Answer = tuple[str, dict[str, object]]
+
+
+class PageNotFound(NotFound):
+    code = "page_not_found"
+
+
+def features(workspace: Workspace, request: Request) -> Answer:
+    text = request.query_params.get("q", "")
+    with workspace.catalog.transaction() as session:
+        found = search_features(session, text)
+    return "features.html", {"section": "features", "text": text, "found": found}
+
+
+def feature_view(workspace: Workspace, request: Request) -> Answer:
+    with workspace.catalog.transaction() as session:
+        view = show_view(session, request.path_params["view"])
+    return "feature_view.html", {"section": "features", "view": view}
+
+
+def runs(workspace: Workspace, request: Request) -> Answer:
+    with workspace.catalog.transaction() as session:
+        found = list_runs(session, view=request.query_params.get("view") or None, limit=100)
+    return "runs.html", {"section": "runs", "runs": found}
+
+
+def models(workspace: Workspace, _request: Request) -> Answer:
+    with workspace.catalog.transaction() as session:
+        found = live_versions(session)
+    cards = []
+    for live in found:
+        contract = describe(
+            workspace.bundles.open(live.digest).manifest,
+            digest=live.digest,
+            release=live.release,
+            since_us=live.since_us,
+        )
+        nodes = nodes_of(workspace.settings.state, live.environment)
+        cards.append({"live": live, "contract": contract, "nodes": nodes})
+    return "models.html", {"section": "models", "cards": cards}
+
+
+def releases(workspace: Workspace, _request: Request) -> Answer:
+    with workspace.catalog.transaction() as session:
+        found = list_releases(session, limit=100)
+    rows = [(release, lead_time(release)) for release in found]
+    return "releases.html", {"section": "releases", "rows": rows, "stages": STAGES}
+
+
+def release(workspace: Workspace, request: Request) -> Answer:
+    with workspace.catalog.transaction() as session:
+        found = load_release(session, request.path_params["release"])
+    reached = {stage.stage for stage in found.stages}
+    return "release.html", {
+        "section": "releases",
+        "release": found,
+        "lead": lead_time(found),
+        "ahead": [stage for stage in STAGES if stage not in reached],
+    }
+
+
+def nothing(_workspace: Workspace, request: Request) -> Answer:
+    raise PageNotFound(f"There is no page {request.url.path}.", hint="start at /features")
