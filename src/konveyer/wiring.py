@@ -119,9 +119,9 @@ class Workspace:
         return ReleaseServices(catalog=self.catalog, bundles=self.bundles, gates=gates)
 
     def node_command(self, environment: str) -> list[str]:
-        """The command that serves an environment in the foreground, on a free port."""
+        """The command that serves an environment on a free port, for as long as we live."""
         command = [sys.executable, "-m", "konveyer", "--workspace", str(self.settings.root)]
-        return [*command, "serve", environment, "--port", "0"]
+        return [*command, "serve", environment, "--port", "0", "--with-parent"]
 
     @property
     def pipelines_url(self) -> str:
@@ -200,7 +200,14 @@ def run_worker(workspace: Workspace) -> None:
         stopping.wait()
 
 
-def serve_node(settings: Settings, environment: str, *, host: str | None, port: int | None) -> None:
+def serve_node(
+    settings: Settings,
+    environment: str,
+    *,
+    host: str | None,
+    port: int | None,
+    with_parent: bool = False,
+) -> None:
     """Run a serving node until it is told to stop. Opens no database."""
     from konveyer.execution.serving.node import run_node
     from konveyer.execution.serving.router import Router
@@ -226,6 +233,7 @@ def serve_node(settings: Settings, environment: str, *, host: str | None, port: 
             state=settings.state,
             host=host or listen.host,
             port=listen.port if port is None else port,
+            with_parent=with_parent,
         )
     finally:
         online.close()

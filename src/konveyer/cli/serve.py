@@ -9,8 +9,11 @@ from konveyer.cli.context import Context, pass_context
 @click.argument("environment")
 @click.option("--host", help="Where to listen (default: the environment's host in konveyer.toml).")
 @click.option("--port", type=int, help="0 takes a free port (default: as in konveyer.toml).")
+@click.option("--with-parent", is_flag=True, help="Stop when the process that started it ends.")
 @pass_context
-def serve(context: Context, environment: str, host: str | None, port: int | None) -> None:
+def serve(
+    context: Context, environment: str, host: str | None, port: int | None, with_parent: bool
+) -> None:
     """Run a serving node of ENVIRONMENT until it is stopped.
 
     \b
@@ -18,4 +21,4 @@ def serve(context: Context, environment: str, host: str | None, port: int | None
     """
     from konveyer.wiring import serve_node
 
-    serve_node(context.settings, environment, host=host, port=port)
+    serve_node(context.settings, environment, host=host, port=port, with_parent=with_parent)

