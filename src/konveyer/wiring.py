@@ -1,5 +1,6 @@
 """The one place that turns settings into backends."""
 
+import os
 import signal
 import sys
 import threading
@@ -121,7 +122,7 @@ class Workspace:
     def node_command(self, environment: str) -> list[str]:
         """The command that serves an environment on a free port, for as long as we live."""
         command = [sys.executable, "-m", "konveyer", "--workspace", str(self.settings.root)]
-        return [*command, "serve", environment, "--port", "0", "--with-parent"]
+        return [*command, "serve", environment, "--port", "0", "--parent", str(os.getpid())]
 
     @property
     def pipelines_url(self) -> str:
@@ -206,7 +207,7 @@ def serve_node(
     *,
     host: str | None,
     port: int | None,
-    with_parent: bool = False,
+    parent: int | None = None,
 ) -> None:
     """Run a serving node until it is told to stop. Opens no database."""
     from konveyer.execution.serving.node import run_node
@@ -233,7 +234,7 @@ def serve_node(
             state=settings.state,
             host=host or listen.host,
             port=listen.port if port is None else port,
-            with_parent=with_parent,
+            parent=parent,
         )
     finally:
         online.close()

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import threading
 from pathlib import Path
@@ -29,11 +30,11 @@ class AddressTaken(Conflict):
 
 
 def run_node(
-    router: Router, *, state: Path, host: str, port: int, with_parent: bool = False
+    router: Router, *, state: Path, host: str, port: int, parent: int | None = None
 ) -> None:
     """Serve until SIGTERM or SIGINT; then finish the requests under way and write the log.
 
-    With `with_parent` the end of the process that started this one is such a signal too.
+    The end of the process `parent`, when given, is such a signal too.
 
     Port 0 takes a free one; `presence.nodes_of` tells which.
     """
@@ -54,8 +55,10 @@ def run_node(
             date_header=False,
         )
     )
+    # uvicorn raises the signal again when it has stopped; the log is still to be written then.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     stopping = threading.Event()
-    parent = os.getppid() if with_parent else None
     follower = threading.Thread(target=_follow, args=(router, stopping, server, parent))
     follower.start()
     try:

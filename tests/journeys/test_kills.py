@@ -1,0 +1,131 @@
+"""Processes killed with -9 in the middle: the next start finishes what they began."""
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from konveyer.catalog.session import Catalog
+from konveyer.execution.releases.records import load_release
+from konveyer.execution.serving.prediction_log import read_predictions
+from konveyer.execution.serving.presence import nodes_of
+from konveyer.feature_store.etl.runs import EtlRun, list_runs
+
+from .conftest import node, wait_for
+
+
+def killed_when(condition: Any, command: list[str], log: Path) -> None:
+    """Start `command` and kill -9 it as soon as `condition` holds."""
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=output) as process,
+    ):
+        wait_for(condition, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def runs(root: Path) -> list[EtlRun]:
+    catalog = Catalog(f"sqlite:///{root}/state/catalog.db")
+    with catalog.transaction() as session:
+        found = list_runs(session)
+    catalog.close()
+    return found
+
+
+def test_etl_killed_in_the_middle_is_finished_by_the_next_command(shop: Any) -> None:
+    before = {run.run_id for run in runs(shop.root)}
+
+    def in_the_middle() -> bool:
+        mine = [run for run in runs(shop.root) if run.run_id not in before]
+        return any(run.status == "succeeded" for run in mine) and len(mine) < 5
+
+    killed_when(in_the_middle, shop.command("etl", "run"), shop.root / "killed.log")
+    done = {run.view: run for run in runs(shop.root) if run.run_id not in before}
+    (killed,) = {run.run_id for run in done.values()}
+    finished = {view: run for view, run in done.items() if run.status == "succeeded"}
+    assert 0 < len(finished) < 5
+
+    shop.run("etl", "run", "demographics")
+
+    after = {run.view: run for run in runs(shop.root) if run.run_id == killed}
+    assert len(after) == 5
+    assert {run.status for run in after.values()} == {"succeeded"}
+    for view, run in finished.items():
+        assert after[view] == run, "a finished step must not run again"
+    third = runs(shop.root)
+    assert len({run.run_id for run in third} - before) == 2
+
+
+def release_of(root: Path, release: str) -> Any:
+    catalog = Catalog(f"sqlite:///{root}/state/catalog.db")
+    with catalog.transaction() as session:
+        found = load_release(session, release)
+    catalog.close()
+    return found
+
+
+def test_a_release_killed_in_the_middle_goes_on_and_passes_no_gate_twice(shop: Any) -> None:
+    release = shop.run("submit", "models/coupon_response", profile="ana")["id"]
+
+    def in_the_load_gate() -> bool:
+        stages = release_of(shop.root, release).stages
+        return bool(stages) and stages[-1].stage == "load"
+
+    command = shop.command("release", "approve", release, profile="boris")
+    killed_when(in_the_load_gate, command, shop.root / "killed.log")
+    before = {stage.stage: stage for stage in release_of(shop.root, release).stages}
+    assert before["load"].verdict == "running"
+    wait_for(lambda: not nodes_of(shop.root / "state", "test"))  # its test node ends with it
+
+    after = shop.run("release", "continue", release, profile="boris")
+
+    assert after["state"] == "live"
+    stages = {stage["stage"]: stage for stage in after["stages"]}
+    assert list(stages) == ["checks", "review", "functional", "integration", "load", "production"]
+    assert {stage["verdict"] for stage in stages.values()} == {"passed"}
+    for passed in ("functional", "integration"):
+        assert stages[passed]["finished_us"] == before[passed].finished_us
+    assert nodes_of(shop.root / "state", "test") == []
+
+
+def answered(client: httpx.Client, count: int, name: str) -> set[str]:
+    ids = {f"{name}-{n}" for n in range(count)}
+    for one in ids:
+        path = "/coupon-response/v1/predict"
+        assert client.post(path, json={"household_id": 1}, headers={"x-request-id": one}).is_success
+    return ids
+
+
+def logged_ids(root: Path) -> set[str]:
+    folder = root / "state/predictions/prod"
+    return {str(row["request_id"]) for row in read_predictions(folder)}
+
+
+def test_a_clean_stop_of_a_node_loses_no_logged_prediction(shop_copy: Any) -> None:
+    command = shop_copy.command("serve", "prod", "--port", "0")
+    with node(command, shop_copy.root, "prod") as (url, process):
+        with httpx.Client(base_url=url) as client:
+            wait_for(lambda: client.get("/coupon-response/v1").is_success)
+            ids = answered(client, 200, "clean")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert ids <= logged_ids(shop_copy.root)
+
+
+def test_a_killed_node_loses_at_most_the_last_second(shop_copy: Any) -> None:
+    command = shop_copy.command("serve", "prod", "--port", "0")
+    with node(command, shop_copy.root, "prod") as (url, process):
+        with httpx.Client(base_url=url) as client:
+            wait_for(lambda: client.get("/coupon-response/v1").is_success)
+            ids = answered(client, 200, "killed")
+            time.sleep(1.0)
+            answered(client, 20, "late")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert ids <= logged_ids(shop_copy.root)
+    with node(command, shop_copy.root, "prod"):
+        assert nodes_of(shop_copy.root / "state", "prod")[0].pid != process.pid
