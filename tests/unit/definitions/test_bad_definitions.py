@@ -1,0 +1,136 @@
+"""Every mistake in a definition is one error with its code, found before anything is changed."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from konveyer.core.errors import KonveyerError
+from konveyer.feature_store.engines.duckdb import DuckDBEngine
+from konveyer.feature_store.registry.apply import compile_views
+from konveyer.feature_store.registry.discover import load_definitions
+from konveyer.feature_store.registry.state import registry_state
+
+GOOD = """
+from konveyer import *
+client = Entity(name="client", join_keys=(JoinKey("client_id", "int64"),))
+events = Source(name="events", path="events.parquet", event_time="at")
+spend = FeatureView(
+    name="spend", entity="client", source="events",
+    aggregations=(Aggregation(column="amount", function="sum", over="7d"),),
+)
+scoring = FeatureService(name="scoring", features=("spend",))
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    pq.write_table(
+        pa.table(
+            {
+                "client_id": pa.array([1], pa.int64()),
+                "at": pa.array([0], pa.timestamp("us")),
+                "amount": pa.array([1.5]),
+                "city": pa.array(["Oslo"]),
+                "tags": pa.array([["a"]]),
+            }
+        ),
+        tmp_path / "events.parquet",
+    )
+    (tmp_path / "features").mkdir()
+    return tmp_path
+
+
+def compiled(root: Path, text: str) -> object:
+    (root / "features" / "definitions.py").write_text(text)
+    state = registry_state(load_definitions(root / "features"))
+    engine = DuckDBEngine()
+    try:
+        return compile_views(state, engine, root)
+    finally:
+        engine.close()
+
+
+def test_the_good_one_is_good(root: Path) -> None:
+    assert compiled(root, GOOD)
+
+
+@pytest.mark.parametrize(
+    ("code", "before", "after"),
+    [
+        ("unknown_column", 'column="amount"', 'column="amuont"'),
+        ("unknown_column", 'event_time="at"', 'event_time="happened"'),
+        ("unknown_column", 'JoinKey("client_id"', 'JoinKey("klient_id"'),
+        ("wrong_type", 'JoinKey("client_id", "int64")', 'JoinKey("client_id", "string")'),
+        ("wrong_type", 'column="amount"', 'column="city"'),
+        ("wrong_type", 'event_time="at"', 'event_time="amount"'),
+        ("unsupported_type", 'column="amount", function="sum"', 'column="tags", function="max"'),
+        ("bad_definition", 'over="7d"', 'over="0d"'),
+        ("bad_definition", 'over="7d"', 'over="-1d"'),
+        ("bad_definition", 'over="7d"', 'over="a week"'),
+        ("bad_definition", 'function="sum"', 'function="median"'),
+        ("bad_definition", 'name="spend", ', 'name="Spend!", '),
+        ("bad_definition", 'column="amount", ', ""),
+        ("bad_definition", 'join_keys=(JoinKey("client_id", "int64"),)', "join_keys=()"),
+        ("bad_definition", 'features=("spend",)', "features=()"),
+        ("bad_definition", 'features=("spend",)', 'features=("spend", "spend")'),
+        ("bad_definition", 'name="spend", ', 'name="spend", description=5, '),
+        ("bad_definition", 'source="events",', 'source="events", sql="SELECT 1",'),
+        ("unknown_reference", 'entity="client"', 'entity="klient"'),
+        ("unknown_reference", 'source="events"', 'source="event"'),
+        ("unknown_reference", 'features=("spend",)', 'features=("spent",)'),
+        ("unknown_reference", 'features=("spend",)', 'features=("spend:amount_sum_8d",)'),
+        ("feature_clash", 'features=("spend",)', 'features=("spend", "spend:amount_sum_7d")'),
+        ("source_file_missing", "events.parquet", "missing.parquet"),
+        ("sql_invalid", 'path="events.parquet"', 'sql="SELECT FROM WHERE"'),
+        ("sql_invalid", 'path="events.parquet"', 'sql="DROP TABLE x"'),
+        ("sql_invalid", 'path="events.parquet"', 'sql="SELECT 1; SELECT 2"'),
+        ("sql_invalid", 'over="7d"', 'over="7d", where="amount >"'),
+        ("sql_invalid", 'over="7d"', 'over="7d", where="amuont > 1"'),
+        ("unknown_reference", 'path="events.parquet"', 'sql="SELECT * FROM nowhere"'),
+        ("definition_cycle", 'path="events.parquet"', 'sql="SELECT * FROM events"'),
+        ("definitions_unreadable", "from konveyer import *", "from konveyer import Nothing"),
+        ("definitions_unreadable", 'name="client"', 'nmae="client"'),
+        ("definitions_unreadable", "from konveyer import *", "from konveyer import (*"),
+    ],
+)
+def test_a_mistake_has_its_code_and_the_next_step(
+    root: Path, code: str, before: str, after: str
+) -> None:
+    assert before in GOOD
+    with pytest.raises(KonveyerError) as caught:
+        compiled(root, GOOD.replace(before, after, 1))
+    assert caught.value.code == code, caught.value
+    assert caught.value.hint
+
+
+def test_sources_that_read_each_other(root: Path) -> None:
+    text = GOOD + (
+        'a = Source(name="a", sql="SELECT * FROM b")\nb = Source(name="b", sql="SELECT * FROM a")\n'
+    )
+    with pytest.raises(KonveyerError, match="a -> b -> a") as caught:
+        compiled(root, text)
+    assert caught.value.code == "definition_cycle"
+
+
+@pytest.mark.parametrize("same_file", [True, False])
+def test_one_name_for_two_things(root: Path, same_file: bool) -> None:
+    more = 'other = Source(name="events", path="other.parquet")\n'
+    if not same_file:
+        (root / "features" / "more.py").write_text("from konveyer import *\n" + more)
+        more = ""
+    with pytest.raises(KonveyerError, match="events") as caught:
+        compiled(root, GOOD + more)
+    assert caught.value.code == "duplicate_definition"
+
+
+def test_the_error_names_the_file_and_the_line(root: Path) -> None:
+    with pytest.raises(KonveyerError, match=r"definitions\.py:7: "):
+        compiled(root, GOOD.replace('over="7d"', 'over="x"'))
+
+
+def test_a_definitions_folder_that_is_not_there(root: Path) -> None:
+    with pytest.raises(KonveyerError, match="does not exist") as caught:
+        load_definitions(root / "feature")
+    assert caught.value.hint == "did you mean 'features'?"
