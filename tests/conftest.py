@@ -116,3 +116,15 @@ def shop(trained_shop: Shop, tmp_path: Path) -> Shop:
     copy = Shop(tmp_path / "shop")
     shutil.copytree(trained_shop.root, copy.root, symlinks=True)
     return copy
+
+
+@pytest.fixture(scope="session")
+def released_shop(trained_shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """A workspace whose model went through every gate to production; not to be changed."""
+    copy = Shop(tmp_path_factory.mktemp("released") / "shop")
+    shutil.copytree(trained_shop.root, copy.root, symlinks=True)
+    release = copy.run("submit", "models/coupon_response", profile="ana")
+    assert release["state"] == "review", json.dumps(release, indent=1)
+    release = copy.run("release", "approve", release["id"], profile="boris")
+    assert release["state"] == "live", json.dumps(release, indent=1)
+    return copy

@@ -1,6 +1,5 @@
 """Real processes: nodes on real sockets, commands that are killed."""
 
-import json
 import shutil
 import signal
 import subprocess
@@ -41,18 +40,6 @@ def wait_for(
         assert time.monotonic() < deadline, "it did not happen within a minute"
         assert process is None or process.poll() is None, "the process ended"
         time.sleep(0.02)
-
-
-@pytest.fixture(scope="session")
-def released_shop(trained_shop: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A workspace whose model went through every gate to production; not to be changed."""
-    copy = type(trained_shop)(tmp_path_factory.mktemp("released") / "shop")
-    shutil.copytree(trained_shop.root, copy.root, symlinks=True)
-    release = copy.run("submit", "models/coupon_response", profile="ana")
-    assert release["state"] == "review", json.dumps(release, indent=1)
-    release = copy.run("release", "approve", release["id"], profile="boris")
-    assert release["state"] == "live", json.dumps(release, indent=1)
-    return copy
 
 
 @pytest.fixture(scope="session")

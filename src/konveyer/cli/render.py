@@ -15,7 +15,7 @@ def print_json(value: object) -> None:
 
 
 def print_error(error: KonveyerError, *, as_json: bool) -> None:
-    """Code, message and next step, to standard error; if asked, one JSON object to standard output."""
+    """Code, message and next step on standard error, or one JSON object on standard output."""
     if as_json:
         print_json({"error": error.as_dict()})
         return

@@ -20,6 +20,7 @@ from konveyer.execution.serving.router import Router
 
 REFRESH_EVERY_S = 0.2
 DRAIN_WITHIN_S = 10
+_WAITING_CONNECTIONS = 2048
 _log = logging.getLogger(__name__)
 
 
@@ -90,6 +91,8 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        # Whoever reads the announced address may connect at once, and waits until we accept.
+        listener.listen(_WAITING_CONNECTIONS)
     except OSError as error:
         listener.close()
         raise AddressTaken(

@@ -1,0 +1,130 @@
+"""The portal in real Chromium, over the released workspace; without a script, a CDN or an error."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from konveyer.core.settings import load_settings
+from konveyer.wiring import open_workspace
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+
+
+@contextmanager
+def served(root: Path) -> Iterator[str]:
+    """The web process's application on a free loopback port, in a thread."""
+    import threading
+    import time
+
+    import uvicorn
+
+    from konveyer.cli.web import create_web
+
+    workspace = open_workspace(load_settings(root))
+    config = uvicorn.Config(create_web(workspace), port=0, log_config=None, lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+    workspace.close()
+
+
+@pytest.fixture(scope="module")
+def portal(released_shop: Any) -> Iterator[str]:
+    with served(released_shop.root) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    assert CHROMIUM, "install chromium: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 900}, java_script_enabled=False)
+        yield page
+        browser.close()
+
+
+def test_a_feature_is_found_and_explained(portal: str, page: Page) -> None:
+    problems: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(portal)
+    page.fill("input[name=q]", "basket 30d")
+    page.click("button")
+    rows = page.locator("tbody tr")
+    assert rows.count() == 4
+    rows.first.locator("a").first.click()
+    assert page.locator("h1").inner_text() == "basket_activity"
+    text = page.inner_text("main")
+    for expected in (
+        "How often and how much",
+        "SELECT household_id, basket_id",
+        "succeeded",
+        "ana",
+    ):
+        assert expected in text
+    assert page.locator("svg.histogram").count() == 15
+    assert page.locator("svg.histogram").first.bounding_box() is not None
+    assert problems == []
+    assert all(url.startswith(portal) for url in requests)
+
+
+def test_the_release_shows_each_gate_with_its_evidence(portal: str, page: Page) -> None:
+    page.goto(f"{portal}/releases")
+    assert page.locator(".dot.passed").count() == 6
+    page.click("tbody a")
+    stages = page.locator(".timeline li.passed h2").all_inner_texts()
+    assert [stage.split()[0].lower() for stage in stages] == [
+        "checks",
+        "review",
+        "functional",
+        "integration",
+        "load",
+        "production",
+    ]
+    page.locator("summary").nth(4).click()
+    assert "p99_ms" in page.locator("details").nth(4).inner_text()
+
+
+def test_runs_and_models(portal: str, page: Page) -> None:
+    page.goto(f"{portal}/runs")
+    assert page.locator("tbody tr").count() == 5
+    page.goto(f"{portal}/models")
+    text = page.inner_text("main")
+    assert "household_id" in text
+    assert "100 requests/s, p99 50 ms" in text
+
+
+def test_a_page_that_is_not_there_says_so(portal: str, page: Page) -> None:
+    answer = page.goto(f"{portal}/features/basket_activty")
+    assert answer is not None
+    assert answer.status == 404
+    assert "did you mean 'basket_activity'?" in page.inner_text("main")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_an_empty_workspace_says_what_to_do(tmp_path: Path, trained_shop: Any, page: Page) -> None:
+    empty = type(trained_shop)(tmp_path / "empty")
+    empty.run("init", str(empty.root))
+    with served(empty.root) as url:
+        for path, command in (
+            ("features", "konveyer apply"),
+            ("runs", "konveyer etl run"),
+            ("models", "konveyer submit"),
+            ("releases", "konveyer submit"),
+        ):
+            page.goto(f"{url}/{path}")
+            assert command in page.inner_text("main")

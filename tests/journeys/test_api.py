@@ -1,0 +1,78 @@
+"""The REST API acts as the holder of a token, over the same services as the commands."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from konveyer.access.profiles import saved_token
+from konveyer.cli.web import create_web
+from konveyer.core.settings import load_settings
+from konveyer.wiring import open_workspace
+
+
+@pytest.fixture
+def api(shop: Any) -> Iterator[httpx.Client]:
+    workspace = open_workspace(load_settings(shop.root))
+    with TestClient(create_web(workspace)) as client:
+        yield client
+    workspace.close()
+
+
+def bearer(shop: Any, profile: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {saved_token(shop.root / 'state', profile)}"}
+
+
+def test_without_a_known_token_nothing_is_told(api: httpx.Client) -> None:
+    for headers in ({}, {"Authorization": "Bearer kvy_nothing"}, {"Authorization": "Basic eA=="}):
+        answer = api.get("/api/features", headers=headers)
+        assert answer.status_code == 401
+        assert answer.json()["error"]["code"] in ("token_missing", "token_unknown")
+    assert api.get("/health/ready").is_success
+
+
+def test_reading(api: httpx.Client, shop: Any) -> None:
+    eva = bearer(shop, "eva")
+    assert api.get("/api/me", headers=eva).json() == {"name": "eva", "roles": ["analyst"]}
+    found = api.get("/api/features", params={"text": "basket 30d"}, headers=eva).json()
+    assert found == shop.run("features", "search", "basket 30d")
+    view = api.get("/api/features/demographics", headers=eva).json()
+    assert view["computed"]["status"] == "succeeded"
+    assert len(api.get("/api/etl/runs", headers=eva).json()) == 5
+    assert api.get("/api/features/nope", headers=eva).status_code == 404
+    assert api.get("/api/releases/nope", headers=eva).status_code == 404
+    assert api.get("/api/models", headers=eva).json() == []
+
+
+def test_changing_needs_the_role(api: httpx.Client, shop: Any) -> None:
+    person = {"name": "mia", "roles": ["qa"]}
+    assert api.post("/api/people", json=person, headers=bearer(shop, "eva")).status_code == 403
+    assert api.post("/api/people", json=person, headers=bearer(shop, None)).status_code == 201
+    audit = api.get("/api/audit", params={"subject": "mia"}, headers=bearer(shop, "eva")).json()
+    assert [(entry["actor"], entry["action"]) for entry in audit] == [("admin", "added")]
+    order = {"views": ["demographics"]}
+    assert api.post("/api/etl/runs", json=order, headers=bearer(shop, "eva")).status_code == 403
+
+
+def test_etl_and_a_training_set(api: httpx.Client, shop: Any) -> None:
+    (run,) = api.post(
+        "/api/etl/runs", json={"views": ["demographics"]}, headers=bearer(shop, "boris")
+    ).json()
+    assert (run["status"], run["person"]) == ("succeeded", "boris")
+    order = {"service": "coupon_response", "labels": "data/labels.parquet", "label": "redeemed"}
+    built = api.post("/api/training-sets", json=order, headers=bearer(shop, "ana"))
+    assert built.status_code == 201
+    assert built.json()["rows"] == 6589
+    outside = {**order, "labels": "../../etc/passwd"}
+    answer = api.post("/api/training-sets", json=outside, headers=bearer(shop, "ana"))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "outside_workspace")
+
+
+def test_openapi_describes_every_route(api: httpx.Client) -> None:
+    document = api.get("/api/openapi.json").json()
+    assert "/api/releases/{release}/approval" in document["paths"]
+    for path in document["paths"].values():
+        for operation in path.values():
+            assert operation["description"]

@@ -1,0 +1,139 @@
+"""Commands that cannot do what is asked say why, with a code and the next step."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def test_help_is_quick_and_has_examples() -> None:
+    import time
+
+    command = [sys.executable, "-m", "konveyer", "--help"]
+    times = []
+    for _ in range(3):
+        started = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        times.append(time.monotonic() - started)
+    assert "Examples:" in done.stdout
+    assert min(times) < 2.0  # 0.5 s on a quiet machine; this one may be busy
+
+
+def test_applying_again_changes_nothing(trained_shop: Any) -> None:
+    answer = trained_shop.run("apply")
+    assert answer["changes"] == []
+    assert answer["unchanged"] == 15
+
+
+def test_a_dry_run_changes_nothing(shop: Any) -> None:
+    file = shop.root / "features/campaigns.py"
+    file.write_text(file.read_text().replace("365d", "180d"))
+    service = shop.root / "features/coupon_response.py"
+    planned = shop.run("apply", "--dry-run")["changes"]
+    assert {(c["action"], c["name"]) for c in planned} == {
+        ("change", "campaign_exposure"),
+        ("change", "coupon_response"),
+    }
+    assert shop.run("apply", "--dry-run")["changes"] == planned
+    assert shop.run("apply")["changes"] == planned
+    assert shop.run("apply")["changes"] == []
+    assert service.exists()
+    error = shop.error(
+        "training-set", "build", "coupon_response", "--labels", "data/labels.parquet"
+    )
+    assert error["code"] == "feature_view_not_computed"
+    shop.run("etl", "run", "campaign_exposure")
+
+
+def test_a_broken_definition_changes_nothing(shop: Any) -> None:
+    file = shop.root / "features/baskets.py"
+    good = file.read_text()
+    file.write_text(good.replace('column="amount"', 'column="amuont"'))
+    error = shop.error("apply")
+    assert error["code"] == "unknown_column"
+    assert error["hint"] == "did you mean 'amount'?"
+    file.write_text(good)
+    assert shop.run("apply")["changes"] == []
+
+
+def test_values_that_fail_a_check_are_not_published(shop: Any) -> None:
+    file = shop.root / "features/demographics.py"
+    file.write_text(file.read_text().replace('"65+"', '"66+"'))
+    shop.run("apply")
+    error = shop.error("etl", "run", "demographics")
+    assert error["code"] == "etl_failed"
+    assert "'age'" in error["message"]
+    assert "65+" in error["message"]
+    (run,) = shop.run("etl", "runs", "--view", "demographics", "--limit", "1")
+    assert run["status"] == "failed"
+    assert run["published"] is None
+    assert run["error"]["code"] == "quality_check_failed"
+
+
+def test_a_second_command_does_not_disturb_a_running_one(shop: Any) -> None:
+    from konveyer.catalog.leases import lease
+    from konveyer.catalog.session import Catalog
+    from konveyer.pipeline.run import LEASE
+
+    catalog = Catalog(f"sqlite:///{shop.root}/state/catalog.db")
+    with lease(catalog, LEASE, purpose="konveyer etl run"):
+        error = shop.error("etl", "run")
+    catalog.close()
+    assert error["code"] == "workspace_held"
+    assert "konveyer etl run" in error["message"]
+    assert "konveyer up" in error["hint"]
+
+
+def test_an_analyst_may_look_and_change_nothing(trained_shop: Any) -> None:
+    assert trained_shop.run("features", "search", "basket", profile="eva")
+    for command in (
+        ("etl", "run"),
+        ("train", "models/coupon_response"),
+        ("submit", "models/coupon_response"),
+        ("people", "add", "mallory", "--role", "administrator"),
+        ("people", "token", "admin"),
+    ):
+        assert trained_shop.error(*command, profile="eva")["code"] == "not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("features", "show", "basket_activty"), "feature_view_not_found"),
+        (("etl", "run", "no_such_view"), "feature_view_not_found"),
+        (("training-set", "build", "nothing", "--labels", "x"), "label_file_missing"),
+        (("train", "models/nothing"), "project_not_found"),
+        (("release", "show", "rel-1"), "release_not_found"),
+        (("people", "token", "nobody"), "person_not_found"),
+        (("serve", "staging"), "environment_unknown"),
+    ],
+)
+def test_a_name_that_is_not_there(trained_shop: Any, arguments: tuple[str, ...], code: str) -> None:
+    error = trained_shop.error(*arguments)
+    assert error["code"] == code
+    assert error["hint"]
+
+
+def test_who_is_not_signed_in_sees_nothing(trained_shop: Any) -> None:
+    error = trained_shop.error("features", "search", profile="stranger")
+    assert error["code"] == "not_signed_in"
+
+
+def test_an_unfinished_or_foreign_folder_is_no_workspace(tmp_path: Path, trained_shop: Any) -> None:
+    shop = type(trained_shop)(tmp_path)
+    assert shop.error("features", "search")["code"] == "workspace_not_found"
+    (tmp_path / "konveyer.toml").write_text("[workspace]\nname = 'x'\ncolour = 'red'\n")
+    error = shop.error("features", "search")
+    assert error["code"] == "bad_settings"
+    assert "colour" in error["message"]
+    assert shop.error("init", str(tmp_path))["code"] == "workspace_exists"
+
+
+def test_every_change_names_who_made_it(trained_shop: Any) -> None:
+    made = {(e["actor"], e["action"], e["kind"]) for e in trained_shop.run("people", "audit")}
+    assert ("admin", "added", "view") in made
+    assert ("admin", "computed", "view") in made
+    assert ("ana", "built", "training set") in made
+    assert ("ana", "trained", "run") in made

@@ -1,0 +1,73 @@
+"""Releases through the public commands: a failed gate stops one, a corrected one goes through."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROJECT = "models/coupon_response"
+
+
+def test_the_release_went_through_every_gate_with_evidence(released_shop: Any) -> None:
+    (release,) = released_shop.run("release", "list")
+    stages = {stage["stage"]: stage for stage in release["stages"]}
+    assert list(stages) == ["checks", "review", "functional", "integration", "load", "production"]
+    for stage in stages.values():
+        assert stage["verdict"] == "passed"
+        assert stage["rule"]
+        assert stage["measured"]
+        assert stage["limit"]
+        assert stage["evidence"]
+    assert stages["integration"]["evidence"]["entities"] == 50
+    assert stages["functional"]["evidence"]["worst_difference"] <= 1e-9
+    assert stages["load"]["evidence"]["requests"] > 100
+    live = released_shop.run("models")
+    assert {one["environment"] for one in live} == {"test", "prod"}
+
+
+def test_failing_project_tests_stop_a_release_and_a_corrected_one_goes_on(shop: Any) -> None:
+    test = shop.root / PROJECT / "tests" / "test_broken.py"
+    test.write_text("def test_it() -> None:\n    assert 1 == 2\n")
+    shop.run("train", PROJECT, profile="ana")
+    release = shop.run("submit", PROJECT, profile="ana")
+    assert release["state"] == "failed"
+    assert "tests failed" in release["reason"]
+    assert "assert 1 == 2" in release["stages"][0]["evidence"]["tests"]
+    error = shop.error("release", "approve", release["id"], profile="boris")
+    assert error["code"] == "release_wrong_state"
+
+    test.unlink()
+    shop.run("train", PROJECT, profile="ana")
+    again = shop.run("submit", PROJECT, profile="ana")
+    assert again["state"] == "review"
+    assert shop.error("submit", PROJECT, profile="ana")["code"] == "release_in_flight"
+    assert shop.error("release", "approve", again["id"], profile="ana")["code"] == "not_allowed"
+    rejected = shop.run("release", "reject", again["id"], "--reason", "later", profile="boris")
+    assert rejected["state"] == "rejected"
+
+
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [
+        ("raise RuntimeError('no data today')", "model_failed"),
+        ("return None", "model_failed"),
+    ],
+)
+def test_a_model_that_fails_leaves_nothing(shop: Any, what: str, code: str) -> None:
+    before = set((shop.root / "state/runs").iterdir())
+    source = shop.root / PROJECT / "model.py"
+    source.write_text(f"def train(features, labels, names, categorical, parameters):\n    {what}\n")
+    error = shop.error("train", PROJECT, profile="ana")
+    assert error["code"] == code
+    assert "model.py" in error["hint"] or "harness" in error["hint"]
+    assert set((shop.root / "state/runs").iterdir()) == before
+
+
+def test_training_again_gives_the_same_model(shop: Any, tmp_path: Path) -> None:
+    runs = shop.root / "state/runs"
+    first = {path.name for path in runs.iterdir()}
+    again = shop.run("train", PROJECT, profile="ana")
+    (before,) = first
+    models = [(runs / run / "model.txt").read_bytes() for run in (before, again["run_id"])]
+    assert models[0] == models[1]
+    assert again["metrics"]["auc"] > again["metrics"]["auc_without_windows"] > 0.5
