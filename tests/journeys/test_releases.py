@@ -1,14 +1,15 @@
 """Releases through the public commands: a failed gate stops one, a corrected one goes through."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.support import Shop
 
 PROJECT = "models/coupon_response"
 
 
-def test_the_release_went_through_every_gate_with_evidence(released_shop: Any) -> None:
+def test_the_release_went_through_every_gate_with_evidence(released_shop: Shop) -> None:
     (release,) = released_shop.run("release", "list")
     stages = {stage["stage"]: stage for stage in release["stages"]}
     assert list(stages) == ["checks", "review", "functional", "integration", "load", "production"]
@@ -25,7 +26,7 @@ def test_the_release_went_through_every_gate_with_evidence(released_shop: Any) -
     assert {one["environment"] for one in live} == {"test", "prod"}
 
 
-def test_failing_project_tests_stop_a_release_and_a_corrected_one_goes_on(shop: Any) -> None:
+def test_failing_project_tests_stop_a_release_and_a_corrected_one_goes_on(shop: Shop) -> None:
     test = shop.root / PROJECT / "tests" / "test_broken.py"
     test.write_text("def test_it() -> None:\n    assert 1 == 2\n")
     shop.run("train", PROJECT, profile="ana")
@@ -53,7 +54,7 @@ def test_failing_project_tests_stop_a_release_and_a_corrected_one_goes_on(shop: 
         ("return None", "model_failed"),
     ],
 )
-def test_a_model_that_fails_leaves_nothing(shop: Any, what: str, code: str) -> None:
+def test_a_model_that_fails_leaves_nothing(shop: Shop, what: str, code: str) -> None:
     before = set((shop.root / "state/runs").iterdir())
     source = shop.root / PROJECT / "model.py"
     source.write_text(f"def train(features, labels, names, categorical, parameters):\n    {what}\n")
@@ -63,7 +64,7 @@ def test_a_model_that_fails_leaves_nothing(shop: Any, what: str, code: str) -> N
     assert set((shop.root / "state/runs").iterdir()) == before
 
 
-def test_training_again_gives_the_same_model(shop: Any, tmp_path: Path) -> None:
+def test_training_again_gives_the_same_model(shop: Shop, tmp_path: Path) -> None:
     runs = shop.root / "state/runs"
     first = {path.name for path in runs.iterdir()}
     again = shop.run("train", PROJECT, profile="ana")

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from konveyer.core.digest import digest_bytes
 from konveyer.execution.serving.prediction_log import read_predictions
+from tests.support import Shop
 
 PATH = "/coupon-response/v1/predict"
 
 
 def test_a_key_alone_gives_a_prediction_that_the_log_explains(
-    production: httpx.Client, released_shop: Any
+    production: httpx.Client, released_shop: Shop
 ) -> None:
     answer = production.post(PATH, json={"household_id": 1}, headers={"x-request-id": "mine-1"})
     assert answer.status_code == 200

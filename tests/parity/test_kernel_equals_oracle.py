@@ -1,7 +1,5 @@
 """The kernel gives what the naive oracle gives, for histories that Hypothesis makes up."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +11,7 @@ from hypothesis import strategies as st
 from konveyer.core.schema import ColumnType
 from konveyer.feature_store.kernel.evaluate import ViewPlan, WindowedFeature, evaluate
 from konveyer.feature_store.kernel.history import history_of
-
-sys.path.insert(0, str(Path(__file__).parent))
-from oracle import Event, aggregated, newest
+from tests.parity.oracle import Event, aggregated, newest
 
 INSTANT = ColumnType.TIMESTAMP.arrow
 FUNCTIONS = ("count", "sum", "mean", "min", "max")

@@ -1,0 +1,83 @@
+"""Workspaces and nodes as real processes, driven through public commands and sockets."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from konveyer.execution.serving.presence import nodes_of
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A workspace driven through the public commands, each in its own process."""
+
+    root: Path
+
+    def command(self, *arguments: str, profile: str | None = None) -> list[str]:
+        who = ["--profile", profile] if profile else []
+        program = [sys.executable, "-m", "konveyer", "--workspace", str(self.root)]
+        return [*program, *who, "--json", *arguments]
+
+    def run(self, *arguments: str, profile: str | None = None) -> Any:
+        """The JSON answer of a command that must succeed."""
+        done = self.attempt(*arguments, profile=profile)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def error(self, *arguments: str, profile: str | None = None) -> dict[str, Any]:
+        """The error of a command that must fail."""
+        done = self.attempt(*arguments, profile=profile)
+        assert done.returncode == 1, done.stdout + done.stderr
+        error: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])["error"]
+        assert error["message"]
+        return error
+
+    def attempt(
+        self, *arguments: str, profile: str | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("KONVEYER_")}
+        return subprocess.run(
+            self.command(*arguments, profile=profile),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=180,
+            env=environment,
+        )
+
+
+@contextmanager
+def node(
+    command: list[str], root: Path, environment: str
+) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """A serving node; its URL and its process."""
+    log = root / "node.log"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=output) as process,
+    ):
+        try:
+            wait_for(lambda: nodes_of(root / "state", environment), process)
+            yield nodes_of(root / "state", environment)[0].url, process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+
+
+def wait_for(
+    condition: Callable[[], object], process: "subprocess.Popen[bytes] | None" = None
+) -> None:
+    """Return once `condition` holds; fail after a minute, or when `process` has ended."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen within a minute"
+        assert process is None or process.poll() is None, "the process ended"
+        time.sleep(0.02)
