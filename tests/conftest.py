@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,16 +70,13 @@ def trained_shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 @pytest.fixture
 def shop(trained_shop: Shop, tmp_path: Path) -> Shop:
     """A copy of the trained workspace for one test to change."""
-    copy = Shop(tmp_path / "shop")
-    shutil.copytree(trained_shop.root, copy.root, symlinks=True)
-    return copy
+    return trained_shop.copied_to(tmp_path / "shop")
 
 
 @pytest.fixture(scope="session")
 def released_shop(trained_shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """A workspace whose model went through every gate to production; not to be changed."""
-    copy = Shop(tmp_path_factory.mktemp("released") / "shop")
-    shutil.copytree(trained_shop.root, copy.root, symlinks=True)
+    copy = trained_shop.copied_to(tmp_path_factory.mktemp("released") / "shop")
     release = copy.run("submit", "models/coupon_response", profile="ana")
     assert release["state"] == "review", json.dumps(release, indent=1)
     release = copy.run("release", "approve", release["id"], profile="boris")

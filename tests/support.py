@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import uvicorn
+
+from konveyer.cli.web import create_web
+from konveyer.core.settings import load_settings
 from konveyer.execution.serving.presence import nodes_of
+from konveyer.wiring import open_workspace
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,11 @@ class Shop:
         who = ["--profile", profile] if profile else []
         program = [sys.executable, "-m", "konveyer", "--workspace", str(self.root)]
         return [*program, *who, "--json", *arguments]
+
+    def copied_to(self, root: Path) -> "Shop":
+        """A workspace of its own with the same content; nodes of this one are not known there."""
+        shutil.copytree(self.root, root, symlinks=True, ignore=shutil.ignore_patterns("nodes"))
+        return Shop(root)
 
     def run(self, *arguments: str, profile: str | None = None) -> Any:
         """The JSON answer of a command that must succeed."""
@@ -81,3 +93,22 @@ def wait_for(
         assert time.monotonic() < deadline, "it did not happen within a minute"
         assert process is None or process.poll() is None, "the process ended"
         time.sleep(0.02)
+
+
+@contextmanager
+def served(root: Path) -> Iterator[str]:
+    """The web process's application on a free loopback port, in a thread."""
+    workspace = open_workspace(load_settings(root))
+    config = uvicorn.Config(create_web(workspace), port=0, log_config=None, lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        workspace.close()

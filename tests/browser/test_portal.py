@@ -2,42 +2,15 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from konveyer.core.settings import load_settings
-from konveyer.wiring import open_workspace
-from tests.support import Shop
+from tests.support import Shop, served
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
-
-
-@contextmanager
-def served(root: Path) -> Iterator[str]:
-    """The web process's application on a free loopback port, in a thread."""
-    import threading
-    import time
-
-    import uvicorn
-
-    from konveyer.cli.web import create_web
-
-    workspace = open_workspace(load_settings(root))
-    config = uvicorn.Config(create_web(workspace), port=0, log_config=None, lifespan="off")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
-    workspace.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Real processes: nodes on real sockets, commands that are killed."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +24,4 @@ def production(released_shop: Shop) -> Iterator[httpx.Client]:
 @pytest.fixture
 def shop_copy(released_shop: Shop, tmp_path: Path) -> Shop:
     """A copy of the released workspace for one test to change."""
-    copy = Shop(tmp_path / "copy")
-    shutil.copytree(released_shop.root, copy.root, symlinks=True)
-    return copy
+    return released_shop.copied_to(tmp_path / "copy")

@@ -4,21 +4,15 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from fastapi.testclient import TestClient
 
 from konveyer.access.profiles import saved_token
-from konveyer.cli.web import create_web
-from konveyer.core.settings import load_settings
-from konveyer.wiring import open_workspace
-from tests.support import Shop
+from tests.support import Shop, served
 
 
 @pytest.fixture
 def api(shop: Shop) -> Iterator[httpx.Client]:
-    workspace = open_workspace(load_settings(shop.root))
-    with TestClient(create_web(workspace)) as client:
+    with served(shop.root) as url, httpx.Client(base_url=url, timeout=60) as client:
         yield client
-    workspace.close()
 
 
 def bearer(shop: Shop, profile: str | None) -> dict[str, str]:

@@ -56,9 +56,10 @@ def run_node(
             date_header=False,
         )
     )
-    # uvicorn raises the signal again when it has stopped; the log is still to be written then.
+    # A signal may come before uvicorn listens for it, and uvicorn raises it again when it has
+    # stopped: neither must end the process before the log is written.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     stopping = threading.Event()
     follower = threading.Thread(target=_follow, args=(router, stopping, server, parent))
     follower.start()
