@@ -38,7 +38,7 @@ def test_a_feature_is_found_and_explained(portal: str, page: Page) -> None:
     page.fill("input[name=q]", "basket 30d")
     page.click("button")
     rows = page.locator("tbody tr")
-    assert rows.count() == 4
+    assert rows.count() == 6
     rows.first.locator("a").first.click()
     assert page.locator("h1").inner_text() == "basket_activity"
     text = page.inner_text("main")

@@ -5,17 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine, event, inspect
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
 from konveyer.core.errors import Conflict
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+_VERSION_TABLE = "alembic_version"
 
 
 class CatalogNewer(Conflict):
@@ -54,44 +51,48 @@ class Catalog:
 
     def migrate(self) -> None:
         """Create the catalog or bring it to this version; harmless when it is there already."""
+        from alembic import command
+        from alembic.config import Config
+
         with self.engine.begin() as connection:
             self._refuse_newer(connection)
-            command.upgrade(_alembic(connection), "head")
+            config = Config()
+            config.set_main_option("script_location", str(MIGRATIONS))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
 
     def check_version(self) -> None:
         """Raise unless the catalog is exactly of this version."""
         with self.engine.connect() as connection:
-            self._refuse_newer(connection)
-            current = MigrationContext.configure(connection).get_current_revision()
-        head = _scripts().get_current_head()
-        if current != head:
+            current = self._refuse_newer(connection)
+        known = _versions()
+        if current != known[-1]:
             raise CatalogOutdated(
-                f"The catalog is at version {current or 'none'}, this Konveyer needs {head}.",
+                f"The catalog is at version {current or 'none'}, this Konveyer needs {known[-1]}.",
                 hint="run 'konveyer init --upgrade' in the workspace",
             )
 
-    def _refuse_newer(self, connection: Connection) -> None:
-        current = MigrationContext.configure(connection).get_current_revision()
-        known = {script.revision for script in _scripts().walk_revisions()}
-        if current is not None and current not in known:
+    def _refuse_newer(self, connection: Connection) -> str | None:
+        """The version that the catalog is at; None when it is empty."""
+        if not inspect(connection).has_table(_VERSION_TABLE):
+            return None
+        current: str | None = connection.exec_driver_sql(
+            f"SELECT version_num FROM {_VERSION_TABLE}"  # noqa: S608 - a constant
+        ).scalar()
+        if current is not None and current not in _versions():
             raise CatalogNewer(
                 f"The catalog is at version {current}, which this Konveyer does not know.",
                 hint="it was written by a newer Konveyer: upgrade this one",
             )
+        return current
 
     def close(self) -> None:
         self.engine.dispose()
 
 
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory(str(MIGRATIONS))
-
-
-def _alembic(connection: Connection) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.attributes["connection"] = connection
-    return config
+def _versions() -> list[str]:
+    """The known versions, oldest first: a migration's file is named `<version>_<what>.py`."""
+    return sorted(path.name.partition("_")[0] for path in MIGRATIONS.glob("versions/*_*.py"))
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:

@@ -1,6 +1,7 @@
 """Making a workspace: settings, a definitions folder, a model project, and an example's data."""
 
 import shutil
+from importlib import import_module
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -80,20 +81,22 @@ def make_workspace(folder: Path, *, example: str | None) -> dict[str, int]:
 
 def _write_empty(draft: Path, name: str) -> dict[str, int]:
     (draft / FILE_NAME).write_text(_SETTINGS.format(name=name, feature_time=""))
-    for part in ("features", "models", "data"):
-        (draft / part).mkdir()
+    (draft / "data").mkdir()
     with as_file(files("konveyer.development") / "template") as template:
-        shutil.copytree(template, draft, dirs_exist_ok=True, ignore=_NOT_FILES)
+        shutil.copytree(template / "features", draft / "features", ignore=_NOT_FILES)
+        shutil.copytree(template / "project", draft / "models/first_model", ignore=_NOT_FILES)
     return {}
 
 
 def _write_example(draft: Path, example: str) -> dict[str, int]:
-    from importlib import import_module
-
-    package = f"konveyer.examples.{EXAMPLES[example]}"
+    """The template's model project, with what the example has of its own laid over it."""
+    name = EXAMPLES[example]
+    package = f"konveyer.examples.{name}"
     prepare = import_module(f"{package}.prepare")
     moment = _FIXED_TIME.format(moment=prepare.FEATURE_TIME)
     (draft / FILE_NAME).write_text(_SETTINGS.format(name=example, feature_time=moment))
+    with as_file(files("konveyer.development") / "template/project") as project:
+        shutil.copytree(project, draft / "models" / name, ignore=_NOT_FILES)
     with as_file(files(package)) as source:
         shutil.copytree(source, draft, dirs_exist_ok=True, ignore=_NOT_FILES)
     rows: dict[str, int] = prepare.prepare(draft / "data")

@@ -66,7 +66,7 @@ class DeltaOfflineStore:
             table = DeltaTable(path, version=ref.table_version)
             names = [field.name for field in table.schema().fields if field.name != BUCKET]
             return table.to_pyarrow_table(
-                partitions=[(BUCKET, "=", str(bucket))],
+                filters=[(BUCKET, "=", bucket)],
                 columns=names if columns is None else list(columns),
             )
         except (DeltaError, OSError) as error:

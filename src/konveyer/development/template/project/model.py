@@ -1,4 +1,4 @@
-"""The coupon response model: gradient boosting over the features of its service."""
+"""The model: gradient boosting over the features of its service."""
 
 from typing import Any
 
