@@ -1,0 +1,38 @@
+"""The process that answers predictions stays free of SQL and of heavy libraries."""
+
+import subprocess
+import sys
+
+from tests.support import Shop, node
+
+
+def test_a_node_never_loads_sql_or_frames(released_shop: Shop) -> None:
+    """Looks at the modules of a process that runs the node's own code path up to serving."""
+    root = str(released_shop.root)
+    code = f"""
+import sys
+from pathlib import Path
+from konveyer.core.settings import load_settings
+from konveyer.execution.serving import gateway, node, router
+from konveyer.wiring import open_bundle_store, open_online_store
+settings = load_settings(Path({root!r}))
+online = open_online_store(settings)
+r = router.Router("prod", state=settings.state, bundles=open_bundle_store(settings),
+                  online=online, clock=settings.clock)
+r.refresh()
+live = r.find("coupon-response", 1)
+rows = live.lookup.rows([(1,)])
+assert 0 < live.model.predict(live.preparation.matrix(rows))[0] < 1
+online.close()
+print("\\n".join(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    heavy = {"sqlalchemy", "pandas", "polars", "mlflow", "pyspark", "lightgbm", "duckdb", "dbos"}
+    assert not loaded & heavy
+
+
+def test_a_node_listens_on_loopback_only(released_shop: Shop) -> None:
+    command = released_shop.command("serve", "test", "--port", "0")
+    with node(command, released_shop.root, "test") as (url, _):
+        assert url.startswith("http://127.0.0.1:")

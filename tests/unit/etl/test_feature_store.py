@@ -1,0 +1,301 @@
+"""From definitions to training set and online read, on small data whose answers are known."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from konveyer import Aggregation, Entity, Feature, FeatureService, FeatureView, JoinKey, Source
+from konveyer.access.actor import Actor
+from konveyer.catalog.session import Catalog
+from konveyer.core.clock import FeatureClock, parse_instant
+from konveyer.core.errors import KonveyerError
+from konveyer.feature_store.datamart.lookup import OnlineLookup
+from konveyer.feature_store.datamart.published import published_features
+from konveyer.feature_store.datamart.search import search_features
+from konveyer.feature_store.datamart.show import show_view
+from konveyer.feature_store.datamart.training_set import (
+    TrainingSet,
+    build_training_set,
+    open_training_set,
+)
+from konveyer.feature_store.definitions.definition import Definition, Kind
+from konveyer.feature_store.engines.duckdb import DuckDBEngine
+from konveyer.feature_store.etl import flow
+from konveyer.feature_store.etl.flow import EtlServices
+from konveyer.feature_store.etl.plan import plan_etl
+from konveyer.feature_store.etl.runs import list_runs
+from konveyer.feature_store.offline import layout
+from konveyer.feature_store.offline.delta import DeltaOfflineStore
+from konveyer.feature_store.online.memory import MemoryOnlineStore
+from konveyer.feature_store.registry.apply import apply, compile_views
+from konveyer.feature_store.registry.errors import PlanOutdated
+from konveyer.feature_store.registry.lookup import active_state, resolve_service, version_history
+from konveyer.feature_store.registry.plan import plan_apply
+from konveyer.feature_store.registry.state import registry_state
+
+NOW = parse_instant("2026-01-10T12:00:00Z")
+CLIENTS = 40
+
+CLIENT = Entity(name="client", join_keys=(JoinKey("bank", "string"), JoinKey("client_id", "int64")))
+PAYMENTS = Source(name="payments", path="payments.parquet", event_time="paid_at")
+SPEND = FeatureView(
+    name="spend",
+    entity="client",
+    source="payments",
+    aggregations=(
+        Aggregation(function="count", over="3d", name="payments_3d"),
+        Aggregation(column="cents", function="sum", over="3d", minimum=0),
+        Aggregation(column="cents", function="max", over="3d", where="cents < 500", name="small"),
+        Aggregation(column="city", function="count", over="3d", name="cities_3d"),
+    ),
+    description="What a client spends.",
+)
+PROFILE = FeatureView(
+    name="profile",
+    entity="client",
+    sql="SELECT bank, client_id, paid_at AS event_time, city FROM payments",
+    features=(Feature(name="city", dtype="string", one_of=("Oslo", "Rome")),),
+    ttl="5d",
+)
+SCORING = FeatureService(name="scoring", features=("spend", "profile"))
+DEFINITIONS: tuple[Definition, ...] = (CLIENT, PAYMENTS, SPEND, PROFILE, SCORING)
+
+
+@dataclass(frozen=True)
+class Store:
+    """A feature store with its ETL, driven without a worker."""
+
+    services: EtlServices
+    admin: Actor
+
+    def apply(self, *definitions: Definition) -> None:
+        wanted = registry_state(definitions)
+        compiled = compile_views(wanted, self.services.engine, self.services.root)
+        with self.services.catalog.transaction() as session:
+            apply(session, self.admin, plan_apply(active_state(session), wanted), compiled)
+
+    def etl(self, *views: str, as_of_us: int = NOW) -> None:
+        with self.services.catalog.transaction() as session:
+            plan = plan_etl(session, self.admin, views, as_of_us=as_of_us)
+        flow.etl_flow(self.services).run(PlainSteps(), msgspec.to_builtins(plan))
+
+    def training_set(self, labels: pa.Table) -> TrainingSet:
+        return build_training_set(
+            self.services.catalog,
+            self.admin,
+            self.services.engine,
+            self.services.offline,
+            service="scoring",
+            labels=labels,
+            timestamp="at",
+            label=None,
+            folder=self.services.root / "training_sets",
+        )
+
+    def online(self, *keys: tuple[str, int], now_us: int = NOW) -> list[Any]:
+        with self.services.catalog.transaction() as session:
+            service = resolve_service(session, active_state(session), "scoring")
+        lookup = OnlineLookup(service, self.services.online, FeatureClock(now_us))
+        return lookup.rows(keys)
+
+
+class PlainSteps:
+    def step(self, _name: str, work: Callable[[], Any]) -> Any:
+        return work()
+
+
+def write_payments(root: Path, *, cents: int = 100) -> None:
+    """Each client pays `cents` x its number once a day at noon, from 1 to 10 January."""
+    rows = [
+        ("a" if client % 2 else "aa", client, f"2026-01-{day:02d}T12:00:00", client * cents)
+        for client in range(CLIENTS)
+        for day in range(1, 11)
+    ]
+    banks, clients, times, amounts = zip(*rows, strict=True)
+    pq.write_table(
+        pa.table(
+            {
+                "bank": pa.array(banks),
+                "client_id": pa.array(clients, pa.int32()),
+                "paid_at": pa.array(times).cast(pa.timestamp("us")),
+                "cents": pa.array(amounts, pa.int64()),
+                "city": pa.array(["Oslo" if c % 3 else None for c in clients]),
+            }
+        ),
+        root / "payments.parquet",
+    )
+
+
+@pytest.fixture(params=[2_000_000, 50], ids=["one-bucket", "many-buckets"])
+def rows_per_bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "ROWS_PER_BUCKET", request.param)
+
+
+@pytest.fixture
+def store(catalog: Catalog, admin: Actor, tmp_path: Path, rows_per_bucket: None) -> Iterator[Store]:
+    write_payments(tmp_path)
+    engine = DuckDBEngine()
+    services = EtlServices(
+        catalog=catalog,
+        engine=engine,
+        offline=DeltaOfflineStore(tmp_path / "offline"),
+        online=MemoryOnlineStore(),
+        root=tmp_path,
+    )
+    yield Store(services, admin)
+    engine.close()
+
+
+def labels(*rows: tuple[str, int, str]) -> pa.Table:
+    banks, clients, times = zip(*rows, strict=True)
+    at = pa.array(times).cast(pa.timestamp("us"))
+    return pa.table({"at": at, "client_id": pa.array(clients), "bank": pa.array(banks)})
+
+
+def test_a_training_set_has_each_label_once_in_order_with_what_was_known_then(
+    store: Store,
+) -> None:
+    store.apply(*DEFINITIONS)
+    store.etl()
+    built = store.training_set(
+        labels(
+            ("a", 3, "2026-01-05T18:00:00"),  # snapshot at midnight: the payments of 2 to 4 Jan
+            ("a", 4, "2026-01-05T18:00:00"),  # client 4 is with the other bank
+            ("aa", 4, "2026-01-05T18:00:00"),
+            ("a", 3, "2025-12-31T00:00:00"),
+            ("a", 7, "2026-01-20T00:00:00"),  # no payment for ten days
+        )
+    )
+    columns = ["payments_3d", "cents_sum_3d", "small", "cities_3d", "city"]
+    assert built.table.column_names == ["at", "client_id", "bank", *columns]
+    assert built.table.select(["client_id"]).to_pydict() == {"client_id": [3, 4, 4, 3, 7]}
+    assert [tuple(row.values()) for row in built.table.select(columns).to_pylist()] == [
+        (3, 900, 300, 0, None),
+        (0, None, None, 0, None),
+        (3, 1200, 400, 3, "Oslo"),
+        (0, None, None, 0, None),
+        (0, None, None, 0, None),
+    ]
+    with store.services.catalog.transaction() as session:
+        again = open_training_set(session, None, "scoring")
+    assert again.manifest == built.manifest
+    assert again.table.equals(built.table)
+
+
+def test_a_manifest_pins_the_tables_and_the_result(store: Store) -> None:
+    store.apply(*DEFINITIONS)
+    store.etl()
+    asked = labels(("a", 3, "2026-01-05T18:00:00"))
+    first, second = store.training_set(asked), store.training_set(asked)
+    assert first.manifest.result_digest == second.manifest.result_digest
+    assert first.manifest.tables == second.manifest.tables
+    write_payments(store.services.root, cents=200)
+    store.etl()
+    third = store.training_set(asked)
+    assert third.manifest.labels_digest == first.manifest.labels_digest
+    assert third.manifest.result_digest != first.manifest.result_digest
+    assert {ref.table_version for ref in third.manifest.tables} == {1}
+
+
+def test_online_equals_offline_for_every_client(store: Store) -> None:
+    store.apply(*DEFINITIONS)
+    store.etl()
+    keys = [("a" if client % 2 else "aa", client) for client in range(CLIENTS)]
+    with store.services.catalog.transaction() as session:
+        service = resolve_service(session, active_state(session), "scoring")
+    offline = published_features(
+        store.services.catalog, store.services.engine, store.services.offline, service, keys
+    )
+    online = store.online(*keys)
+    assert online == offline
+    # Midnight of 10 January: the payments of 7, 8 and 9 January.
+    assert online[4] == (3, 1200, 400, 3, "Oslo")
+    assert store.online(("b", 4), ("aa", 5)) == [None, None]
+
+
+def test_a_value_past_its_ttl_is_not_served(store: Store) -> None:
+    store.apply(*DEFINITIONS)
+    store.etl()
+    later = NOW + 6 * 86_400_000_000
+    ((*_, city),) = store.online(("aa", 4), now_us=later)
+    assert city is None
+
+
+def test_values_that_fail_leave_everything_as_it_was(store: Store) -> None:
+    store.apply(*DEFINITIONS)
+    store.etl()
+    before = store.online(("a", 3))
+    asked = labels(("a", 3, "2026-01-05T18:00:00"))
+    pinned = store.training_set(asked).manifest.tables
+    write_payments(store.services.root, cents=-100)
+    with pytest.raises(KonveyerError, match="cents_sum_3d") as caught:
+        store.etl("spend")
+    assert caught.value.code == "etl_failed"
+    assert store.online(("a", 3)) == before
+    assert store.training_set(asked).manifest.tables == pinned
+    with store.services.catalog.transaction() as session:
+        failed = list_runs(session)[0]
+    assert (failed.view, failed.status, failed.person) == ("spend", "failed", "admin")
+    assert failed.error is not None
+    assert failed.error["code"] == "quality_check_failed"
+
+
+def test_one_failing_view_does_not_keep_the_others_from_being_published(store: Store) -> None:
+    strict = replace(PROFILE, features=(replace(PROFILE.features[0], one_of=("Rome",)),))
+    store.apply(CLIENT, PAYMENTS, SPEND, strict, SCORING)
+    with pytest.raises(KonveyerError, match="1 of 2"):
+        store.etl()
+    with store.services.catalog.transaction() as session:
+        statuses = {run.view: run.status for run in list_runs(session)}
+    assert statuses == {"profile": "failed", "spend": "succeeded"}
+
+
+def test_applying_is_idempotent_and_keeps_history(store: Store) -> None:
+    store.apply(*DEFINITIONS)
+    store.apply(*DEFINITIONS)
+    changed = replace(SPEND, description="What a client spends in three days.")
+    store.apply(CLIENT, PAYMENTS, changed, PROFILE, SCORING)
+    with store.services.catalog.transaction() as session:
+        history = version_history(session, Kind.VIEW, "spend")
+        assert [entry.active for entry in history] == [True, False]
+    store.apply(*DEFINITIONS)  # back again: the old version holds, and nothing is added
+    with store.services.catalog.transaction() as session:
+        history = version_history(session, Kind.VIEW, "spend")
+        assert [entry.active for entry in history] == [False, True]
+    store.apply(CLIENT, PAYMENTS)
+    with store.services.catalog.transaction() as session:
+        assert active_state(session).names(Kind.VIEW) == []
+
+
+def test_a_plan_that_somebody_overtook_is_refused_whole(store: Store) -> None:
+    state = registry_state(DEFINITIONS)
+    compiled = compile_views(state, store.services.engine, store.services.root)
+    plan = plan_apply(registry_state([]), state)
+    store.apply(CLIENT, PAYMENTS)
+    with store.services.catalog.transaction() as session, pytest.raises(PlanOutdated):
+        apply(session, store.admin, plan, compiled)
+    with store.services.catalog.transaction() as session:
+        assert active_state(session).names(Kind.VIEW) == []
+
+
+def test_the_datamart_finds_shows_and_counts(store: Store) -> None:
+    store.apply(*DEFINITIONS)
+    with store.services.catalog.transaction() as session:
+        assert [f.feature for f in search_features(session, "SPENDS cents")] == ["cents_sum_3d"]
+        assert search_features(session, "nothing like this") == []
+        assert show_view(session, "spend").computed is None
+    store.etl()
+    store.training_set(labels(("a", 3, "2026-01-05T18:00:00")))
+    with store.services.catalog.transaction() as session:
+        shown = show_view(session, "spend")
+    assert shown.computed is not None
+    assert shown.computed.rows == CLIENTS * 10
+    assert shown.profiles["payments_3d"]["mean"] == 3.0
+    assert {use.person for use in shown.uses} == {"admin"}
+    assert {feature.uses for feature in shown.features} == {1}

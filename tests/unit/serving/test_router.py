@@ -1,0 +1,207 @@
+"""What a node serves: verified bundles, swapped whole; a damaged one is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+import pytest
+
+from konveyer.bundle.compiled import CompiledModel, ModelUnusable
+from konveyer.bundle.manifest import MODEL, Manifest, Objective
+from konveyer.bundle.preparation import Preparation
+from konveyer.bundle.store import Bundle, BundleCorrupt, BundleNotFound, BundleStore
+from konveyer.core.clock import FeatureClock
+from konveyer.core.schema import Column, ColumnType
+from konveyer.execution.serving.desired import Desired, DesiredVersion, write_desired
+from konveyer.execution.serving.errors import ApplicationNotFound, VersionNotFound
+from konveyer.execution.serving.router import Router
+from konveyer.feature_store.definitions.resolved import (
+    ResolvedFeature,
+    ResolvedService,
+    ResolvedView,
+)
+from konveyer.feature_store.online.memory import MemoryOnlineStore
+
+KEY = Column("client_id", ColumnType.INT64)
+COLUMNS = (Column("amount", ColumnType.FLOAT64), Column("city", ColumnType.STRING))
+VIEW = ResolvedView(
+    name="spend",
+    version="1",
+    keys=(KEY,),
+    columns=COLUMNS,
+    defaults=(None, None),
+    space="spend.1",
+    ttl_us=None,
+    windowed=True,
+)
+SERVICE = ResolvedService(
+    name="scoring",
+    version="1",
+    views=(VIEW,),
+    features=tuple(
+        ResolvedFeature(view="spend", feature=column.name, dtype=column.dtype) for column in COLUMNS
+    ),
+)
+CATEGORIES: dict[str, tuple[str, ...]] = {"city": ("Oslo", "Rome")}
+
+
+def booster(seed: int) -> lgb.Booster:
+    rng = np.random.default_rng(seed)
+    rows = np.column_stack([rng.normal(size=500), rng.integers(0, 2, 500)]).astype(float)
+    rows[::7] = np.nan
+    labels = (np.nan_to_num(rows[:, 0]) + np.nan_to_num(rows[:, 1]) > 0.5).astype(int)
+    data = lgb.Dataset(rows, labels, categorical_feature=[1])
+    parameters = {"objective": "binary", "verbosity": -1, "min_data_in_leaf": 5, "seed": seed}
+    return lgb.train(parameters, data, num_boost_round=20)
+
+
+def packed(bundles: BundleStore, seed: int) -> Bundle:
+    manifest = Manifest(
+        application="scoring",
+        api_version=1,
+        description="",
+        owner="",
+        author="ana",
+        created_us=seed,
+        run_id="run",
+        service=SERVICE,
+        categories=CATEGORIES,
+        objective=Objective(rate_per_s=1, p99_ms=1),
+        parameters={},
+        metrics={},
+        files={},
+    )
+
+    def write(folder: Path) -> None:
+        (folder / MODEL).parent.mkdir()
+        booster(seed).save_model(str(folder / MODEL))
+
+    return bundles.pack(manifest, write)
+
+
+@pytest.fixture
+def bundles(tmp_path: Path) -> BundleStore:
+    return BundleStore(tmp_path / "bundles")
+
+
+@pytest.fixture
+def router(tmp_path: Path, bundles: BundleStore) -> Router:
+    return Router(
+        "prod",
+        state=tmp_path,
+        bundles=bundles,
+        online=MemoryOnlineStore(),
+        clock=FeatureClock(0),
+    )
+
+
+def desire(state: Path, *digests: str) -> None:
+    versions = tuple(
+        DesiredVersion(
+            application="scoring", api_version=place + 1, digest=digest, release="r", since_us=0
+        )
+        for place, digest in enumerate(digests)
+    )
+    write_desired(state, Desired(environment="prod", versions=versions))
+
+
+def test_a_node_follows_its_document(router: Router, bundles: BundleStore, tmp_path: Path) -> None:
+    with pytest.raises(ApplicationNotFound, match="scoring"):
+        router.find("scoring", 1)
+    first, second = packed(bundles, 1), packed(bundles, 2)
+    desire(tmp_path, first.digest)
+    assert router.refresh()
+    assert not router.refresh()
+    assert router.find("scoring", 1).desired.digest == first.digest
+    with pytest.raises(VersionNotFound) as caught:
+        router.find("scoring", 2)
+    assert caught.value.hint == "it has v1"
+    desire(tmp_path, second.digest)
+    assert router.refresh()
+    assert router.find("scoring", 1).desired.digest == second.digest
+    desire(tmp_path)
+    assert router.refresh()
+    assert router.live == []
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone", "manifest", "unknown"])
+def test_a_damaged_bundle_is_refused_and_the_old_one_keeps_serving(
+    router: Router, bundles: BundleStore, tmp_path: Path, damage: str
+) -> None:
+    first, second = packed(bundles, 1), packed(bundles, 2)
+    desire(tmp_path, first.digest)
+    router.refresh()
+    digest = second.digest
+    match damage:
+        case "changed":
+            (second.path / MODEL).write_bytes((second.path / MODEL).read_bytes() + b"\n")
+        case "gone":
+            (second.path / MODEL).unlink()
+        case "manifest":
+            (second.path / "manifest.json").write_bytes(b"{}")
+        case "unknown":
+            digest = "sha256:" + "0" * 64
+    with pytest.raises((BundleCorrupt, BundleNotFound)):
+        bundles.open(digest)
+    desire(tmp_path, digest)
+    router.refresh()
+    assert router.find("scoring", 1).desired.digest == first.digest
+    assert "scoring/v1" in router.refused
+    desire(tmp_path, first.digest)
+    router.refresh()
+    assert router.refused == {}
+
+
+def test_packing_the_same_twice_gives_one_bundle(bundles: BundleStore, tmp_path: Path) -> None:
+    assert packed(bundles, 1).digest == packed(bundles, 1).digest
+    assert len(list((tmp_path / "bundles").iterdir())) == 1
+
+
+def test_a_pack_that_fails_leaves_nothing(bundles: BundleStore, tmp_path: Path) -> None:
+    def fails(_folder: Path) -> None:
+        raise OSError("disk full")
+
+    good = packed(bundles, 1)
+    with pytest.raises(OSError, match="disk full"):
+        bundles.pack(good.manifest, fails)
+    assert len(list((tmp_path / "bundles").iterdir())) == 1
+
+
+def test_the_compiled_model_is_the_native_one(bundles: BundleStore) -> None:
+    model, native = CompiledModel(packed(bundles, 3).path / MODEL, 2), booster(3)
+    preparation = Preparation(["amount", "city"], CATEGORIES)
+    rows: list[list[Any]] = [
+        [0.1, "Oslo"],
+        [None, "Rome"],
+        [1e308, "Paris"],
+        [-1e308, None],
+        [float("inf"), "Oslo"],
+        [None, None],
+    ]
+    matrix = preparation.matrix(rows)
+    expected = np.asarray(native.predict(matrix))
+    assert model.predict(matrix).tolist() == expected.tolist()
+    singles = [model.predict(matrix[place : place + 1])[0] for place in range(len(rows))]
+    assert singles == expected.tolist()
+
+
+def test_threads_share_a_model(bundles: BundleStore) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    model = CompiledModel(packed(bundles, 3).path / MODEL, 2)
+    rows = np.random.default_rng(0).normal(size=(400, 2))
+    expected = model.predict(rows)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda n: model.predict(rows[n : n + 1])[0], range(len(rows))))
+    assert found == expected.tolist()
+
+
+def test_a_file_that_is_no_model_or_another_model_is_refused(
+    bundles: BundleStore, tmp_path: Path
+) -> None:
+    (tmp_path / "nonsense.txt").write_text("nonsense")
+    with pytest.raises(ModelUnusable):
+        CompiledModel(tmp_path / "nonsense.txt", 2)
+    with pytest.raises(ModelUnusable, match="reads 2 features"):
+        CompiledModel(packed(bundles, 1).path / MODEL, 3)
