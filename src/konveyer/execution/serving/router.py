@@ -91,17 +91,19 @@ class Router:
             desired = read_desired(self._state, self.environment).versions
             routes = {(one.application, one.api_version): one for one in desired}
             live = {route: one for route, one in self._live.items() if route in routes}
+            refused = {}
             for route, one in routes.items():
                 if route in live and live[route].desired.digest == one.digest:
                     continue
                 if route in self._refused and self._refused[route][0] == one:
+                    refused[route] = self._refused[route]
                     continue
                 try:
                     live[route] = self._load(one)
-                    self._refused.pop(route, None)
                 except KonveyerError as error:
                     _log.error("refused bundle %s: %s", one.digest, error)
-                    self._refused[route] = (one, error)
+                    refused[route] = (one, error)
+            self._refused = refused
             changed = live != dict(self._live)
             self._live = MappingProxyType(live)
             return changed
