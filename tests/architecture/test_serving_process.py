@@ -2,18 +2,20 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.support import Shop, node
 
 
-def test_a_node_never_loads_sql_or_frames(released_shop: Shop) -> None:
-    """Looks at the modules of a process that runs the node's own code path up to serving."""
+def test_a_node_never_loads_sql_or_frames(released_shop: Shop, tmp_path: Path) -> None:
+    """Looks at the modules of a process that predicts and logs with the node's own code."""
     root = str(released_shop.root)
     code = f"""
 import sys
 from pathlib import Path
 from konveyer.core.settings import load_settings
 from konveyer.execution.serving import gateway, node, router
+from konveyer.execution.serving.prediction_log import Prediction, PredictionLog
 from konveyer.wiring import open_bundle_store, open_online_store
 settings = load_settings(Path({root!r}))
 online = open_online_store(settings)
@@ -22,14 +24,19 @@ r = router.Router("prod", state=settings.state, bundles=open_bundle_store(settin
 r.refresh()
 live = r.find("coupon-response", 1)
 rows = live.lookup.rows([(1,)])
-assert 0 < live.model.predict(live.preparation.matrix(rows))[0] < 1
+(answer,) = live.model.predict(live.preparation.matrix(rows)).tolist()
+assert 0 < answer < 1
+log = PredictionLog(Path({str(tmp_path)!r}))
+log.add(Prediction("r", 0, "prod", "coupon-response", 1, "sha256:0", 200, (1,), rows[0], answer, 1))
+log.close()
 online.close()
 print("\\n".join(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     heavy = {"sqlalchemy", "pandas", "polars", "mlflow", "pyspark", "lightgbm", "duckdb", "dbos"}
-    assert not loaded & heavy
+    assert loaded & heavy == set()
+    assert list(tmp_path.glob("*.parquet"))
 
 
 def test_a_node_listens_on_loopback_only(released_shop: Shop) -> None:

@@ -58,7 +58,8 @@ def ensure_environment(lock_file: Path, environments: Path) -> Path:
                 str(draft),
             )
             target = str(draft / "bin" / "python")
-            _uv("pip", "sync", "--quiet", "--python", target, "--require-hashes", str(lock_file))
+            sync = ("pip", "sync", "--quiet", "--compile-bytecode", "--require-hashes")
+            _uv(*sync, "--python", target, str(lock_file))
     return python
 
 

@@ -9,16 +9,15 @@ import queue
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
+import pyarrow.json as pj
 import pyarrow.parquet as pq
 from prometheus_client import Counter
 
-from konveyer.core.clock import now_us
+from konveyer.core.clock import format_us, now_us
 from konveyer.core.ids import new_id
 
 FLUSH_EVERY_S = 0.5
@@ -40,11 +39,15 @@ SCHEMA = pa.schema(
     ]
 )
 _lost = Counter("konveyer_prediction_log_lost", "Entries dropped because the log was full")
+_encoder = msgspec.json.Encoder()
 _log = logging.getLogger(__name__)
 
 
-class Prediction(NamedTuple):
-    """One row of one answered request; `keys` and `features` are lists of values."""
+class Prediction(msgspec.Struct, frozen=True, gc=False):
+    """One row of one answered request; its fields are the columns of the log.
+
+    `at_us` is kept as a timestamp, `keys` and `features` as JSON lists.
+    """
 
     request_id: str
     at_us: int
@@ -105,18 +108,34 @@ class PredictionLog:
         return entries
 
     def _write_file(self, entries: list[Prediction]) -> None:
-        columns = list(zip(*entries, strict=True))
-        for place in (SCHEMA.get_field_index("keys"), SCHEMA.get_field_index("features")):
-            columns[place] = tuple(msgspec.json.encode(v).decode() for v in columns[place])
-        arrays = [pa.array(c, field.type) for c, field in zip(columns, SCHEMA, strict=True)]
         name = new_id(f"{now_us():016d}")
         draft = self._folder / f".{name}.draft"
-        pq.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), draft, compression="zstd")
+        pq.write_table(_as_table(entries), draft, compression="zstd")
         draft.rename(self._folder / f"{name}.parquet")
+
+
+def _as_table(entries: list[Prediction]) -> pa.Table:
+    """Through JSON lines, which Arrow parses in C++; `pa.array` would import pandas if it could."""
+    lines = _encoder.encode_lines([_columns(entry) for entry in entries])
+    options = pj.ParseOptions(explicit_schema=SCHEMA, unexpected_field_behavior="error")
+    read = pj.ReadOptions(use_threads=False, block_size=len(lines))
+    return pj.read_json(pa.BufferReader(lines), read_options=read, parse_options=options)
+
+
+def _columns(entry: Prediction) -> dict[str, Any]:
+    columns = msgspec.structs.asdict(entry)
+    columns["at"] = format_us(columns.pop("at_us"))
+    for name in ("keys", "features"):
+        columns[name] = _encoder.encode(columns[name]).decode()
+    return columns
 
 
 def read_predictions(folder: Path, *, request_prefix: str = "") -> Iterator[dict[str, Any]]:
     """The logged rows, oldest file first, of requests whose id begins with `request_prefix`."""
+    # Not at the top: both bring pandas into a serving node where it is installed.
+    import pyarrow.compute as pc
+    import pyarrow.dataset as ds
+
     files = sorted(str(path) for path in folder.glob("*.parquet"))
     if not files:
         return
