@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(VENV)/bin/uv
 
-.PHONY: setup demo test check format lock clean
+.PHONY: setup demo test chromium check format lock clean
 
 setup: $(VENV)/ready
 
@@ -19,8 +19,12 @@ $(VENV)/ready: requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/konveyer demo
 
-test: setup
+test: setup chromium
 	$(BIN)/python -m pytest
+
+# The portal is tested in a real browser.
+chromium:
+	command -v chromium >/dev/null || (apt-get -qq update && apt-get -qq install --yes chromium >/dev/null)
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from konveyer.bundle.store import BundleStore
-from konveyer.core.errors import NotFound, did_you_mean
 from konveyer.core.plugins import backend_for
 from konveyer.core.settings import Settings
 
@@ -29,10 +28,6 @@ ENGINES = {"duckdb": "konveyer.feature_store.engines.duckdb:DuckDBEngine"}
 OFFLINE_STORES = {"delta": "konveyer.feature_store.offline.delta:DeltaOfflineStore"}
 ONLINE_STORES = {"lmdb": "konveyer.feature_store.online.lmdb:LmdbOnlineStore"}
 BUNDLE_STORES = {"file": "konveyer.bundle.store:BundleStore"}
-
-
-class EnvironmentUnknown(NotFound):
-    code = "environment_unknown"
 
 
 @dataclass
@@ -213,13 +208,7 @@ def serve_node(
     from konveyer.execution.serving.node import run_node
     from konveyer.execution.serving.router import Router
 
-    listen = settings.environments.get(environment)
-    if listen is None:
-        known = settings.environments
-        raise EnvironmentUnknown(
-            f"There is no environment '{environment}' in konveyer.toml.",
-            hint=did_you_mean(environment, known, otherwise=f"it has {', '.join(known)}"),
-        )
+    listen = settings.listen(environment)
     online = open_online_store(settings)
     router = Router(
         environment,

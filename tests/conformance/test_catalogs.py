@@ -65,6 +65,21 @@ def test_a_catalog_that_was_never_made_is_refused(tmp_path: Path) -> None:
         Catalog(f"sqlite:///{tmp_path}/new.db").check_version()
 
 
+def test_a_reader_sees_one_moment_waits_for_no_writer_and_writes_nothing(catalog: Catalog) -> None:
+    with catalog.reading() as before, catalog.transaction() as session:
+        assert list_people(before) == []
+        add_first_administrator(session, "admin")
+        session.flush()
+        with catalog.reading() as meanwhile:
+            assert list_people(meanwhile) == []
+        session.commit()
+        assert list_people(before) == []
+    with catalog.reading() as after:
+        assert [person.name for person in list_people(after)] == ["admin"]
+        with pytest.raises(DBAPIError):
+            after.execute(text("DELETE FROM people"))
+
+
 def test_an_error_in_a_transaction_leaves_nothing(catalog: Catalog) -> None:
     def half_done() -> None:
         with catalog.transaction() as session:

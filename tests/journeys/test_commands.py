@@ -1,11 +1,15 @@
 """Commands that cannot do what is asked say why, with a code and the next step."""
 
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
+from konveyer.cli.main import cli
 from tests.support import Shop
 
 
@@ -20,6 +24,21 @@ def test_help_is_quick_and_has_examples() -> None:
         times.append(time.monotonic() - started)
     assert "Examples:" in done.stdout
     assert min(times) < 2.0  # 0.5 s on a quiet machine; this one may be busy
+
+
+def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", command
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands(cli)), ids=str)
+def test_every_command_shows_an_example_of_itself(name: str, command: click.Command) -> None:
+    assert "Example:" in (command.help or "")
+    example = (command.help or "").partition("Example:")[2]
+    assert re.search(rf"konveyer (--\S+ (\w+ )?)?{name}\b", example), example
 
 
 def test_applying_again_changes_nothing(trained_shop: Shop) -> None:

@@ -10,7 +10,7 @@ import httpx
 
 from konveyer.catalog.session import Catalog
 from konveyer.execution.releases.records import load_release
-from konveyer.execution.serving.prediction_log import read_predictions
+from konveyer.execution.serving.prediction_reader import read_predictions
 from konveyer.execution.serving.presence import nodes_of
 from konveyer.feature_store.etl.runs import EtlRun, list_runs
 from tests.support import Shop, node, wait_for

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from konveyer.core.digest import digest_bytes
-from konveyer.execution.serving.prediction_log import read_predictions
+from konveyer.execution.serving.prediction_reader import read_predictions
 from tests.support import Shop
 
 PATH = "/coupon-response/v1/predict"
@@ -38,6 +38,22 @@ def test_a_key_alone_gives_a_prediction_that_the_log_explains(
     features = dict(zip(names, row["features"], strict=True))
     assert features["age"] == "65+"
     assert features["baskets_90d"] == baskets_of(released_shop.root, 1, days=90)
+
+
+def test_the_command_names_the_features_that_an_answer_was_made_from(
+    production: httpx.Client, released_shop: Shop
+) -> None:
+    production.post(PATH, json={"household_id": 1}, headers={"x-request-id": "mine-2"})
+    row = logged(released_shop.root, "mine-2")
+    (found,) = released_shop.run("predictions", "prod", "--request", "mine-2")
+    assert found["keys"] == {"household_id": 1}
+    assert found["features"]["baskets_7d"] == row["features"][0]
+    assert sorted(map(str, found["features"].values())) == sorted(map(str, row["features"]))
+    assert found["features"]["age"] == "65+"
+    assert found["prediction"] == row["prediction"]
+    assert len(released_shop.run("predictions", "prod", "--limit", "1")) == 1
+    assert released_shop.run("predictions", "prod", "--request", "nobody") == []
+    assert released_shop.error("predictions", "staging")["code"] == "environment_unknown"
 
 
 def logged(root: Path, request_id: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def caller(
         raise TokenMissing(
             "The request carries no token.", hint="send the header Authorization: Bearer kvy_..."
         )
-    with workspace.catalog.transaction() as session:
+    with workspace.catalog.reading() as session:
         return authenticate(session, given.credentials)
 
 

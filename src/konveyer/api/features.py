@@ -51,32 +51,32 @@ class BuiltTrainingSet(BaseModel):
 @router.get("/features")
 def search(here: Here, _caller: Caller, text: str = "") -> list[FoundFeature]:
     """Features that match every word of `text`, the best first."""
-    with here.catalog.transaction() as session:
+    with here.catalog.reading() as session:
         return search_features(session, text)
 
 
 @router.get("/features/{view}")
 def show(here: Here, _caller: Caller, view: str) -> ViewDetails:
     """Everything about one feature view."""
-    with here.catalog.transaction() as session:
+    with here.catalog.reading() as session:
         return show_view(session, view)
 
 
 @router.get("/etl/runs")
 def etl_runs(here: Here, _caller: Caller, view: str | None = None, limit: int = 50) -> list[EtlRun]:
     """The record of ETL, newest first."""
-    with here.catalog.transaction() as session:
+    with here.catalog.reading() as session:
         return list_runs(session, view=view, limit=limit)
 
 
 @router.post("/etl/runs")
 def run_etl(here: Here, caller: Caller, order: EtlOrder) -> list[EtlRun]:
     """Compute, check and publish views; answers when they are done."""
-    with here.catalog.transaction() as session:
+    with here.catalog.reading() as session:
         as_of_us = here.settings.clock.now_us()
         plan = plan_etl(session, caller, order.views, as_of_us=as_of_us)
     here.run(flow.NAME, plan.run_id, msgspec.to_builtins(plan), purpose="POST /api/etl/runs")
-    with here.catalog.transaction() as session:
+    with here.catalog.reading() as session:
         return runs_of(session, plan.run_id)
 
 

@@ -25,7 +25,7 @@ def me(caller: Caller) -> Person:
 @router.get("/people")
 def people(here: Here, _caller: Caller) -> list[Person]:
     """By name."""
-    with here.catalog.transaction() as session:
+    with here.catalog.reading() as session:
         return list_people(session)
 
 
@@ -41,5 +41,5 @@ def audit(
     here: Here, _caller: Caller, kind: str | None = None, subject: str | None = None
 ) -> list[AuditEntry]:
     """What was changed, by whom and when; newest first."""
-    with here.catalog.transaction() as session:
+    with here.catalog.reading() as session:
         return entries(session, kind=kind, subject=subject)

@@ -28,7 +28,7 @@ class Rejection(BaseModel):
 @router.get("/models")
 def models(here: Here, _caller: Caller, environment: str | None = None) -> list[LiveVersion]:
     """What is served now."""
-    with here.catalog.transaction() as session:
+    with here.catalog.reading() as session:
         return live_versions(session, environment)
 
 
@@ -37,14 +37,14 @@ def releases(
     here: Here, _caller: Caller, application: str | None = None, limit: int = 50
 ) -> list[Release]:
     """Newest first, each with its stages."""
-    with here.catalog.transaction() as session:
+    with here.catalog.reading() as session:
         return list_releases(session, application=application, limit=limit)
 
 
 @router.get("/releases/{release}")
 def show(here: Here, _caller: Caller, release: str) -> Release:
     """One release: each stage with its rule, measurement, limit and evidence."""
-    with here.catalog.transaction() as session:
+    with here.catalog.reading() as session:
         return load_release(session, release)
 
 

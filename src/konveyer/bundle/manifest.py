@@ -7,7 +7,8 @@ from msgspec import Struct
 from konveyer.feature_store.definitions.resolved import ResolvedService
 
 FORMAT = 1
-MANIFEST, MODEL, GOLDEN = "manifest.json", "model/model.txt", "golden.json"
+MANIFEST, MODEL = "manifest.json", "model/model.txt"
+GOLDEN, ENTITIES = "golden.json", "entities.json"
 LOCK, TRAINING, CODE = "environment.lock", "training_manifest.json", "code"
 
 
@@ -45,6 +46,12 @@ class GoldenCase(Struct, frozen=True, kw_only=True):
 
     features: list[Any]
     prediction: float
+
+
+class Entities(Struct, frozen=True, kw_only=True):
+    """Join keys of entities that the model was trained on, in the order of the service's keys."""
+
+    keys: tuple[tuple[int | str, ...], ...]
 
 
 class Golden(Struct, frozen=True, kw_only=True):

@@ -13,6 +13,11 @@ from konveyer.core.errors import Conflict
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _VERSION_TABLE = "alembic_version"
+_SQLITE_READS = "sqlite_reads"
+_READ_ONLY: dict[str, dict[str, Any]] = {
+    "sqlite": {_SQLITE_READS: True},
+    "postgresql": {"postgresql_readonly": True, "isolation_level": "REPEATABLE READ"},
+}
 
 
 class CatalogNewer(Conflict):
@@ -30,8 +35,9 @@ class CatalogOutdated(Conflict):
 class Catalog:
     """Hands out transactions. Thread-safe; a `Session` belongs to one thread.
 
-    On SQLite the database is in WAL mode and a transaction takes the write lock at its start, so
-    that two writers wait for each other instead of failing in the middle.
+    On SQLite the database is in WAL mode; a transaction that may write takes the write lock at its
+    start, so that two writers wait for each other instead of failing in the middle. Readers wait
+    for nobody.
     """
 
     def __init__(self, url: str) -> None:
@@ -41,12 +47,22 @@ class Catalog:
         self.engine = create_engine(url, pool_pre_ping=True)
         if self.engine.dialect.name == "sqlite":
             event.listen(self.engine, "connect", _configure_sqlite)
-            event.listen(self.engine, "begin", _begin_immediate)
+            event.listen(self.engine, "begin", _begin)
+        self._read_only = self.engine.execution_options(
+            **_READ_ONLY.get(self.engine.dialect.name, {})
+        )
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         """Commit at the end of the block, roll back when it raises."""
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """One consistent view of the catalog for the block; nothing can be written in it."""
+        with Session(self._read_only, expire_on_commit=False) as session, session.begin():
+            session.connection()
             yield session
 
     def migrate(self) -> None:
@@ -63,7 +79,7 @@ class Catalog:
 
     def check_version(self) -> None:
         """Raise unless the catalog is exactly of this version."""
-        with self.engine.connect() as connection:
+        with self._read_only.connect() as connection:
             current = self._refuse_newer(connection)
         known = _versions()
         if current != known[-1]:
@@ -96,11 +112,13 @@ def _versions() -> list[str]:
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:
-    # The driver must not open transactions by itself: `_begin_immediate` does.
+    # The driver must not open transactions by itself: `_begin` does.
     connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "foreign_keys=ON", "busy_timeout=30000"):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _begin(connection: Connection) -> None:
+    reads = bool(connection.get_execution_options().get(_SQLITE_READS))
+    connection.exec_driver_sql(f"PRAGMA query_only = {reads}")
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

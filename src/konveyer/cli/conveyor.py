@@ -24,6 +24,7 @@ from konveyer.core.wording import seconds
 EXAMPLE = "coupon-response"
 SERVICE, PROJECT = "coupon_response", "models/coupon_response"
 HOUSEHOLD, PROD_PORT = 1, 8081
+LOGGED_WITHIN_S = 10.0
 AUTHOR, REVIEWER = "ana", "boris"
 
 
@@ -209,7 +210,21 @@ def _predict(conveyor: Conveyor, summary: dict[str, Any], address: str) -> None:
         if not answer.is_success:
             raise DemoStepFailed(f"The prediction failed: {answer.text}", hint="read state/logs")
         facts.append(f"household {HOUSEHOLD}: {body['prediction']:.4f}")
-        facts.append(f"request {body['request_id']}")
+        features = _logged_features(conveyor, body["request_id"])
+        facts.append(f"logged with {len(features)} features")
+
+
+def _logged_features(conveyor: Conveyor, request_id: str) -> dict[str, Any]:
+    """From the prediction log, which has an answer within a second."""
+    deadline = time.monotonic() + LOGGED_WITHIN_S
+    while time.monotonic() < deadline:
+        found = conveyor.run("predictions", "prod", "--request", request_id)
+        if found:
+            features: dict[str, Any] = found[0]["features"]
+            return features
+    raise DemoStepFailed(
+        f"Request {request_id} is not in the prediction log.", hint="read state/logs/prod.log"
+    )
 
 
 def _print_summary(summary: dict[str, Any], folder: Path) -> None:
@@ -230,6 +245,7 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     click.echo(f"Lead time: waited {seconds(waited)}, worked {seconds(worked)}.")
     click.echo(f"The demo took {seconds(summary['wall_s'])}; all that it started is stopped.\n")
     click.echo("Keep it running, then look at the portal and ask for a prediction:")
-    click.echo(f"  konveyer --workspace {folder} up")
+    program = "konveyer" if shutil.which("konveyer") else sys.argv[0]
+    click.echo(f"  {program} --workspace {folder} up")
     path = f"http://127.0.0.1:{PROD_PORT}/{EXAMPLE}/v1/predict"
     click.echo(f"  curl -X POST {path} -d '{{\"household_id\": {HOUSEHOLD}}}'")

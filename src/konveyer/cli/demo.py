@@ -21,6 +21,9 @@ def demo(context: Context, folder: Path, as_json: bool) -> None:
     """Run the conveyor on real data, from raw events to a prediction served in production.
 
     Every step is a public command, run as its own process.
+
+    \b
+    Example: konveyer demo --folder shop
     """
     from konveyer.cli.conveyor import run_conveyor
 

@@ -3,8 +3,11 @@
 import click
 
 from konveyer.cli.context import Context, pass_context
+from konveyer.cli.progress import told_as_it_happens
 from konveyer.cli.render import print_json, print_table
 from konveyer.core.wording import seconds, when
+
+_MARKS = {"succeeded": "✓", "failed": "✗"}
 
 
 @click.group()
@@ -32,7 +35,7 @@ def run(context: Context, views: tuple[str, ...], dry_run: bool) -> None:
     from konveyer.feature_store.etl.runs import runs_of
 
     workspace = context.workspace
-    with workspace.catalog.transaction() as session:
+    with workspace.catalog.reading() as session:
         actor = context.actor(session)
         plan = plan_etl(session, actor, views, as_of_us=context.settings.clock.now_us())
     if dry_run:
@@ -40,10 +43,17 @@ def run(context: Context, views: tuple[str, ...], dry_run: bool) -> None:
         return
     if not context.as_json:
         click.echo(f"Computing {len(plan.views)} view(s) as of {when(plan.as_of_us)} ...")
+
+    def ended() -> list[str]:
+        with workspace.catalog.reading() as session:
+            done = [run for run in runs_of(session, plan.run_id) if run.finished_us is not None]
+        return [f"{_MARKS[run.status]} {run.view}  {seconds(run.duration_s)}" for run in done]
+
     try:
-        workspace.run(NAME, plan.run_id, msgspec.to_builtins(plan), purpose="konveyer etl run")
+        with told_as_it_happens(ended, quiet=context.as_json):
+            workspace.run(NAME, plan.run_id, msgspec.to_builtins(plan), purpose="konveyer etl run")
     finally:
-        with workspace.catalog.transaction() as session:
+        with workspace.catalog.reading() as session:
             runs = runs_of(session, plan.run_id)
         if not context.as_json:
             _show_runs(runs)
@@ -56,10 +66,14 @@ def run(context: Context, views: tuple[str, ...], dry_run: bool) -> None:
 @click.option("--limit", default=20, show_default=True)
 @pass_context
 def runs(context: Context, view: str | None, limit: int) -> None:
-    """The record of runs, newest first."""
+    """The record of runs, newest first.
+
+    \b
+    Example: konveyer etl runs --view basket_activity
+    """
     from konveyer.feature_store.etl.runs import list_runs
 
-    with context.workspace.catalog.transaction() as session:
+    with context.workspace.catalog.reading() as session:
         context.actor(session)
         found = list_runs(session, view=view, limit=limit)
     if context.as_json:

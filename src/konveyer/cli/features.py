@@ -23,7 +23,7 @@ def search(context: Context, text: str) -> None:
     """
     from konveyer.feature_store.datamart.search import search_features
 
-    with context.workspace.catalog.transaction() as session:
+    with context.workspace.catalog.reading() as session:
         context.actor(session)
         found = search_features(session, text)
     if context.as_json:
@@ -38,10 +38,14 @@ def search(context: Context, text: str) -> None:
 @click.argument("view")
 @pass_context
 def show(context: Context, view: str) -> None:
-    """Meaning, SQL, sources, freshness, values and users of a feature view."""
+    """Meaning, SQL, sources, freshness, values and users of a feature view.
+
+    \b
+    Example: konveyer features show basket_activity
+    """
     from konveyer.feature_store.datamart.show import show_view
 
-    with context.workspace.catalog.transaction() as session:
+    with context.workspace.catalog.reading() as session:
         context.actor(session)
         details = show_view(session, view)
     if context.as_json:
@@ -65,7 +69,7 @@ def show(context: Context, view: str) -> None:
             f.feature,
             f.dtype,
             f.unit,
-            *_range(details.profiles.get(f.feature)),
+            *_range(details.profiles.get(f.feature), f.dtype),
             f.uses,
             f.description,
         )
@@ -75,15 +79,17 @@ def show(context: Context, view: str) -> None:
     print_table(columns, rows, empty="")
 
 
-def _range(profile: dict[str, object] | None) -> tuple[str, str, str, str]:
+def _range(profile: dict[str, object] | None, dtype: str) -> tuple[str, str, str, str]:
     if profile is None:
         return "", "", "", ""
     rows, nulls = profile["rows"], profile["nulls"]
     assert isinstance(rows, int) and isinstance(nulls, int)  # noqa: S101, PT018 - as profiled
     share = f"{nulls / rows:.0%}" if rows else ""
     low, mean, high = (profile.get(name) for name in ("minimum", "mean", "maximum"))
-    return share, _number(low), _number(mean), _number(high)
+    return share, _number(low, dtype), _number(mean, dtype), _number(high, dtype)
 
 
-def _number(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else ""
+def _number(value: object, dtype: str) -> str:
+    if not isinstance(value, float):
+        return ""
+    return when(int(value)) if dtype == "timestamp" else f"{value:.6g}"

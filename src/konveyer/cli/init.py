@@ -29,25 +29,26 @@ def init(context: Context, folder: Path, example: str | None, upgrade: bool) -> 
     from konveyer.access.profiles import DEFAULT, save_token
     from konveyer.access.tokens import issue_token
     from konveyer.core.settings import load_settings
-    from konveyer.development.scaffold import make_workspace
+    from konveyer.development.scaffold import new_workspace
     from konveyer.wiring import create_catalog
 
     if upgrade:
         create_catalog(load_settings(folder)).close()
         click.echo("The catalog is up to date.")
         return
-    rows = make_workspace(folder, example=example)
-    settings = load_settings(folder)
-    catalog = create_catalog(settings)
-    with catalog.transaction() as session:
-        person = add_first_administrator(session, ADMINISTRATOR)
-        token = issue_token(session, Actor(person.name, person.roles), person.name)
-    catalog.close()
-    save_token(settings.state, DEFAULT, token)
+    with new_workspace(folder, example=example) as (draft, rows):
+        settings = load_settings(draft)
+        catalog = create_catalog(settings)
+        with catalog.transaction() as session:
+            person = add_first_administrator(session, ADMINISTRATOR)
+            token = issue_token(session, Actor(person.name, person.roles), person.name)
+        catalog.close()
+        save_token(settings.state, DEFAULT, token)
+    root = folder.resolve()
     if context.as_json:
-        print_json({"workspace": str(settings.root), "administrator": person.name, "data": rows})
+        print_json({"workspace": str(root), "administrator": person.name, "data": rows})
         return
-    click.echo(f"Workspace {settings.root}")
+    click.echo(f"Workspace {root}")
     for name, count in rows.items():
         click.echo(f"  data/{name}.parquet  {count:,} rows")
     click.echo(f"Next: cd {folder} && konveyer apply && konveyer etl run")

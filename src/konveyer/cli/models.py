@@ -10,11 +10,15 @@ from konveyer.core.wording import when
 @click.command()
 @pass_context
 def models(context: Context) -> None:
-    """Live versions by environment, with the URL of a node that serves them."""
+    """Live versions by environment, with the URL of a node that serves them.
+
+    \b
+    Example: konveyer --json models
+    """
     from konveyer.execution.releases.records import live_versions
     from konveyer.execution.serving.presence import nodes_of
 
-    with context.workspace.catalog.transaction() as session:
+    with context.workspace.catalog.reading() as session:
         context.actor(session)
         found = live_versions(session)
     state = context.settings.state

@@ -17,10 +17,14 @@ def people() -> None:
 @people.command("list")
 @pass_context
 def list_(context: Context) -> None:
-    """Who has an account, and with which roles."""
+    """Who has an account, and with which roles.
+
+    \b
+    Example: konveyer people list
+    """
     from konveyer.access.people import list_people
 
-    with context.workspace.catalog.transaction() as session:
+    with context.workspace.catalog.reading() as session:
         context.actor(session)
         found = list_people(session)
     if context.as_json:
@@ -60,7 +64,11 @@ def add(context: Context, name: str, roles: tuple[str, ...]) -> None:
 @click.option("--save", is_flag=True, help="Keep it in this workspace as the profile NAME.")
 @pass_context
 def token(context: Context, name: str, days: int, save: bool) -> None:
-    """Issue a token. It is shown once; the catalog keeps only its digest."""
+    """Issue a token. It is shown once; the catalog keeps only its digest.
+
+    \b
+    Example: konveyer people token ana --days 30 --save
+    """
     from konveyer.access.profiles import save_token
     from konveyer.access.tokens import issue_token
 
@@ -81,7 +89,11 @@ def token(context: Context, name: str, days: int, save: bool) -> None:
 @click.argument("name")
 @pass_context
 def revoke(context: Context, name: str) -> None:
-    """Revoke every token of a person."""
+    """Revoke every token of a person.
+
+    \b
+    Example: konveyer people revoke ana
+    """
     from konveyer.access.tokens import revoke_tokens
 
     with context.workspace.catalog.transaction() as session:
@@ -97,10 +109,14 @@ def revoke(context: Context, name: str) -> None:
 @click.option("--subject", help="Only changes of this thing.")
 @pass_context
 def audit(context: Context, limit: int, subject: str | None) -> None:
-    """What was changed, when, and by whom; newest first."""
+    """What was changed, when, and by whom; newest first.
+
+    \b
+    Example: konveyer people audit --subject basket_activity
+    """
     from konveyer.catalog.audit import entries
 
-    with context.workspace.catalog.transaction() as session:
+    with context.workspace.catalog.reading() as session:
         context.actor(session)
         found = entries(session, subject=subject, limit=limit)
     if context.as_json:

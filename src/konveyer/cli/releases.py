@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from konveyer.cli.context import Context, pass_context
+from konveyer.cli.progress import told_as_it_happens
 from konveyer.cli.render import print_json, print_table
 from konveyer.core.wording import seconds, when
 
@@ -35,7 +36,7 @@ def submit(context: Context, project: Path, run_id: str | None, dry_run: bool) -
 
     workspace = context.workspace
     application = load_project(context.project_folder(project)).model.application
-    with workspace.catalog.transaction() as session:
+    with workspace.catalog.reading() as session:
         actor = context.actor(session)
     run, folder = find_run(workspace.workshop.runs, application, run_id)
     if dry_run:
@@ -61,11 +62,15 @@ def release() -> None:
 @click.option("--application", help="Only releases of this application.")
 @pass_context
 def list_(context: Context, application: str | None) -> None:
-    """Releases, newest first, with their lead time."""
+    """Releases, newest first, with their lead time.
+
+    \b
+    Example: konveyer release list --application coupon-response
+    """
     from konveyer.execution.releases.lead_time import lead_time
     from konveyer.execution.releases.records import list_releases
 
-    with context.workspace.catalog.transaction() as session:
+    with context.workspace.catalog.reading() as session:
         context.actor(session)
         found = list_releases(session, application=application)
     if context.as_json:
@@ -95,7 +100,11 @@ def list_(context: Context, application: str | None) -> None:
 @click.argument("release_id", metavar="RELEASE")
 @pass_context
 def show(context: Context, release_id: str) -> None:
-    """The stages of a release: rule, measured, limit, and how long each took."""
+    """The stages of a release: rule, measured, limit, and how long each took.
+
+    \b
+    Example: konveyer --json release show rel-01a20f41cfdb3908c07b
+    """
     _show(context, release_id)
 
 
@@ -104,7 +113,11 @@ def show(context: Context, release_id: str) -> None:
 @click.option("--comment", default="", help="What the author should know.")
 @pass_context
 def approve(context: Context, release_id: str, comment: str) -> None:
-    """Say yes as a second person; the remaining gates run at once, up to production."""
+    """Say yes as a second person; the remaining gates run at once, up to production.
+
+    \b
+    Example: konveyer --profile boris release approve rel-01a20f41cfdb3908c07b
+    """
     from konveyer.execution.releases.service import approve as approve_release
 
     with context.workspace.catalog.transaction() as session:
@@ -120,7 +133,11 @@ def approve(context: Context, release_id: str, comment: str) -> None:
 @click.option("--reason", required=True, help="What is to be changed.")
 @pass_context
 def reject(context: Context, release_id: str, reason: str) -> None:
-    """Say no as a second person."""
+    """Say no as a second person.
+
+    \b
+    Example: konveyer release reject rel-01a20f41cfdb3908c07b --reason "uses a leaked column"
+    """
     from konveyer.execution.releases.service import reject as reject_release
 
     with context.workspace.catalog.transaction() as session:
@@ -132,8 +149,12 @@ def reject(context: Context, release_id: str, reason: str) -> None:
 @click.argument("release_id", metavar="RELEASE")
 @pass_context
 def continue_(context: Context, release_id: str) -> None:
-    """Take on a release whose run was interrupted; harmless when nothing is to be done."""
-    with context.workspace.catalog.transaction() as session:
+    """Take on a release whose run was interrupted; harmless when nothing is to be done.
+
+    \b
+    Example: konveyer release continue rel-01a20f41cfdb3908c07b
+    """
+    with context.workspace.catalog.reading() as session:
         actor = context.actor(session)
     _advance(context, release_id, actor.name)
 
@@ -146,20 +167,30 @@ def _advance(context: Context, release_id: str, person: str) -> None:
     from konveyer.execution.releases.records import load_release
 
     workspace = context.workspace
-    with workspace.catalog.transaction() as session:
+    with workspace.catalog.reading() as session:
         state = load_release(session, release_id).state
     payload = payload_from(state, release_id, person)
+
+    def ended() -> list[str]:
+        with workspace.catalog.reading() as session:
+            stages = load_release(session, release_id).stages
+        return [
+            f"{_MARKS[stage.verdict]} {stage.stage}  {seconds(stage.worked_s)}"
+            for stage in stages
+            if stage.finished_us is not None
+        ]
+
     if payload is not None:
-        workspace.run(
-            NAME, payload.run_id, msgspec.to_builtins(payload), purpose="konveyer release"
-        )
+        order = msgspec.to_builtins(payload)
+        with told_as_it_happens(ended, quiet=context.as_json):
+            workspace.run(NAME, payload.run_id, order, purpose="konveyer release")
     _show(context, release_id)
 
 
 def _show(context: Context, release_id: str) -> None:
     from konveyer.execution.releases.records import load_release
 
-    with context.workspace.catalog.transaction() as session:
+    with context.workspace.catalog.reading() as session:
         context.actor(session)
         found = load_release(session, release_id)
     if context.as_json:

@@ -27,9 +27,11 @@ def train(context: Context, project: Path, training_set: str | None) -> None:
 
     workspace = context.workspace
     loaded = load_project(context.project_folder(project))
-    with workspace.catalog.transaction() as session:
+    with workspace.catalog.reading() as session:
         actor = context.actor(session)
-        data = open_training_set(session, training_set, loaded.model.service)
+        data = open_training_set(
+            session, workspace.training_sets, training_set, loaded.model.service
+        )
     if not context.as_json:
         click.echo(f"Training {loaded.model.application} on {data.manifest.rows:,} rows ...")
     run = run_training(loaded, data, actor, workspace.workshop)
@@ -54,7 +56,11 @@ def train(context: Context, project: Path, training_set: str | None) -> None:
 @click.argument("project", type=PROJECT)
 @pass_context
 def lock(context: Context, project: Path) -> None:
-    """Resolve the PROJECT's requirements.in into requirements.lock, with hashes."""
+    """Resolve the PROJECT's requirements.in into requirements.lock, with hashes.
+
+    \b
+    Example: konveyer lock models/coupon_response
+    """
     from konveyer.development.environment import lock as write_lock
 
     path = write_lock(context.project_folder(project))

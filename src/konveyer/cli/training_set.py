@@ -35,7 +35,7 @@ def build(context: Context, service: str, labels: Path, timestamp: str, label: s
     from konveyer.feature_store.datamart.training_set import build_training_set
 
     workspace = context.workspace
-    with workspace.catalog.transaction() as session:
+    with workspace.catalog.reading() as session:
         actor = context.actor(session)
     path = labels if labels.exists() else context.settings.root / labels
     built = build_training_set(

@@ -15,6 +15,9 @@ def up(context: Context, mlflow: bool, free_ports: bool) -> None:
 
     Prints the addresses once everything answers, and stops all of it on Ctrl-C. While it runs,
     other commands hand their work to its pipeline worker. Logs are in state/logs.
+
+    \b
+    Example: konveyer up --mlflow
     """
     from konveyer.cli.supervisor import children_of, supervise
 
@@ -34,7 +37,11 @@ def up(context: Context, mlflow: bool, free_ports: bool) -> None:
 @click.command()
 @pass_context
 def worker(context: Context) -> None:
-    """Run the pipeline worker until it is stopped; unfinished runs are resumed first."""
+    """Run the pipeline worker until it is stopped; unfinished runs are resumed first.
+
+    \b
+    Example: konveyer worker
+    """
     from konveyer.wiring import run_worker
 
     run_worker(context.workspace)
@@ -45,7 +52,11 @@ def worker(context: Context) -> None:
 @click.option("--port", type=int, help="0 takes a free port (default: as in konveyer.toml).")
 @pass_context
 def portal(context: Context, host: str | None, port: int | None) -> None:
-    """Serve the portal and the REST API until stopped."""
+    """Serve the portal and the REST API until stopped.
+
+    \b
+    Example: konveyer portal --port 9000
+    """
     from konveyer.cli.web import serve_web
 
     listen = context.settings.portal

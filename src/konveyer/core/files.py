@@ -29,13 +29,19 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; it becomes `path` when the block ends without an error.
 
     `path` must not exist: a folder that is content-addressed or named by an id is written once.
+    Or it is an empty folder, which stays (somebody may stand in it) and gets the content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield draft
-        draft.chmod(0o755)
-        draft.rename(path)
+        if path.exists():
+            for child in draft.iterdir():
+                child.rename(path / child.name)
+            draft.rmdir()
+        else:
+            draft.chmod(0o755)
+            draft.rename(path)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from konveyer.core.clock import FeatureClock, parse_instant
-from konveyer.core.errors import KonveyerError, NotFound
+from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
 
 FILE_NAME = "konveyer.toml"
 
@@ -20,6 +20,10 @@ class WorkspaceNotFound(NotFound):
     """No `konveyer.toml` here or above."""
 
     code = "workspace_not_found"
+
+
+class EnvironmentUnknown(NotFound):
+    code = "environment_unknown"
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -69,6 +73,17 @@ class Settings(_Section, frozen=True):
     portal: Listen = Listen(port=8080)
     load_seconds: float = 10.0
     root: Path = Path()
+
+    def listen(self, environment: str) -> Listen:
+        """Where nodes of `environment` listen."""
+        found = self.environments.get(environment)
+        if found is None:
+            known = self.environments
+            raise EnvironmentUnknown(
+                f"There is no environment '{environment}' in {FILE_NAME}.",
+                hint=did_you_mean(environment, known, otherwise=f"it has {', '.join(known)}"),
+            )
+        return found
 
     @property
     def clock(self) -> FeatureClock:

@@ -10,7 +10,7 @@ from konveyer.bundle.manifest import Manifest
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.core.clock import now_us
 from konveyer.development.project import load_project
-from konveyer.development.training import CODE, GOLDEN, MODEL, TrainingRun
+from konveyer.development.training import CODE, MODEL, TrainingRun
 from konveyer.feature_store.datamart.training_set import TrainingSetManifest
 
 
@@ -39,8 +39,7 @@ def pack_run(run: TrainingRun, folder: Path, author: str, bundles: BundleStore) 
     def write(draft: Path) -> None:
         (draft / bundle.MODEL).parent.mkdir()
         shutil.copy(folder / MODEL, draft / bundle.MODEL)
-        shutil.copy(folder / GOLDEN, draft / bundle.GOLDEN)
-        for name in (bundle.LOCK, bundle.TRAINING):
+        for name in (bundle.GOLDEN, bundle.ENTITIES, bundle.LOCK, bundle.TRAINING):
             shutil.copy(folder / name, draft / name)
         shutil.copytree(folder / CODE, draft / bundle.CODE)
 

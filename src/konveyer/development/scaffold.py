@@ -1,6 +1,8 @@
 """Making a workspace: settings, a definitions folder, a model project, and an example's data."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -60,8 +62,13 @@ class ExampleNotFound(NotFound):
     code = "example_not_found"
 
 
-def make_workspace(folder: Path, *, example: str | None) -> dict[str, int]:
-    """Make `folder` a workspace, whole or not at all; the rows of the example's tables by name."""
+@contextmanager
+def new_workspace(folder: Path, *, example: str | None) -> Iterator[tuple[Path, dict[str, int]]]:
+    """Yield a workspace beside `folder`, and the rows of the example's tables by name.
+
+    It becomes `folder` (a new name, or an empty folder) when the block ends without an error.
+    """
+    folder = folder.resolve()
     if (folder / FILE_NAME).exists():
         raise WorkspaceExists(f"{folder} is a workspace already.", hint="use it, or name another")
     if folder.exists() and any(folder.iterdir()):
@@ -71,21 +78,20 @@ def make_workspace(folder: Path, *, example: str | None) -> dict[str, int]:
             f"There is no example '{example}'.",
             hint=did_you_mean(example, EXAMPLES, otherwise=f"there is {', '.join(EXAMPLES)}"),
         )
-    if folder.exists():
-        folder.rmdir()
     with folder_written_whole(folder) as draft:
         if example is None:
-            return _write_empty(draft, folder.name)
-        return _write_example(draft, example)
+            _write_empty(draft, folder.name)
+            yield draft, {}
+        else:
+            yield draft, _write_example(draft, example)
 
 
-def _write_empty(draft: Path, name: str) -> dict[str, int]:
+def _write_empty(draft: Path, name: str) -> None:
     (draft / FILE_NAME).write_text(_SETTINGS.format(name=name, feature_time=""))
     (draft / "data").mkdir()
     with as_file(files("konveyer.development") / "template") as template:
         shutil.copytree(template / "features", draft / "features", ignore=_NOT_FILES)
         shutil.copytree(template / "project", draft / "models/first_model", ignore=_NOT_FILES)
-    return {}
 
 
 def _write_example(draft: Path, example: str) -> dict[str, int]:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from konveyer.access.actor import Actor
 from konveyer.access.roles import Permission
 from konveyer.bundle import preparation
+from konveyer.bundle.manifest import ENTITIES, GOLDEN, TRAINING, Entities, Golden
 from konveyer.bundle.manifest import LOCK as BUNDLE_LOCK
-from konveyer.bundle.manifest import TRAINING, Golden
 from konveyer.core.clock import now_us
 from konveyer.core.errors import KonveyerError, NotFound
 from konveyer.core.files import folder_written_whole
@@ -24,7 +25,8 @@ from konveyer.development.project import LOCK, Project
 from konveyer.development.tracking import Tracking
 from konveyer.feature_store.datamart.training_set import DATA, MANIFEST, TrainingSet
 
-RECORD, MODEL, GOLDEN, CODE = "run.json", "model.txt", "golden.json", "code"
+RECORD, MODEL, CODE = "run.json", "model.txt", "code"
+_ENTITIES_KEPT = 1000
 _TRACEBACK_LINES = 15
 _NOT_CODE = shutil.ignore_patterns("__pycache__", ".*", "*.pyc")
 
@@ -102,6 +104,8 @@ def _train_in(
     shutil.copytree(project.folder, folder / CODE, ignore=_NOT_CODE)
     shutil.copy(project.folder / LOCK, folder / BUNDLE_LOCK)
     shutil.copy(training_set.path / MANIFEST, folder / TRAINING)
+    entities = sampled_entities(training_set, _ENTITIES_KEPT)
+    (folder / ENTITIES).write_bytes(msgspec.json.encode(entities))
     service = training_set.manifest.service
     windowed = {view.name for view in service.views if view.windowed}
     request = {
@@ -141,6 +145,16 @@ def _train_in(
         requirements=_pinned(folder / BUNDLE_LOCK),
     )
     return run
+
+
+def sampled_entities(training_set: TrainingSet, most: int) -> Entities:
+    """At most `most` different entities, spread evenly over the training set."""
+    names = list(training_set.manifest.keys)
+    distinct = training_set.table.select(names).group_by(names, use_threads=False).aggregate([])
+    places = np.linspace(0, len(distinct) - 1, min(most, len(distinct))).astype(int)
+    chosen = distinct.take(pa.array(places))
+    columns = [chosen.column(name).to_pylist() for name in names]
+    return Entities(keys=tuple(zip(*columns, strict=True)))
 
 
 def _run_harness(python: Path, folder: Path, tracking_url: str, run_id: str) -> None:

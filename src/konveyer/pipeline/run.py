@@ -28,7 +28,7 @@ def run_flow(
     """
     from konveyer.pipeline import worker
 
-    with catalog.transaction() as session:
+    with catalog.reading() as session:
         holder = holder_of(session, LEASE)
     if holder is not None and holder.purpose == SERVING:
         return worker.run_elsewhere(url, flow, run_id, payload)

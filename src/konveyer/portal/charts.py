@@ -6,13 +6,16 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from konveyer.core.schema import ColumnType
+from konveyer.core.wording import when
+
 _WIDTH, _HEIGHT = 240, 56
 
 
-def histogram(profile: Mapping[str, Any]) -> Markup:
+def histogram(profile: Mapping[str, Any], dtype: str) -> Markup:
     """The counts of a profile as bars; each bar's title says its range and count.
 
-    >>> "<svg" in histogram({"edges": [0.0, 1.0, 2.0], "counts": [3, 1]})
+    >>> "<svg" in histogram({"edges": [0.0, 1.0, 2.0], "counts": [3, 1]}, "float64")
     True
     """
     counts = profile["counts"]
@@ -21,7 +24,7 @@ def histogram(profile: Mapping[str, Any]) -> Markup:
     width, highest = _WIDTH / len(counts), max(counts) or 1
     bars = Markup().join(
         _bar(place * width, width, count / highest, title, count)
-        for place, (count, title) in enumerate(zip(counts, _titles(profile), strict=True))
+        for place, (count, title) in enumerate(zip(counts, _titles(profile, dtype), strict=True))
     )
     return Markup(
         '<svg class="histogram" viewBox="0 0 {} {}" role="img" aria-label="Histogram">{}</svg>'
@@ -35,8 +38,11 @@ def _bar(left: float, width: float, share: float, title: str, count: int) -> Mar
     ).format(left + 0.5, _HEIGHT - height, width - 1, height, escape(title), count)
 
 
-def _titles(profile: Mapping[str, Any]) -> list[str]:
+def _titles(profile: Mapping[str, Any], dtype: str) -> list[str]:
     if "labels" in profile:
         return list(profile["labels"])
-    edges = profile["edges"]
-    return [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges)]
+    if dtype == ColumnType.TIMESTAMP:
+        return [
+            f"{when(int(low))} to {when(int(high))}" for low, high in pairwise(profile["edges"])
+        ]
+    return [f"{low:.4g} to {high:.4g}" for low, high in pairwise(profile["edges"])]

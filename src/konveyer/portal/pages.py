@@ -22,25 +22,25 @@ class PageNotFound(NotFound):
 
 def features(workspace: Workspace, request: Request) -> Answer:
     text = request.query_params.get("q", "")
-    with workspace.catalog.transaction() as session:
+    with workspace.catalog.reading() as session:
         found = search_features(session, text)
     return "features.html", {"section": "features", "text": text, "found": found}
 
 
 def feature_view(workspace: Workspace, request: Request) -> Answer:
-    with workspace.catalog.transaction() as session:
+    with workspace.catalog.reading() as session:
         view = show_view(session, request.path_params["view"])
     return "feature_view.html", {"section": "features", "view": view}
 
 
 def runs(workspace: Workspace, request: Request) -> Answer:
-    with workspace.catalog.transaction() as session:
+    with workspace.catalog.reading() as session:
         found = list_runs(session, view=request.query_params.get("view") or None, limit=100)
     return "runs.html", {"section": "runs", "runs": found}
 
 
 def models(workspace: Workspace, _request: Request) -> Answer:
-    with workspace.catalog.transaction() as session:
+    with workspace.catalog.reading() as session:
         found = live_versions(session)
     cards = []
     for live in found:
@@ -56,14 +56,14 @@ def models(workspace: Workspace, _request: Request) -> Answer:
 
 
 def releases(workspace: Workspace, _request: Request) -> Answer:
-    with workspace.catalog.transaction() as session:
+    with workspace.catalog.reading() as session:
         found = list_releases(session, limit=100)
     rows = [(release, lead_time(release)) for release in found]
     return "releases.html", {"section": "releases", "rows": rows, "stages": STAGES}
 
 
 def release(workspace: Workspace, request: Request) -> Answer:
-    with workspace.catalog.transaction() as session:
+    with workspace.catalog.reading() as session:
         found = load_release(session, request.path_params["release"])
     reached = {stage.stage for stage in found.stages}
     return "release.html", {

@@ -183,7 +183,7 @@ def test_a_training_set_has_each_label_once_in_order_with_what_was_known_then(
         (0, None, None, 0, None),
     ]
     with store.services.catalog.transaction() as session:
-        again = open_training_set(session, None, "scoring")
+        again = open_training_set(session, built.path.parent, None, "scoring")
     assert again.manifest == built.manifest
     assert again.table.equals(built.table)
 

@@ -9,11 +9,16 @@ from konveyer.access.roles import Role
 from konveyer.bundle.manifest import Manifest, Objective
 from konveyer.bundle.store import Bundle
 from konveyer.catalog.session import Catalog
+from konveyer.execution.releases import nodes
 from konveyer.execution.releases.gates import functional, integration, load
+from konveyer.execution.releases.gates.context import GateContext, GateServices
 from konveyer.execution.releases.gates.integration import Served
 from konveyer.execution.releases.gates.load import LoadProfile
+from konveyer.execution.releases.gates.production import production_stage
 from konveyer.execution.releases.lead_time import lead_time
+from konveyer.execution.releases.live import take_back
 from konveyer.execution.releases.machine import NEXT, STAGES, Action, State, WrongState, next_state
+from konveyer.execution.releases.nodes import NodeMissing
 from konveyer.execution.releases.records import (
     desired_of,
     list_releases,
@@ -30,7 +35,11 @@ from konveyer.execution.releases.service import (
     open_release,
     reject,
 )
+from konveyer.execution.serving.desired import read_desired
+from konveyer.execution.serving.presence import announced
 from konveyer.feature_store.definitions.resolved import ResolvedService
+from konveyer.feature_store.engines.duckdb import DuckDBEngine
+from konveyer.feature_store.offline.delta import DeltaOfflineStore
 
 ANA = Actor("ana", frozenset({Role.DATA_SCIENTIST, Role.ML_ENGINEER}))
 BORIS = Actor("boris", frozenset({Role.ML_ENGINEER}))
@@ -125,6 +134,39 @@ def test_an_environment_serves_the_newest_release_of_each_version(catalog: Catal
         assert [live.digest for live in live_versions(session)] == ["sha256:bb"]
         assert [one.release for one in desired_of(session, "prod").versions] == [second]
         assert desired_of(session, "test").versions == ()
+
+
+def test_production_goes_back_when_a_node_does_not_take_the_release_up(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "FOLLOW_WITHIN_S", 0.3)
+    services = GateServices(
+        catalog=catalog,
+        engine=DuckDBEngine(),
+        offline=DeltaOfflineStore(tmp_path),
+        state=tmp_path,
+        environments=tmp_path,
+        node_command=lambda _: (),
+        load_seconds=1,
+    )
+
+    def served() -> list[str]:
+        with catalog.reading() as session:
+            assert read_desired(tmp_path, "prod") == desired_of(session, "prod")
+            return [live.digest for live in live_versions(session, "prod")]
+
+    first = opened(catalog, State.LIVE)
+    context = GateContext(services=services, release=first, author="ana")
+    assert production_stage(context, bundle()).passed
+    with announced(tmp_path, "prod", "http://127.0.0.1:1"):  # up, but it never answers
+        for _ in range(2):
+            second = opened(catalog, State.FAILED, digest="sha256:bb")
+            context = GateContext(services=services, release=second, author="ana")
+            with pytest.raises(NodeMissing):
+                production_stage(context, bundle("sha256:bb"))
+            assert served() == ["sha256:aa"]
+    take_back(catalog, tmp_path, release=first, environment="prod")
+    assert served() == []
 
 
 def profile(**changes: float) -> LoadProfile:

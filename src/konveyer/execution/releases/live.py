@@ -4,7 +4,12 @@ from pathlib import Path
 
 from konveyer.bundle.manifest import Manifest
 from konveyer.catalog.session import Catalog
-from konveyer.execution.releases.records import desired_of, release_row, set_live
+from konveyer.execution.releases.records import (
+    desired_of,
+    release_row,
+    set_live,
+    withdraw_live,
+)
 from konveyer.execution.serving.desired import write_desired
 from konveyer.feature_store.registry.usage import record_usage
 
@@ -26,8 +31,15 @@ def put_live(
     publish_desired(catalog, state, environment)
 
 
+def take_back(catalog: Catalog, state: Path, *, release: str, environment: str) -> None:
+    """Let `environment` serve the live release, not this one. Repeating it is harmless."""
+    with catalog.transaction() as session:
+        withdraw_live(session, environment, release_row(session, release))
+    publish_desired(catalog, state, environment)
+
+
 def publish_desired(catalog: Catalog, state: Path, environment: str) -> None:
     """Write what the catalog says; also the repair after a kill between the two."""
-    with catalog.transaction() as session:
+    with catalog.reading() as session:
         desired = desired_of(session, environment)
     write_desired(state, desired)

@@ -126,21 +126,42 @@ def set_live(session: Session, environment: str, row: ReleaseRow) -> bool:
     current = _current(session, environment, row.application, row.api_version)
     if current is not None and current.release_id == row.id:
         return False
+    _replace(session, environment, current, row)
+    return True
+
+
+def withdraw_live(session: Session, environment: str, row: ReleaseRow) -> None:
+    """Serve the release that is live instead of `row`, or nothing; harmless when that is so."""
+    current = _current(session, environment, row.application, row.api_version)
+    if current is None or current.release_id != row.id:
+        return
+    live = session.scalars(
+        select(ReleaseRow)
+        .where(ReleaseRow.application == row.application)
+        .where(ReleaseRow.api_version == row.api_version)
+        .where(ReleaseRow.state == State.LIVE, ReleaseRow.id != row.id)
+    ).first()
+    _replace(session, environment, current, live)
+
+
+def _replace(
+    session: Session, environment: str, current: LiveVersionRow | None, row: ReleaseRow | None
+) -> None:
     now = now_us()
     if current is not None:
         current.until_us = now
-    session.add(
-        LiveVersionRow(
-            environment=environment,
-            application=row.application,
-            api_version=row.api_version,
-            digest=row.digest,
-            release_id=row.id,
-            since_us=now,
+    if row is not None:
+        session.add(
+            LiveVersionRow(
+                environment=environment,
+                application=row.application,
+                api_version=row.api_version,
+                digest=row.digest,
+                release_id=row.id,
+                since_us=now,
+            )
         )
-    )
     session.flush()
-    return True
 
 
 def live_versions(session: Session, environment: str | None = None) -> list[LiveVersion]:

@@ -14,7 +14,7 @@ from konveyer.core.errors import Conflict
 from konveyer.execution.serving import metrics
 from konveyer.execution.serving.gateway import Gateway
 from konveyer.execution.serving.json_logs import log_json
-from konveyer.execution.serving.prediction_log import PredictionLog
+from konveyer.execution.serving.prediction_log import PredictionLog, log_folder
 from konveyer.execution.serving.presence import announced
 from konveyer.execution.serving.router import Router
 
@@ -44,7 +44,7 @@ def run_node(
     address = listener.getsockname()
     url = f"http://{address[0]}:{address[1]}"
     router.refresh()
-    log = PredictionLog(state / "predictions" / router.environment)
+    log = PredictionLog(log_folder(state, router.environment))
     server = uvicorn.Server(
         uvicorn.Config(
             Gateway(router, log),

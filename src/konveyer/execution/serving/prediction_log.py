@@ -7,7 +7,6 @@ whole: a clean stop loses nothing, a kill at most the last second.
 import logging
 import queue
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,11 @@ SCHEMA = pa.schema(
 _lost = Counter("konveyer_prediction_log_lost", "Entries dropped because the log was full")
 _encoder = msgspec.json.Encoder()
 _log = logging.getLogger(__name__)
+
+
+def log_folder(state: Path, environment: str) -> Path:
+    """Where the nodes of an environment keep their logs."""
+    return state / "predictions" / environment
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):
@@ -128,21 +132,3 @@ def _columns(entry: Prediction) -> dict[str, Any]:
     for name in ("keys", "features"):
         columns[name] = _encoder.encode(columns[name]).decode()
     return columns
-
-
-def read_predictions(folder: Path, *, request_prefix: str = "") -> Iterator[dict[str, Any]]:
-    """The logged rows, oldest file first, of requests whose id begins with `request_prefix`."""
-    # Not at the top: both bring pandas into a serving node where it is installed.
-    import pyarrow.compute as pc
-    import pyarrow.dataset as ds
-
-    files = sorted(str(path) for path in folder.glob("*.parquet"))
-    if not files:
-        return
-    condition = pc.starts_with(ds.field("request_id"), request_prefix)
-    dataset = ds.dataset(files, schema=SCHEMA, format="parquet")
-    for batch in dataset.to_batches(filter=condition):
-        for row in batch.to_pylist():
-            row["keys"] = msgspec.json.decode(row["keys"])
-            row["features"] = msgspec.json.decode(row["features"])
-            yield row

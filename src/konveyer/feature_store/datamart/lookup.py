@@ -13,6 +13,16 @@ from konveyer.feature_store.online.codec import RecordCodec, Value, encode_key
 KeyValues = Sequence[int | str]
 
 
+def features_of_nobody(service: ResolvedService) -> tuple[Value, ...]:
+    """The features of an entity that no view knows: 0 for a count, otherwise None."""
+    nothing = {
+        (view.name, column.name): default
+        for view in service.views
+        for column, default in zip(view.columns, view.defaults, strict=True)
+    }
+    return tuple(nothing[feature.view, feature.feature] for feature in service.features)
+
+
 class OnlineLookup:
     """Reads the features of one resolved service. Thread-safe when the store is.
 

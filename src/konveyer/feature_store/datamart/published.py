@@ -32,7 +32,7 @@ def published_features(
     spine = pa.table(columns, schema=arrow_schema(service.keys))
     values: dict[tuple[str, str], list[object]] = {}
     for view in service.views:
-        with catalog.transaction() as session:
+        with catalog.reading() as session:
             ref, run = readable_table(session, view.name, view.version)
             plan = compiled_view(session, view.name, view.version).plan
         table = _evaluated(plan, ref, spine, run.as_of_us, engine=engine, offline=offline)

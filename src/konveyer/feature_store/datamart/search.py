@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from konveyer.feature_store.definitions.aggregation import Aggregation
 from konveyer.feature_store.definitions.definition import Kind
 from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.registry.lookup import active_state, compiled_view
@@ -17,7 +18,10 @@ _NAME, _DESCRIPTION, _VIEW = 4, 2, 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundFeature:
-    """A feature with what tells it apart; `uses` counts training sets and releases."""
+    """A feature with what tells it apart; `uses` counts training sets and releases.
+
+    `formula` says how a windowed feature is computed; the others come from their view's SQL.
+    """
 
     view: str
     feature: str
@@ -25,6 +29,7 @@ class FoundFeature:
     dtype: str
     description: str
     unit: str
+    formula: str
     owner: str
     tags: tuple[str, ...]
     uses: int
@@ -59,6 +64,7 @@ def _features(
             dtype=types[feature.name],
             description=feature.description,
             unit=feature.unit,
+            formula=feature.formula if isinstance(feature, Aggregation) else "",
             owner=view.owner,
             tags=view.tags,
             uses=uses.get((view.name, feature.name), 0),

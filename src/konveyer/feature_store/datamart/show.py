@@ -1,6 +1,7 @@
 """Everything about one feature view: meaning, SQL, freshness, runs, values, and who uses it."""
 
 from dataclasses import dataclass
+from inspect import cleandoc
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -60,11 +61,11 @@ def show_view(session: Session, name: str) -> ViewDetails:
         description=view.description,
         owner=view.owner,
         tags=view.tags,
-        sql=view.sql,
+        sql=None if view.sql is None else cleandoc(view.sql),
         refresh=view.refresh,
         ttl=view.ttl,
         sources=[
-            {"name": s.name, "reads": s.sql or s.path or "", "description": s.description}
+            {"name": s.name, "reads": cleandoc(s.sql or s.path or ""), "description": s.description}
             for s in sources
         ],
         features=[found for found in search_features(session) if found.view == name],

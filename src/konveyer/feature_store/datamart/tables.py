@@ -17,5 +17,4 @@ class TrainingSetRow(Base):
     person: Mapped[str]
     built_us: Mapped[int]
     rows: Mapped[int]
-    path: Mapped[str]
     manifest: Mapped[dict[str, Any]]

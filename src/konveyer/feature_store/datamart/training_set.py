@@ -92,7 +92,7 @@ def build_training_set(
     appears whole, and before the catalog knows it.
     """
     actor.require(Permission.BUILD_TRAINING_SETS)
-    with catalog.transaction() as session:
+    with catalog.reading() as session:
         resolved = resolve_service(session, active_state(session), service)
         views = _pinned_views(session, resolved)
     checked = check_labels(labels, resolved.keys, timestamp=timestamp, label=label)
@@ -115,11 +115,11 @@ def build_training_set(
         pq.write_table(table, draft / DATA)
         (draft / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
     with catalog.transaction() as session:
-        _record(session, actor, manifest, path)
+        _record(session, actor, manifest)
     return TrainingSet(table=table, manifest=manifest, path=path)
 
 
-def _record(session: Session, actor: Actor, manifest: TrainingSetManifest, path: Path) -> None:
+def _record(session: Session, actor: Actor, manifest: TrainingSetManifest) -> None:
     session.add(
         TrainingSetRow(
             id=manifest.id,
@@ -127,7 +127,6 @@ def _record(session: Session, actor: Actor, manifest: TrainingSetManifest, path:
             person=actor.name,
             built_us=manifest.built_us,
             rows=manifest.rows,
-            path=str(path),
             manifest=msgspec.to_builtins(manifest),
         )
     )
@@ -137,8 +136,10 @@ def _record(session: Session, actor: Actor, manifest: TrainingSetManifest, path:
     )
 
 
-def open_training_set(session: Session, training_set: str | None, service: str) -> TrainingSet:
-    """A training set by its id; the newest one of `service` when None."""
+def open_training_set(
+    session: Session, folder: Path, training_set: str | None, service: str
+) -> TrainingSet:
+    """A training set under `folder` by its id; the newest one of `service` when None."""
     query = select(TrainingSetRow).order_by(TrainingSetRow.built_us.desc())
     if training_set is None:
         row = session.scalars(query.where(TrainingSetRow.service == service)).first()
@@ -153,7 +154,7 @@ def open_training_set(session: Session, training_set: str | None, service: str) 
             else f"No training set of '{service}' was built yet.",
             hint=did_you_mean(training_set or "", known, otherwise=hint),
         )
-    path = Path(row.path)
+    path = folder / row.id
     return TrainingSet(
         table=pq.read_table(path / DATA),
         manifest=msgspec.convert(row.manifest, TrainingSetManifest),

@@ -53,5 +53,15 @@ class Aggregation:
         check_name("Feature", self.name)
 
     @property
+    def formula(self) -> str:
+        """How it is computed, in a line.
+
+        >>> Aggregation(column="amount", function="sum", over="7d", where="amount > 0").formula
+        'sum(amount) over 7d where amount > 0'
+        """
+        condition = f" where {self.where}" if self.where else ""
+        return f"{self.function}({self.column or '*'}) over {self.over}{condition}"
+
+    @property
     def window(self) -> timedelta:
         return parse_duration(self.over, where=f"the window of {self.name or self.function}")

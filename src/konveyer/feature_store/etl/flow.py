@@ -96,7 +96,7 @@ def _run(services: EtlServices, steps: Steps, payload: Payload) -> Json:
 
 
 def _load(services: EtlServices, order: EtlPayload, name: str) -> _View:
-    with services.catalog.transaction() as session:
+    with services.catalog.reading() as session:
         state = active_state(session)
         compiled = compiled_view(session, name, order.views[name])
     view = state.view(name)

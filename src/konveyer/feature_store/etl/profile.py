@@ -11,8 +11,9 @@ TOP_VALUES = 10
 
 
 def profile_values(values: pa.Table) -> dict[str, dict[str, Any]]:
-    """By feature: rows, nulls, distinct; numbers also minimum, maximum, mean and `edges`/`counts`
-    of equal bins, others the most frequent values as `labels`/`counts`.
+    """By feature: rows, nulls, distinct; numbers (and instants, as microseconds) also minimum,
+    maximum, mean and `edges`/`counts` of equal bins, others the most frequent values as
+    `labels`/`counts`.
 
     >>> profile_values(pa.table({"n": [1, 2, None]}))["n"]["nulls"]
     1
@@ -25,7 +26,9 @@ def profile_values(values: pa.Table) -> dict[str, dict[str, Any]]:
 def _profile(column: pl.Series) -> dict[str, Any]:
     known = column.drop_nulls()
     base = {"rows": len(column), "nulls": column.null_count(), "distinct": known.n_unique()}
-    if not column.dtype.is_numeric():
+    if column.dtype.is_temporal():
+        known = known.to_physical()
+    if not known.dtype.is_numeric():
         top = known.cast(pl.String).value_counts(sort=True).head(TOP_VALUES)
         return {**base, "labels": top[column.name].to_list(), "counts": top["count"].to_list()}
     numbers = known.cast(pl.Float64).to_numpy()

@@ -12,9 +12,9 @@ from konveyer.feature_store.registry.tables import FeatureUsageRow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureUse:
-    """A feature, what used it, and who did that."""
+    """What used which features of a view, and who did that."""
 
-    feature: str
+    features: tuple[str, ...]
     used_in: str
     subject: str
     person: str
@@ -39,23 +39,39 @@ def record_usage(
     )
 
 
-def uses_of_view(session: Session, view: str, *, limit: int = 100) -> list[FeatureUse]:
-    """Newest first."""
-    query = (
-        select(FeatureUsageRow)
+def uses_of_view(session: Session, view: str, *, limit: int = 20) -> list[FeatureUse]:
+    """Newest first; a training set or a release is one use, of all its features."""
+    what = (
+        FeatureUsageRow.used_in,
+        FeatureUsageRow.subject,
+        FeatureUsageRow.person,
+        FeatureUsageRow.at_us,
+    )
+    newest = (
+        select(*what)
         .where(FeatureUsageRow.view == view)
-        .order_by(FeatureUsageRow.id.desc())
+        .group_by(*what)
+        .order_by(func.max(FeatureUsageRow.id).desc())
         .limit(limit)
     )
+    uses: dict[tuple[str, str, str, int], list[str]] = {
+        (use.used_in, use.subject, use.person, use.at_us): [] for use in session.execute(newest)
+    }
+    rows = (
+        select(FeatureUsageRow)
+        .where(FeatureUsageRow.view == view)
+        .where(FeatureUsageRow.subject.in_({subject for _, subject, _, _ in uses}))
+        .order_by(FeatureUsageRow.id)
+    )
+    for row in session.scalars(rows):
+        use = (row.used_in, row.subject, row.person, row.at_us)
+        if use in uses:
+            uses[use].append(row.feature)
     return [
         FeatureUse(
-            feature=row.feature,
-            used_in=row.used_in,
-            subject=row.subject,
-            person=row.person,
-            at_us=row.at_us,
+            features=tuple(features), used_in=used_in, subject=subject, person=person, at_us=at_us
         )
-        for row in session.scalars(query)
+        for (used_in, subject, person, at_us), features in uses.items()
     ]
 
 

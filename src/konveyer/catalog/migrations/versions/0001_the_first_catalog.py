@@ -141,7 +141,6 @@ def upgrade() -> None:
         sa.Column("person", sa.String(), nullable=False),
         sa.Column("built_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("rows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("path", sa.String(), nullable=False),
         sa.Column("manifest", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_training_sets")),
     )

@@ -43,7 +43,7 @@ def _features(context: GateContext, bundle: Bundle) -> CheckResult:
     """Every view is computed in the version that the model was trained on."""
     lines = []
     try:
-        with context.services.catalog.transaction() as session:
+        with context.services.catalog.reading() as session:
             for view in bundle.manifest.service.views:
                 ref, run = readable_table(session, view.name, view.version)
                 lines.append(f"{view.name} {view.version}: table {ref.table_version}, {run.run_id}")

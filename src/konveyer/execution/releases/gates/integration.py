@@ -2,21 +2,22 @@
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
-import pyarrow as pa
+import numpy as np
 
-from konveyer.bundle.manifest import TRAINING
+from konveyer.bundle.manifest import ENTITIES, Entities
 from konveyer.bundle.store import Bundle
 from konveyer.core.ids import new_id
 from konveyer.execution.releases.gates.context import TEST, GateContext, predict_path
 from konveyer.execution.releases.verdict import Verdict
-from konveyer.execution.serving.prediction_log import read_predictions
+from konveyer.execution.serving.errors import EntityNotFound
+from konveyer.execution.serving.prediction_log import log_folder
+from konveyer.execution.serving.prediction_reader import read_predictions
+from konveyer.feature_store.datamart.lookup import features_of_nobody
 from konveyer.feature_store.datamart.published import published_features
-from konveyer.feature_store.datamart.training_set import TrainingSetManifest, open_training_set
 
 SAMPLED = 50
 _WORST_SHOWN = 5
@@ -33,7 +34,7 @@ class Served:
 
 
 def integration_gate(context: GateContext, bundle: Bundle) -> Verdict:
-    keys = sampled_keys(context, bundle)
+    keys = sampled_keys(bundle)
     with context.on_test(bundle) as url:
         served = _serve(context, bundle, url, keys)
     services = context.services
@@ -66,39 +67,35 @@ def judge(served: list[Served], offline: list[tuple[object, ...]], names: list[s
     )
 
 
-def sampled_keys(context: GateContext, bundle: Bundle) -> list[tuple[int | str, ...]]:
-    """Entities of the training set, spread evenly over it."""
-    manifest_file = bundle.path / TRAINING
-    training = _training_manifest(manifest_file)
-    with context.services.catalog.transaction() as session:
-        table = open_training_set(session, training.id, training.service.name).table
-    names = [key.name for key in bundle.manifest.service.keys]
-    distinct = table.select(names).group_by(names, use_threads=False).aggregate([])
-    step = max(1, len(distinct) // SAMPLED)
-    places = pa.array(range(0, len(distinct), step)[:SAMPLED])
-    columns = [distinct.column(name).take(places).to_pylist() for name in names]
-    return list(zip(*columns, strict=True))
-
-
-def _training_manifest(path: Path) -> TrainingSetManifest:
-    return msgspec.json.decode(path.read_bytes(), type=TrainingSetManifest)
+def sampled_keys(bundle: Bundle) -> list[tuple[int | str, ...]]:
+    """Some of the entities that the model was trained on, spread evenly."""
+    keys = msgspec.json.decode((bundle.path / ENTITIES).read_bytes(), type=Entities).keys
+    places = np.linspace(0, len(keys) - 1, min(SAMPLED, len(keys))).astype(int)
+    return [keys[place] for place in places]
 
 
 def _serve(
     context: GateContext, bundle: Bundle, url: str, keys: list[tuple[int | str, ...]]
 ) -> list[Served]:
-    """Ask for each entity by its key alone; the features used are read from the prediction log."""
+    """Ask for each entity by its key alone; the features used are read from the prediction log.
+
+    An entity that the node does not know must have nothing offline either.
+    """
     names = [key.name for key in bundle.manifest.service.keys]
     path, batch = predict_path(bundle.manifest), new_id("gate")
     problems: dict[tuple[int | str, ...], str] = {}
+    unknown: set[tuple[int | str, ...]] = set()
     with httpx.Client(base_url=url, timeout=10.0) as client:
         for place, key in enumerate(keys):
             request_id = f"{batch}-{place}"
             body = dict(zip(names, key, strict=True))
             answer = client.post(path, json=body, headers={"x-request-id": request_id})
-            if not answer.is_success:
+            if _is_unknown(answer):
+                unknown.add(key)
+            elif not answer.is_success:
                 problems[key] = answer.text
-    logged = _logged(context, batch, len(keys) - len(problems))
+    logged = _logged(context, batch, len(keys) - len(problems) - len(unknown))
+    logged |= dict.fromkeys(unknown, features_of_nobody(bundle.manifest.service))
     return [
         Served(
             keys=key,
@@ -109,10 +106,16 @@ def _serve(
     ]
 
 
+def _is_unknown(answer: httpx.Response) -> bool:
+    return answer.status_code == EntityNotFound.status and (
+        answer.json()["error"]["code"] == EntityNotFound.code
+    )
+
+
 def _logged(
     context: GateContext, batch: str, expected: int
 ) -> dict[tuple[int | str, ...], tuple[object, ...]]:
-    folder = context.services.state / "predictions" / TEST
+    folder = log_folder(context.services.state, TEST)
     deadline = time.monotonic() + _LOGGED_WITHIN_S
     while True:
         found = {

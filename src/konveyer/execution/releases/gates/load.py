@@ -45,7 +45,7 @@ class LoadProfile:
 
 
 def load_gate(context: GateContext, bundle: Bundle) -> Verdict:
-    keys = sampled_keys(context, bundle)
+    keys = sampled_keys(bundle)
     names = [key.name for key in bundle.manifest.service.keys]
     bodies = [dict(zip(names, key, strict=True)) for key in keys]
     with context.on_test(bundle) as url:

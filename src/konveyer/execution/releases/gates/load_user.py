@@ -19,4 +19,10 @@ class Caller(FastHttpUser):
 
     @task
     def predict(self) -> None:
-        self.client.post(_PLAN["path"], json=next(_BODIES), name="predict")
+        """That nobody knows an entity is an answer too; every other error is a failure."""
+        call = self.client.post(
+            _PLAN["path"], json=next(_BODIES), name="predict", catch_response=True
+        )
+        with call as answer:
+            if '"entity_not_found"' in (answer.text or ""):
+                answer.success()

@@ -1,14 +1,16 @@
 """Production: the release becomes the live version, and the production nodes take it up."""
 
 from konveyer.bundle.store import Bundle
+from konveyer.core.errors import KonveyerError
 from konveyer.execution.releases.gates.context import PROD, GateContext
-from konveyer.execution.releases.live import put_live
+from konveyer.execution.releases.live import put_live, take_back
 from konveyer.execution.releases.nodes import wait_until_serving
 from konveyer.execution.releases.verdict import Verdict
 from konveyer.execution.serving.presence import nodes_of
 
 
 def production_stage(context: GateContext, bundle: Bundle) -> Verdict:
+    """When a node does not take the release up, production goes back to what it served."""
     services, manifest = context.services, bundle.manifest
     put_live(
         services.catalog,
@@ -18,8 +20,12 @@ def production_stage(context: GateContext, bundle: Bundle) -> Verdict:
         manifest=manifest,
     )
     nodes = nodes_of(services.state, PROD)
-    for node in nodes:
-        wait_until_serving(node.url, manifest.application, manifest.api_version, bundle.digest)
+    try:
+        for node in nodes:
+            wait_until_serving(node.url, manifest.application, manifest.api_version, bundle.digest)
+    except KonveyerError:
+        take_back(services.catalog, services.state, release=context.release, environment=PROD)
+        raise
     measured = (
         f"{len(nodes)} node(s) serve it" if nodes else "no node is up; the next will serve it"
     )

@@ -1,0 +1,68 @@
+"""Reading the prediction log: for gates and for people, never in a node."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from konveyer.bundle.store import BundleStore
+from konveyer.core.clock import to_us
+from konveyer.execution.serving.prediction_log import SCHEMA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedPrediction:
+    """One answer: for whom, from which features, by which bundle."""
+
+    request_id: str
+    at_us: int
+    application: str
+    api_version: int
+    bundle: str
+    keys: dict[str, Any]
+    features: dict[str, Any]
+    prediction: float
+    latency_us: int
+
+
+def read_predictions(folder: Path, *, request_prefix: str = "") -> Iterator[dict[str, Any]]:
+    """The logged rows of requests whose id begins with `request_prefix`, newest file first."""
+    condition = pc.starts_with(ds.field("request_id"), request_prefix)
+    for path in sorted(folder.glob("*.parquet"), reverse=True):
+        for row in ds.dataset(path, schema=SCHEMA).to_table(filter=condition).to_pylist()[::-1]:
+            row["keys"] = msgspec.json.decode(row["keys"])
+            row["features"] = msgspec.json.decode(row["features"])
+            yield row
+
+
+def newest_predictions(
+    folder: Path, bundles: BundleStore, *, request_prefix: str, limit: int
+) -> list[LoggedPrediction]:
+    """At most `limit` answers, newest first, with the names that their bundles give the values."""
+    rows = list(islice(read_predictions(folder, request_prefix=request_prefix), limit))
+    services = {
+        digest: bundles.open(digest).manifest.service for digest in {row["bundle"] for row in rows}
+    }
+    return [
+        LoggedPrediction(
+            request_id=row["request_id"],
+            at_us=to_us(row["at"]),
+            application=row["application"],
+            api_version=row["api_version"],
+            bundle=row["bundle"],
+            keys=_named(services[row["bundle"]].keys, row["keys"]),
+            features=_named(services[row["bundle"]].columns, row["features"]),
+            prediction=row["prediction"],
+            latency_us=row["latency_us"],
+        )
+        for row in rows
+    ]
+
+
+def _named(columns: tuple[Any, ...], values: list[Any]) -> dict[str, Any]:
+    return dict(zip((column.name for column in columns), values, strict=True))
