@@ -1,5 +1,6 @@
 """What features should be, written so plainly that the eye can check it: a loop for each row."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,21 +49,23 @@ def aggregated(
     at_us: int,
     *,
     function: str,
-    over_us: int,
+    over_us: int | None,
     counts_rows: bool,
     filtered: bool,
     as_known: bool,
 ) -> Any:
-    """The aggregate over `(at - over, at]`."""
-    rows = [
-        e for e in visible(events, key, at_us, as_known=as_known) if e.event_us > at_us - over_us
-    ]
+    """The aggregate over `(at - over, at]`; over everything until `at` when `over` is None."""
+    rows = visible(events, key, at_us, as_known=as_known)
+    if over_us is not None:
+        rows = [e for e in rows if e.event_us > at_us - over_us]
     if filtered:
         rows = [e for e in rows if e.passes]
     values = [1 for _ in rows] if counts_rows else [e.value for e in rows if e.value is not None]
     if function == "count":
         return len(values)
-    if not values:
+    if function == "count_distinct":
+        return len(set(values))
+    if not values or (function == "stddev" and len(values) < 2):
         return None
     match function:
         case "sum":
@@ -73,4 +76,10 @@ def aggregated(
             return min(values)
         case "max":
             return max(values)
+        case "first":
+            return values[0]
+        case "last":
+            return values[-1]
+        case "stddev":
+            return statistics.stdev(values)
     raise AssertionError(function)

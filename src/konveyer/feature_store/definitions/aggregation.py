@@ -8,7 +8,9 @@ from konveyer.feature_store.definitions.duration import format_duration, parse_d
 from konveyer.feature_store.definitions.errors import BadDefinition
 from konveyer.feature_store.definitions.names import check_name
 
-AggregationFunction = Literal["count", "sum", "mean", "min", "max"]
+AggregationFunction = Literal[
+    "count", "sum", "mean", "min", "max", "stddev", "first", "last", "count_distinct"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,25 +6,41 @@ import numpy as np
 import pyarrow as pa
 
 from konveyer.feature_store.definitions.aggregation import AggregationFunction
+from konveyer.feature_store.kernel.derived import Operation, derive
 from konveyer.feature_store.kernel.history import History, Ints, codes_in
 from konveyer.feature_store.kernel.point_in_time import latest
+from konveyer.feature_store.kernel.search import spine_order
+from konveyer.feature_store.kernel.series import Mask, Series, series_of
 from konveyer.feature_store.kernel.windows import Windows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowedFeature:
-    """One aggregate: of `column` (None counts rows) where the boolean `filter_column` is true."""
+    """One aggregate: of `column` (None counts rows) where the boolean `filter_column` is true.
+
+    `over_us` is None for a window that reaches back to the entity's first row.
+    """
 
     name: str
     function: AggregationFunction
-    over_us: int
+    over_us: int | None
     column: str | None
     filter_column: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DerivedFeature:
+    """A ratio or a difference of two windowed features, by their names."""
+
+    name: str
+    operation: Operation
+    left: str
+    right: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ViewPlan:
-    """How to evaluate a view: `windowed` features, or else the newest row's `columns`.
+    """How to evaluate a view: `windowed` and `derived` features, or the newest row's `columns`.
 
     With `refresh_us` values are those of the last whole refresh before the moment asked for;
     0 gives them exactly at that moment.
@@ -32,14 +48,11 @@ class ViewPlan:
 
     keys: tuple[str, ...]
     windowed: tuple[WindowedFeature, ...] = ()
+    derived: tuple[DerivedFeature, ...] = ()
     columns: tuple[str, ...] = ()
     ttl_us: int | None = None
     refresh_us: int = 0
     as_known: bool = True
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        return tuple(feature.name for feature in self.windowed) or self.columns
 
 
 def last_refresh(at_us: Ints, refresh_us: int) -> Ints:
@@ -59,29 +72,48 @@ def evaluate(plan: ViewPlan, history: History, spine: pa.Table, at_us: Ints) -> 
     """
     codes = codes_in(history, spine)
     published_us = last_refresh(at_us, plan.refresh_us)
+    order = spine_order(history, codes, published_us)
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
     if plan.windowed:
-        return _windowed(plan, history, codes, published_us)
-    oldest_us = None if plan.ttl_us is None else at_us - plan.ttl_us
-    rows = latest(history, codes, published_us, oldest_us=oldest_us, as_known=plan.as_known)
+        features = _windowed(plan, history, codes[order], published_us[order])
+        return features.take(pa.array(back))
+    rows = latest(
+        history,
+        codes[order],
+        published_us[order],
+        oldest_us=None if plan.ttl_us is None else at_us[order] - plan.ttl_us,
+        as_known=plan.as_known,
+    )[back]
     return history.rows.select(list(plan.columns)).take(pa.array(rows, mask=rows < 0))
 
 
 def _windowed(plan: ViewPlan, history: History, codes: Ints, at_us: Ints) -> pa.Table:
-    ranges = {
+    """The features of spine rows that are in `spine_order`, in that order."""
+    windows = {
         over_us: Windows(history, codes, at_us, over_us, as_known=plan.as_known)
         for over_us in {feature.over_us for feature in plan.windowed}
     }
-    filters = {
-        name: np.asarray(history.rows.column(name).fill_null(False).to_numpy())
-        for name in {feature.filter_column for feature in plan.windowed}
-        if name is not None
-    }
-    arrays = [
-        ranges[feature.over_us].aggregate(
-            feature.function,
-            None if feature.column is None else history.rows.column(feature.column),
-            None if feature.filter_column is None else filters[feature.filter_column],
+    series = _series(plan, history)
+    features: dict[str, pa.Array] = {}
+    for feature in plan.windowed:
+        column = series[feature.column, feature.filter_column]
+        features[feature.name] = windows[feature.over_us].aggregate(feature.function, column)
+    for derived in plan.derived:
+        left, right = features[derived.left], features[derived.right]
+        features[derived.name] = derive(derived.operation, left, right)
+    return pa.table(features)
+
+
+def _series(plan: ViewPlan, history: History) -> dict[tuple[str | None, str | None], Series]:
+    """One for each column and filter that the plan names, for all windows over it."""
+    rows = len(history.event_us)
+    passes: dict[str | None, Mask | None] = {None: None}
+    for name in {feature.filter_column for feature in plan.windowed} - {None}:
+        passes[name] = np.asarray(history.rows.column(name).fill_null(False).to_numpy())
+    return {
+        (column, condition): series_of(
+            None if column is None else history.rows.column(column), passes[condition], rows
         )
-        for feature in plan.windowed
-    ]
-    return pa.table(arrays, names=list(plan.feature_names))
+        for column, condition in {(f.column, f.filter_column) for f in plan.windowed}
+    }

@@ -3,7 +3,7 @@
 import numpy as np
 
 from konveyer.feature_store.kernel.history import History, Ints
-from konveyer.feature_store.kernel.search import rows_until
+from konveyer.feature_store.kernel.search import last_at_most, rows_until
 
 
 def latest(
@@ -22,23 +22,10 @@ def latest(
     """
     start, end = rows_until(history, codes, at_us)
     if as_known and history.created_us is not None:
-        winner = _latest_known(history.created_us, start, end, at_us)
+        winner = last_at_most(history.created_us, start, end, at_us)
     else:
         winner = np.where(end > start, end - 1, -1)
-    if oldest_us is not None:
-        fresh = (
-            history.event_us[np.maximum(winner, 0)] >= oldest_us if len(history.event_us) else False
-        )
-        winner = np.where((winner >= 0) & fresh, winner, -1)
+    if oldest_us is not None and len(history.event_us):
+        fresh = history.event_us[np.maximum(winner, 0)] >= oldest_us
+        winner = np.where(fresh, winner, -1)
     return winner
-
-
-def _latest_known(created_us: Ints, start: Ints, end: Ints, at_us: Ints) -> Ints:
-    """Step back over rows that became known only later; all spine rows step together."""
-    winner = end - 1
-    while True:
-        late = winner >= start
-        late[late] = created_us[winner[late]] > at_us[late]
-        if not late.any():
-            return np.where(winner >= start, winner, -1)
-        winner = np.where(late, winner - 1, winner)
