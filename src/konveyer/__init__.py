@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from konveyer.feature_store.definitions.aggregation import Aggregation
+    from konveyer.feature_store.definitions.derived import Derived
     from konveyer.feature_store.definitions.entity import Entity, JoinKey
     from konveyer.feature_store.definitions.service import FeatureService
     from konveyer.feature_store.definitions.source import Source
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Aggregation": "aggregation",
+    "Derived": "derived",
     "Entity": "entity",
     "Feature": "view",
     "FeatureService": "service",
@@ -28,6 +30,7 @@ _HOME = {
 
 __all__ = [
     "Aggregation",
+    "Derived",
     "Entity",
     "Feature",
     "FeatureService",

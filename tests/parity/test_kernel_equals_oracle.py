@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from konveyer.core.schema import ColumnType
 from konveyer.feature_store.definitions.aggregation import AggregationFunction
-from konveyer.feature_store.kernel.aggregates import SumOverflow
+from konveyer.feature_store.kernel.errors import NumberOverflow
 from konveyer.feature_store.kernel.evaluate import (
     DerivedFeature,
     ViewPlan,
@@ -237,7 +237,7 @@ def feature(function: AggregationFunction, over_us: int | None = None) -> Window
 def test_a_sum_that_64_bits_cannot_hold_is_an_error_and_not_a_wrong_number() -> None:
     largest = pa.array([2**62, 2**62 - 1])
     assert of_one_entity(largest, (feature("sum"),)) == [{"sum": 2**63 - 1}]
-    with pytest.raises(SumOverflow):
+    with pytest.raises(NumberOverflow, match="Feature 'sum'"):
         of_one_entity(pa.array([2**62, 2**62]), (feature("sum"),))
 
 

@@ -32,12 +32,13 @@ class EtlOrder(BaseModel):
 
 
 class TrainingSetOrder(BaseModel):
-    """`labels` is a Parquet file inside the workspace."""
+    """`labels` is a Parquet file inside the workspace; `keys` maps join keys to its columns."""
 
     service: str
     labels: str
     timestamp: str = "label_timestamp"
     label: str | None = None
+    keys: dict[str, str] = {}
 
 
 class BuiltTrainingSet(BaseModel):
@@ -93,6 +94,7 @@ def build(here: Here, caller: Caller, order: TrainingSetOrder) -> BuiltTrainingS
         timestamp=order.timestamp,
         label=order.label,
         folder=here.training_sets,
+        columns=order.keys,
     )
     return BuiltTrainingSet(
         id=built.manifest.id,

@@ -23,8 +23,22 @@ def training_set() -> None:
 )
 @click.option("--timestamp", default="label_timestamp", show_default=True)
 @click.option("--label", help="Column with what came of it.")
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    metavar="KEY=COLUMN",
+    help="The column of a join key, where it has another name. May repeat.",
+)
 @pass_context
-def build(context: Context, service: str, labels: Path, timestamp: str, label: str | None) -> None:
+def build(
+    context: Context,
+    service: str,
+    labels: Path,
+    timestamp: str,
+    label: str | None,
+    keys: tuple[str, ...],
+) -> None:
     """Join the features of SERVICE to labels, exactly one row for each label.
 
     \b
@@ -48,6 +62,7 @@ def build(context: Context, service: str, labels: Path, timestamp: str, label: s
         timestamp=timestamp,
         label=label,
         folder=workspace.training_sets,
+        columns=dict(_mapping(key) for key in keys),
     )
     manifest = built.manifest
     if context.as_json:
@@ -64,3 +79,10 @@ def build(context: Context, service: str, labels: Path, timestamp: str, label: s
     click.echo(f"{manifest.id}: {manifest.rows:,} rows, {len(manifest.service.features)} features")
     click.echo(f"  {built.path}")
     click.echo("Next: konveyer train PROJECT")
+
+
+def _mapping(text: str) -> tuple[str, str]:
+    key, equals, column = text.partition("=")
+    if not (key and equals and column):
+        raise click.BadParameter(f"'{text}' is not KEY=COLUMN.", param_hint="--key")
+    return key, column

@@ -17,13 +17,17 @@ class UnsupportedType(KonveyerError):
 
 
 class ColumnType(StrEnum):
-    """What a feature value can be. Every type has a null."""
+    """What a value can be. Every type has a null.
+
+    A UUID is a join key only; it is held as text in its canonical form (lower case, hyphens).
+    """
 
     INT64 = "int64"
     FLOAT64 = "float64"
     BOOL = "bool"
     STRING = "string"
     TIMESTAMP = "timestamp"
+    UUID = "uuid"
 
     @property
     def arrow(self) -> pa.DataType:
@@ -34,7 +38,7 @@ class ColumnType(StrEnum):
                 return pa.float64()
             case ColumnType.BOOL:
                 return pa.bool_()
-            case ColumnType.STRING:
+            case ColumnType.STRING | ColumnType.UUID:
                 return pa.string()
             case ColumnType.TIMESTAMP:
                 return pa.timestamp("us", tz="UTC")
@@ -73,6 +77,8 @@ def column_type(arrow: pa.DataType, *, where: str) -> ColumnType:
         return ColumnType.BOOL
     if types.is_string(arrow) or types.is_large_string(arrow) or types.is_string_view(arrow):
         return ColumnType.STRING
+    if isinstance(arrow, pa.UuidType):
+        return ColumnType.UUID
     if types.is_timestamp(arrow) or types.is_date(arrow):
         return ColumnType.TIMESTAMP
     raise UnsupportedType(

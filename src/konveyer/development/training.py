@@ -114,8 +114,8 @@ def _train_in(
         "label": project.labels.label,
         "timestamp": project.labels.timestamp,
         "split_us": project.split_us,
-        "features": [feature.feature for feature in service.features],
-        "windowed": [f.feature for f in service.features if f.view in windowed],
+        "features": [feature.name for feature in service.features],
+        "windowed": [f.name for f in service.features if f.view in windowed],
         "parameters": project.parameters,
     }
     (folder / "request.json").write_bytes(msgspec.json.encode(request))

@@ -1,11 +1,9 @@
 """From definitions to training set and online read, on small data whose answers are known."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,33 +11,25 @@ import pytest
 from konveyer import Aggregation, Entity, Feature, FeatureService, FeatureView, JoinKey, Source
 from konveyer.access.actor import Actor
 from konveyer.catalog.session import Catalog
-from konveyer.core.clock import FeatureClock, parse_instant
+from konveyer.core.clock import parse_instant
 from konveyer.core.errors import KonveyerError
-from konveyer.feature_store.datamart.lookup import OnlineLookup
 from konveyer.feature_store.datamart.published import published_features
 from konveyer.feature_store.datamart.search import search_features
 from konveyer.feature_store.datamart.show import show_view
 from konveyer.feature_store.datamart.training_set import (
-    TrainingSet,
-    build_training_set,
     open_training_set,
 )
 from konveyer.feature_store.definitions.definition import Definition, Kind
-from konveyer.feature_store.engines.duckdb import DuckDBEngine
-from konveyer.feature_store.etl import flow
-from konveyer.feature_store.etl.flow import EtlServices
-from konveyer.feature_store.etl.plan import plan_etl
 from konveyer.feature_store.etl.runs import list_runs
 from konveyer.feature_store.offline import layout
-from konveyer.feature_store.offline.delta import DeltaOfflineStore
-from konveyer.feature_store.online.memory import MemoryOnlineStore
 from konveyer.feature_store.registry.apply import apply, compile_views
 from konveyer.feature_store.registry.errors import PlanOutdated
 from konveyer.feature_store.registry.lookup import active_state, resolve_service, version_history
 from konveyer.feature_store.registry.plan import plan_apply
 from konveyer.feature_store.registry.state import registry_state
+from tests.unit.etl.store import Store, opened_store
 
-NOW = parse_instant("2026-01-10T12:00:00Z")
+NOW = "2026-01-10T12:00:00Z"
 CLIENTS = 40
 
 CLIENT = Entity(name="client", join_keys=(JoinKey("bank", "string"), JoinKey("client_id", "int64")))
@@ -65,49 +55,6 @@ PROFILE = FeatureView(
 )
 SCORING = FeatureService(name="scoring", features=("spend", "profile"))
 DEFINITIONS: tuple[Definition, ...] = (CLIENT, PAYMENTS, SPEND, PROFILE, SCORING)
-
-
-@dataclass(frozen=True)
-class Store:
-    """A feature store with its ETL, driven without a worker."""
-
-    services: EtlServices
-    admin: Actor
-
-    def apply(self, *definitions: Definition) -> None:
-        wanted = registry_state(definitions)
-        compiled = compile_views(wanted, self.services.engine, self.services.root)
-        with self.services.catalog.transaction() as session:
-            apply(session, self.admin, plan_apply(active_state(session), wanted), compiled)
-
-    def etl(self, *views: str, as_of_us: int = NOW) -> None:
-        with self.services.catalog.transaction() as session:
-            plan = plan_etl(session, self.admin, views, as_of_us=as_of_us)
-        flow.etl_flow(self.services).run(PlainSteps(), msgspec.to_builtins(plan))
-
-    def training_set(self, labels: pa.Table) -> TrainingSet:
-        return build_training_set(
-            self.services.catalog,
-            self.admin,
-            self.services.engine,
-            self.services.offline,
-            service="scoring",
-            labels=labels,
-            timestamp="at",
-            label=None,
-            folder=self.services.root / "training_sets",
-        )
-
-    def online(self, *keys: tuple[str, int], now_us: int = NOW) -> list[Any]:
-        with self.services.catalog.transaction() as session:
-            service = resolve_service(session, active_state(session), "scoring")
-        lookup = OnlineLookup(service, self.services.online, FeatureClock(now_us))
-        return lookup.rows(keys)
-
-
-class PlainSteps:
-    def step(self, _name: str, work: Callable[[], Any]) -> Any:
-        return work()
 
 
 def write_payments(root: Path, *, cents: int = 100) -> None:
@@ -140,16 +87,8 @@ def rows_per_bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def store(catalog: Catalog, admin: Actor, tmp_path: Path, rows_per_bucket: None) -> Iterator[Store]:
     write_payments(tmp_path)
-    engine = DuckDBEngine()
-    services = EtlServices(
-        catalog=catalog,
-        engine=engine,
-        offline=DeltaOfflineStore(tmp_path / "offline"),
-        online=MemoryOnlineStore(),
-        root=tmp_path,
-    )
-    yield Store(services, admin)
-    engine.close()
+    with opened_store(catalog, admin, tmp_path, now=NOW) as store:
+        yield store
 
 
 def labels(*rows: tuple[str, int, str]) -> pa.Table:
@@ -222,7 +161,7 @@ def test_online_equals_offline_for_every_client(store: Store) -> None:
 def test_a_value_past_its_ttl_is_not_served(store: Store) -> None:
     store.apply(*DEFINITIONS)
     store.etl()
-    later = NOW + 6 * 86_400_000_000
+    later = parse_instant(NOW) + 6 * 86_400_000_000
     ((*_, city),) = store.online(("aa", 4), now_us=later)
     assert city is None
 

@@ -40,7 +40,8 @@ SERVICE = ResolvedService(
     version="1",
     views=(VIEW,),
     features=tuple(
-        ResolvedFeature(view="spend", feature=column.name, dtype=column.dtype) for column in COLUMNS
+        ResolvedFeature(name=column.name, view="spend", feature=column.name, dtype=column.dtype)
+        for column in COLUMNS
     ),
 )
 CATEGORIES: dict[str, tuple[str, ...]] = {"city": ("Oslo", "Rome")}

@@ -1,6 +1,8 @@
 """The contract of one served version: which fields a request has, and what comes back."""
 
+from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -17,6 +19,11 @@ from konveyer.execution.serving.errors import (
 )
 
 MOST_ROWS = 1000
+_EXAMPLES: dict[ColumnType, int | str] = {
+    ColumnType.INT64: 1,
+    ColumnType.STRING: "text",
+    ColumnType.UUID: "00000000-0000-0000-0000-000000000001",
+}
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -69,17 +76,28 @@ def _field(row: dict[str, Any], key: Column, where: str) -> int | str:
     if value is None:
         problem = "is null" if key.name in row else "is missing"
         raise MissingKey(f"{where}: '{key.name}' {problem}.", hint=f"send it as {key.dtype}")
-    fits = (
-        isinstance(value, int) and not isinstance(value, bool) and value in _INT64
-        if key.dtype is ColumnType.INT64
-        else isinstance(value, str)
-    )
-    if not fits:
+    exact = _exact(value, key.dtype)
+    if exact is None:
         raise WrongFieldType(
             f"{where}: '{key.name}' is {_kind(value)}, not {key.dtype}.",
             hint=f"send it as {key.dtype}",
         )
-    return value  # type: ignore[no-any-return]
+    return exact
+
+
+def _exact(value: Any, dtype: ColumnType) -> int | str | None:
+    """The join key as the features have it; None when it is not of its type."""
+    match value:
+        case bool():
+            return None
+        case int() if dtype is ColumnType.INT64 and value in _INT64:
+            return value
+        case str() if dtype is ColumnType.STRING:
+            return value
+        case str() if dtype is ColumnType.UUID:
+            with suppress(ValueError):
+                return str(UUID(value))
+    return None
 
 
 def _kind(value: Any) -> str:
@@ -104,7 +122,7 @@ def _example(keys: tuple[Column, ...]) -> str:
 
 def example(keys: tuple[Column, ...]) -> dict[str, Any]:
     """A request that has the right form."""
-    return {key.name: 1 if key.dtype is ColumnType.INT64 else "text" for key in keys}
+    return {key.name: _EXAMPLES[key.dtype] for key in keys}
 
 
 def describe(manifest: Manifest, *, digest: str, release: str, since_us: int) -> dict[str, Any]:

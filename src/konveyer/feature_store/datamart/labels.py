@@ -1,5 +1,6 @@
 """The label frame (spine): who, when, and what came of it. Checked before anything is joined."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pyarrow.parquet as pq
 from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
 from konveyer.core.schema import Column, ColumnType, UnsupportedType, column_type
 from konveyer.feature_store.kernel.history import Ints, instants
+
+_CANONICAL_UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 
 class LabelFileMissing(NotFound):
@@ -43,10 +46,15 @@ class LabelsRepeat(KonveyerError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """Checked labels: `table` has the keys in the types of the features; `at_us` is UTC."""
+    """Checked labels: `table` is the frame with exact types; `at_us` is UTC.
+
+    `keys` are the frame's own names of the join keys; `spine` has the keys under the names that
+    the features have for them.
+    """
 
     table: pa.Table
     keys: tuple[str, ...]
+    spine: pa.Table
     timestamp: str
     label: str | None
     at_us: Ints
@@ -66,16 +74,25 @@ def read_labels(path: Path) -> pa.Table:
 
 
 def check_labels(
-    table: pa.Table, keys: tuple[Column, ...], *, timestamp: str, label: str | None
+    table: pa.Table,
+    keys: tuple[Column, ...],
+    *,
+    timestamp: str,
+    label: str | None,
+    columns: Mapping[str, str] | None = None,
 ) -> Labels:
     """Raise what is wrong with a label frame; otherwise give it with its types made exact.
+
+    `columns` maps a join key to the frame's column where that has another name.
 
     A row is told by everything but its label: the same household may be asked about twice on one
     day, for two campaigns, when a column says which.
     """
     if not len(table):
         raise LabelsEmpty("The label frame has no rows.", hint="check how it was made")
-    names = [key.name for key in keys]
+    _check_mapping(keys, columns or {})
+    named = {key.name: (columns or {}).get(key.name, key.name) for key in keys}
+    names = list(named.values())
     for name in [*names, timestamp, *([label] if label else [])]:
         if name not in table.column_names:
             raise LabelsMissColumn(
@@ -85,7 +102,7 @@ def check_labels(
                 ),
             )
     for key in keys:
-        table = _typed(table, key.name, key.dtype)
+        table = _typed(table, named[key.name], key.dtype)
     table = _typed(table, timestamp, ColumnType.TIMESTAMP)
     for name in [*names, timestamp]:
         nulls = table.column(name).null_count
@@ -100,10 +117,21 @@ def check_labels(
     return Labels(
         table=table,
         keys=tuple(names),
+        spine=table.select(names).rename_columns(list(named)),
         timestamp=timestamp,
         label=label,
         at_us=instants(table.column(timestamp)),
     )
+
+
+def _check_mapping(keys: tuple[Column, ...], columns: Mapping[str, str]) -> None:
+    known = [key.name for key in keys]
+    for key in columns:
+        if key not in known:
+            raise LabelsMissColumn(
+                f"'{key}' is no join key of the features.",
+                hint=did_you_mean(key, known, otherwise=f"they have {', '.join(known)}"),
+            )
 
 
 def _typed(table: pa.Table, name: str, dtype: ColumnType) -> pa.Table:
@@ -113,6 +141,8 @@ def _typed(table: pa.Table, name: str, dtype: ColumnType) -> pa.Table:
         found = column_type(column.type, where=where)
     except UnsupportedType as error:
         raise LabelsWrongType(error.message, hint=f"make it {dtype}") from error
+    if dtype is ColumnType.UUID and found is ColumnType.STRING:
+        return _with_canonical_uuids(table, name, where)
     if found is not dtype:
         raise LabelsWrongType(
             f"{where[0].upper()}{where[1:]} is {found}; the features have {dtype}.",
@@ -123,6 +153,18 @@ def _typed(table: pa.Table, name: str, dtype: ColumnType) -> pa.Table:
         naive = pa.timestamp("us", tz=getattr(column.type, "tz", None))
         column = column.cast(naive).cast(dtype.arrow)
     return table.set_column(place, name, column.cast(dtype.arrow))
+
+
+def _with_canonical_uuids(table: pa.Table, name: str, where: str) -> pa.Table:
+    texts = pc.utf8_lower(table.column(name).cast(pa.string()))
+    wrong = pc.invert(pc.match_substring_regex(texts, _CANONICAL_UUID)).fill_null(False)
+    if pc.any(wrong).as_py():
+        first = texts.filter(wrong)[0].as_py()
+        raise LabelsWrongType(
+            f"{where[0].upper()}{where[1:]} has '{first}', which is no UUID.",
+            hint="write UUIDs as 8-4-4-4-12 hexadecimal digits",
+        )
+    return table.set_column(table.column_names.index(name), name, texts)
 
 
 def _check_repeats(table: pa.Table, names: list[str]) -> None:

@@ -11,9 +11,10 @@ from konveyer.feature_store.datamart.training_set import places_by_bucket
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.etl.runs import readable_table
-from konveyer.feature_store.kernel.evaluate import ViewPlan, evaluate
+from konveyer.feature_store.kernel.evaluate import evaluate
 from konveyer.feature_store.kernel.history import history_of
 from konveyer.feature_store.offline.delta import DeltaOfflineStore, TableRef
+from konveyer.feature_store.registry.compile import CompiledView
 from konveyer.feature_store.registry.lookup import compiled_view
 
 
@@ -34,15 +35,15 @@ def published_features(
     for view in service.views:
         with catalog.reading() as session:
             ref, run = readable_table(session, view.name, view.version)
-            plan = compiled_view(session, view.name, view.version).plan
-        table = _evaluated(plan, ref, spine, run.as_of_us, engine=engine, offline=offline)
+            compiled = compiled_view(session, view.name, view.version)
+        table = _evaluated(compiled, ref, spine, run.as_of_us, engine=engine, offline=offline)
         values |= {(view.name, name): _plain(table.column(name)) for name in table.column_names}
     picked = [values[feature.view, feature.feature] for feature in service.features]
     return list(zip(*picked, strict=True))
 
 
 def _evaluated(
-    plan: ViewPlan,
+    compiled: CompiledView,
     ref: TableRef,
     spine: pa.Table,
     as_of_us: int,
@@ -50,8 +51,9 @@ def _evaluated(
     engine: Engine,
     offline: DeltaOfflineStore,
 ) -> pa.Table:
+    plan, keys = compiled.plan, compiled.layout.keys
     own = spine.select(list(plan.keys))
-    places = places_by_bucket(own, ref.buckets, engine)
+    places = places_by_bucket(own, keys, ref.buckets, engine)
 
     def one(bucket: int) -> pa.Table:
         mine = own.take(pa.array(places[bucket]))

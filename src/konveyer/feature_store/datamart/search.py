@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from konveyer.feature_store.definitions.aggregation import Aggregation
 from konveyer.feature_store.definitions.definition import Kind
 from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.registry.lookup import active_state, compiled_view
@@ -30,6 +29,7 @@ class FoundFeature:
     description: str
     unit: str
     formula: str
+    sensitivity: str
     owner: str
     tags: tuple[str, ...]
     uses: int
@@ -56,7 +56,7 @@ def _features(
 ) -> Iterable[FoundFeature]:
     compiled = compiled_view(session, view.name, state.versions[Kind.VIEW, view.name])
     types = {column.name: column.dtype for column in compiled.columns}
-    for feature in view.features or view.aggregations:
+    for feature in view.each_feature:
         yield FoundFeature(
             view=view.name,
             feature=feature.name,
@@ -64,9 +64,10 @@ def _features(
             dtype=types[feature.name],
             description=feature.description,
             unit=feature.unit,
-            formula=feature.formula if isinstance(feature, Aggregation) else "",
-            owner=view.owner,
-            tags=view.tags,
+            formula=feature.formula,
+            sensitivity=feature.sensitivity,
+            owner=feature.owner or view.owner,
+            tags=(*view.tags, *feature.tags),
             uses=uses.get((view.name, feature.name), 0),
         )
 
@@ -76,7 +77,7 @@ def _score(words: list[str], found: FoundFeature, view: FeatureView) -> int | No
     fields = (
         (found.feature.lower(), _NAME),
         (found.description.lower(), _DESCRIPTION),
-        (f"{view.name} {view.description} {view.owner} {' '.join(view.tags)}".lower(), _VIEW),
+        (f"{view.name} {view.description} {found.owner} {' '.join(found.tags)}".lower(), _VIEW),
     )
     total = 0
     for word in words:

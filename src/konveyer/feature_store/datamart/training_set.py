@@ -1,7 +1,7 @@
 """Training sets: exactly one row for each label, with the features as they were at its time."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from konveyer.core.clock import now_us
 from konveyer.core.errors import NotFound, did_you_mean
 from konveyer.core.files import folder_written_whole
 from konveyer.core.ids import new_id
+from konveyer.core.schema import Column
 from konveyer.feature_store.datamart.labels import Labels, check_labels
 from konveyer.feature_store.datamart.tables import TrainingSetRow
 from konveyer.feature_store.definitions.resolved import ResolvedService
@@ -71,7 +72,7 @@ class TrainingSet:
 class _PinnedView:
     ref: TableRef
     compiled: CompiledView
-    features: tuple[str, ...]
+    features: dict[str, str]
 
 
 def build_training_set(
@@ -85,17 +86,19 @@ def build_training_set(
     timestamp: str,
     label: str | None,
     folder: Path,
+    columns: Mapping[str, str] | None = None,
 ) -> TrainingSet:
     """Join the features of `service` to `labels` and keep the result under `folder`.
 
-    The tables are pinned to the versions that are readable now. The folder of the training set
-    appears whole, and before the catalog knows it.
+    `columns` maps a join key to the column of `labels` where that has another name. The tables are
+    pinned to the versions that are readable now. The folder of the training set appears whole,
+    and before the catalog knows it.
     """
     actor.require(Permission.BUILD_TRAINING_SETS)
     with catalog.reading() as session:
         resolved = resolve_service(session, active_state(session), service)
         views = _pinned_views(session, resolved)
-    checked = check_labels(labels, resolved.keys, timestamp=timestamp, label=label)
+    checked = check_labels(labels, resolved.keys, timestamp=timestamp, label=label, columns=columns)
     table = join_features(checked, resolved, views, engine=engine, offline=offline)
     manifest = TrainingSetManifest(
         id=new_id("set"),
@@ -167,7 +170,7 @@ def _pinned_views(session: Session, service: ResolvedService) -> list[_PinnedVie
         _PinnedView(
             ref=readable_table(session, view.name, view.version)[0],
             compiled=compiled_view(session, view.name, view.version),
-            features=tuple(f.feature for f in service.features if f.view == view.name),
+            features={f.name: f.feature for f in service.features if f.view == view.name},
         )
         for view in service.views
     ]
@@ -191,7 +194,7 @@ def join_features(
     columns: dict[str, pa.ChunkedArray] = {}
     for view in views:
         joined = _join_view(labels, view, engine=engine, offline=offline)
-        columns |= {name: joined.column(name) for name in joined.column_names}
+        columns |= {name: joined.column(feature) for name, feature in view.features.items()}
     table = labels.table
     for column in service.columns:
         table = table.append_column(column.name, columns[column.name].cast(column.dtype.arrow))
@@ -203,8 +206,8 @@ def _join_view(
 ) -> pa.Table:
     """A map over buckets: read the view's bucket, evaluate it for the labels that fall into it."""
     plan = _narrowed(view)
-    spine = labels.table.select(list(plan.keys))
-    places = places_by_bucket(spine, view.ref.buckets, engine)
+    spine = labels.spine.select(list(plan.keys))
+    places = places_by_bucket(spine, view.compiled.layout.keys, view.ref.buckets, engine)
 
     def one(bucket: int) -> pa.Table:
         rows = offline.read(view.ref, bucket, _columns_read(view, plan))
@@ -220,14 +223,14 @@ def _join_view(
 
 
 def places_by_bucket(
-    spine: pa.Table, buckets: int, engine: Engine
+    spine: pa.Table, keys: Sequence[Column], buckets: int, engine: Engine
 ) -> list["np.ndarray[tuple[int], np.dtype[np.int64]]"]:
     """The row numbers of the spine in each bucket."""
     if buckets == 1:
         return [np.arange(len(spine), dtype=np.int64)]
     numbered = spine.append_column("place", pa.array(np.arange(len(spine), dtype=np.int64)))
     engine.attach_table("spine", numbered)
-    bucket = bucket_sql(spine.column_names, buckets)
+    bucket = bucket_sql(keys, buckets)
     found = engine.query(f"SELECT place, {bucket} AS {BUCKET} FROM spine").read_all()  # noqa: S608
     place, which = found["place"].to_numpy(), found[BUCKET].to_numpy()
     return [np.sort(place[which == number]) for number in range(buckets)]
@@ -235,10 +238,13 @@ def places_by_bucket(
 
 def _narrowed(view: _PinnedView) -> ViewPlan:
     plan = view.compiled.plan
-    wanted = set(view.features)
+    wanted = set(view.features.values())
+    derived = tuple(feature for feature in plan.derived if feature.name in wanted)
+    needed = wanted | {name for feature in derived for name in (feature.left, feature.right)}
     return replace(
         plan,
-        windowed=tuple(feature for feature in plan.windowed if feature.name in wanted),
+        windowed=tuple(feature for feature in plan.windowed if feature.name in needed),
+        derived=derived,
         columns=tuple(name for name in plan.columns if name in wanted),
     )
 

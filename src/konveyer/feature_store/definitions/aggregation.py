@@ -1,41 +1,47 @@
-"""Aggregation: one feature computed over a window of events."""
+"""Aggregation: one feature computed over a window of events, or one for each value of a column."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal, get_args
 
 from konveyer.feature_store.definitions.duration import format_duration, parse_duration
 from konveyer.feature_store.definitions.errors import BadDefinition
+from konveyer.feature_store.definitions.meaning import Meaning
 from konveyer.feature_store.definitions.names import check_name
 
 AggregationFunction = Literal[
     "count", "sum", "mean", "min", "max", "stddev", "first", "last", "count_distinct"
 ]
+UNBOUNDED = "unbounded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Aggregation:
+class Aggregation(Meaning):
     """One aggregate of `column` over the window `(t - over, t]` of event time, UTC.
 
-    `count` without a column counts rows; every other function, and `count` with a column, skips
-    nulls. `where` is a SQL condition on the source's columns. An empty window gives 0 for `count`
-    and null for the rest. `minimum` and `maximum` bound what ETL accepts.
+    `over` is a duration such as `7d`, or `unbounded` for everything until `t`. `count` without a
+    column counts rows; every other function, and `count` with a column, skips nulls. `where` is a
+    SQL condition on the source's columns. An empty window gives 0 for `count` and
+    `count_distinct`, and null for the rest; `stddev` is the sample's and needs two values.
+
+    With `by` and `values` there is one feature for each of the values that the column `by` can
+    have, named `<name>_<value>`.
 
     >>> Aggregation(column="amount", function="sum", over="7d").name
     'amount_sum_7d'
-    >>> Aggregation(function="count", over="30d", name="baskets_30d").name
-    'baskets_30d'
+    >>> payments = Aggregation(function="count", over="7d", by="kind", values=("Cash", "Card"))
+    >>> [one.name for one in payments.expanded]
+    ['rows_count_7d_cash', 'rows_count_7d_card']
     """
 
     function: AggregationFunction
     over: str
     column: str | None = None
     where: str | None = None
+    by: str | None = None
+    values: tuple[str, ...] = ()
     name: str = ""
-    description: str = ""
-    unit: str = ""
-    minimum: float | None = None
-    maximum: float | None = None
 
     def __post_init__(self) -> None:
         if self.function not in get_args(AggregationFunction):
@@ -48,11 +54,32 @@ class Aggregation:
                 f"Aggregation '{self.function}' over {self.over} names no column.",
                 hint="only count can go without a column",
             )
-        over = format_duration(self.window)
+        window = self.window
         if not self.name:
+            over = UNBOUNDED if window is None else format_duration(window)
             subject = self.column or "rows"
             object.__setattr__(self, "name", f"{subject}_{self.function}_{over}")
         check_name("Feature", self.name)
+        self.check_meaning(self.name)
+        if (self.by is None) != (not self.values):
+            raise BadDefinition(
+                f"Aggregation '{self.name}' needs both `by` and `values`, or neither.",
+                hint="list the values that the column can have",
+            )
+
+    @property
+    def window(self) -> timedelta | None:
+        """None when it is unbounded."""
+        if self.over == UNBOUNDED:
+            return None
+        return parse_duration(self.over, where=f"the window of {self.name or self.function}")
+
+    @property
+    def expanded(self) -> "tuple[Aggregation, ...]":
+        """Itself, or one for each of `values`."""
+        if self.by is None:
+            return (self,)
+        return tuple(self._of(value) for value in self.values)
 
     @property
     def formula(self) -> str:
@@ -64,6 +91,14 @@ class Aggregation:
         condition = f" where {self.where}" if self.where else ""
         return f"{self.function}({self.column or '*'}) over {self.over}{condition}"
 
-    @property
-    def window(self) -> timedelta:
-        return parse_duration(self.over, where=f"the window of {self.name or self.function}")
+    def _of(self, value: str) -> "Aggregation":
+        quoted = value.replace("'", "''")
+        condition = f"CAST({self.by} AS VARCHAR) = '{quoted}'"
+        return replace(
+            self,
+            name=f"{self.name}_{re.sub('[^a-z0-9]+', '_', value.lower()).strip('_')}",
+            where=condition if self.where is None else f"({self.where}) AND {condition}",
+            description=f"{self.description} ({self.by} {value})".strip(),
+            by=None,
+            values=(),
+        )

@@ -1,25 +1,28 @@
 """Entity: whom or what features describe."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from konveyer.core.schema import Column, ColumnType
 from konveyer.feature_store.definitions.errors import BadDefinition
 from konveyer.feature_store.definitions.names import check_name, check_unique
 
+KeyType = Literal["int64", "string", "uuid"]
+
 
 @dataclass(frozen=True, slots=True)
 class JoinKey:
-    """A column that identifies an entity, with its type: whole numbers or text."""
+    """A column that identifies an entity, with its type: whole numbers, text or UUIDs."""
 
     name: str
-    dtype: Literal["int64", "string"]
+    dtype: KeyType
 
     def __post_init__(self) -> None:
         check_name("Join key", self.name)
-        if self.dtype not in ("int64", "string"):
+        if self.dtype not in get_args(KeyType):
             raise BadDefinition(
-                f"Join key '{self.name}' has type '{self.dtype}'.", hint="use int64 or string"
+                f"Join key '{self.name}' has type '{self.dtype}'.",
+                hint=f"use one of {', '.join(get_args(KeyType))}",
             )
 
     @property

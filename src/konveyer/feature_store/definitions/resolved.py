@@ -23,15 +23,16 @@ class ResolvedView(Struct, frozen=True, kw_only=True):
 
 
 class ResolvedFeature(Struct, frozen=True, kw_only=True):
-    """One feature of the service, by its view; its column has the feature's name."""
+    """One feature of the service: `feature` of `view`, which the model knows as `name`."""
 
+    name: str
     view: str
     feature: str
     dtype: ColumnType
 
     @property
     def column(self) -> Column:
-        return Column(self.feature, self.dtype)
+        return Column(self.name, self.dtype)
 
 
 class ResolvedService(Struct, frozen=True, kw_only=True):

@@ -2,17 +2,22 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, get_args
 
+from konveyer.core.errors import did_you_mean
 from konveyer.core.schema import Column, ColumnType
 from konveyer.feature_store.definitions.aggregation import Aggregation
+from konveyer.feature_store.definitions.derived import Derived
 from konveyer.feature_store.definitions.duration import parse_duration
 from konveyer.feature_store.definitions.errors import BadDefinition
+from konveyer.feature_store.definitions.meaning import Meaning
 from konveyer.feature_store.definitions.names import check_name, check_unique
+
+FeatureType = Literal["int64", "float64", "bool", "string", "timestamp"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Feature:
+class Feature(Meaning):
     """A column of a SQL view, with what it means and what ETL accepts in it.
 
     >>> Feature(name="age", dtype="int64", minimum=0, maximum=120).column.dtype.value
@@ -20,25 +25,27 @@ class Feature:
     """
 
     name: str
-    dtype: Literal["int64", "float64", "bool", "string", "timestamp"]
-    description: str = ""
-    unit: str = ""
+    dtype: FeatureType
     nullable: bool = True
-    minimum: float | None = None
-    maximum: float | None = None
     one_of: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_name("Feature", self.name)
-        if self.dtype not in set(ColumnType):
+        self.check_meaning(self.name)
+        if self.dtype not in get_args(FeatureType):
             raise BadDefinition(
                 f"Feature '{self.name}' has type '{self.dtype}'.",
-                hint=f"use one of {', '.join(ColumnType)}",
+                hint=f"use one of {', '.join(get_args(FeatureType))}",
             )
 
     @property
     def column(self) -> Column:
         return Column(self.name, ColumnType(self.dtype))
+
+    @property
+    def formula(self) -> str:
+        """The SQL of its view says how it is computed."""
+        return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +54,8 @@ class FeatureView:
 
     A SQL view selects the entity's join keys, `event_time` and every feature, by these names;
     `created_time` is used when it selects that too. A row is visible for `ttl` after its event
-    time (for ever when None). `refresh` is how often ETL publishes the view online.
+    time (for ever when None). `refresh` is how often ETL publishes the view online. `derived`
+    features are ratios and differences of the view's aggregations.
 
     With `accuracy="snapshot"` a training set sees what serving would have seen, the values of the
     last whole `refresh` before the label; with `"exact"` it sees the values at the label's time.
@@ -63,6 +71,7 @@ class FeatureView:
     entity: str
     source: str | None = None
     aggregations: tuple[Aggregation, ...] = ()
+    derived: tuple[Derived, ...] = ()
     sql: str | None = None
     features: tuple[Feature, ...] = ()
     ttl: str | None = None
@@ -88,15 +97,37 @@ class FeatureView:
                 f"{where} has accuracy '{self.accuracy}'.", hint="use snapshot or exact"
             )
         check_unique(where, self.feature_names)
+        self._check_derived(where)
         _ = self.refresh_every, self.visible_for
+
+    def _check_derived(self, where: str) -> None:
+        known = {aggregation.name for aggregation in self.each_aggregation}
+        for derived in self.derived:
+            for name in (derived.left, derived.right):
+                if name not in known:
+                    raise BadDefinition(
+                        f"{where}, feature '{derived.name}' is made of '{name}', which is not an "
+                        "aggregation of the view.",
+                        hint=did_you_mean(name, known, otherwise="name two of its aggregations"),
+                    )
 
     @property
     def is_sql(self) -> bool:
         return self.sql is not None
 
     @property
+    def each_aggregation(self) -> tuple[Aggregation, ...]:
+        """Those with `by` as one for each value."""
+        return tuple(one for aggregation in self.aggregations for one in aggregation.expanded)
+
+    @property
+    def each_feature(self) -> tuple[Feature | Aggregation | Derived, ...]:
+        """Every feature, in the order of their columns."""
+        return (*self.features, *self.each_aggregation, *self.derived)
+
+    @property
     def feature_names(self) -> tuple[str, ...]:
-        return tuple(feature.name for feature in self.features or self.aggregations)
+        return tuple(feature.name for feature in self.each_feature)
 
     @property
     def refresh_every(self) -> timedelta:

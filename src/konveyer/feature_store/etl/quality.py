@@ -10,6 +10,7 @@ from pandera.errors import SchemaErrors
 
 from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.definitions.aggregation import Aggregation
+from konveyer.feature_store.definitions.derived import Derived
 from konveyer.feature_store.definitions.view import Feature, FeatureView
 
 
@@ -28,7 +29,7 @@ def check_values(view: FeatureView, values: pa.Table) -> None:
             checks=list(_checks(feature)),
             nullable=not isinstance(feature, Feature) or feature.nullable,
         )
-        for feature in view.features or view.aggregations
+        for feature in view.each_feature
     }
     try:
         pandera.DataFrameSchema(columns).validate(frame, lazy=True)
@@ -44,7 +45,7 @@ def check_values(view: FeatureView, values: pa.Table) -> None:
         ) from error
 
 
-def _checks(feature: Feature | Aggregation) -> Iterator[Any]:
+def _checks(feature: Feature | Aggregation | Derived) -> Iterator[Any]:
     if feature.minimum is not None:
         yield pandera.Check.ge(feature.minimum)
     if feature.maximum is not None:

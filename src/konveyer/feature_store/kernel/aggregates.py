@@ -5,16 +5,10 @@ from typing import Any, assert_never
 import numpy as np
 import pyarrow as pa
 
-from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.definitions.aggregation import AggregationFunction
+from konveyer.feature_store.kernel.errors import NumberOverflow
 from konveyer.feature_store.kernel.history import Ints
 from konveyer.feature_store.kernel.series import Series, Values, expanded
-
-
-class SumOverflow(KonveyerError):
-    """A sum of whole numbers that 64 bits cannot hold."""
-
-    code = "sum_overflow"
 
 
 def aggregate(function: AggregationFunction, series: Series, low: Ints, high: Ints) -> pa.Array:
@@ -54,9 +48,7 @@ def _sum(series: Series, low: Ints, high: Ints) -> Values:
         rough = _ranges(np.add, series.filled(0).astype(float), low, high, 0.0)
         # A sum that wrapped around is off by a multiple of 2^64; rounding is off by far less.
         if (np.abs(rough - total) >= 2**63).any():
-            raise SumOverflow(
-                "A sum does not fit into 64 bits.", hint="cast the column to DOUBLE in the source"
-            )
+            raise NumberOverflow("A sum")
     return total
 
 

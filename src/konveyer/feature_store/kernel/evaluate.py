@@ -1,5 +1,7 @@
 """What a view's features were at given moments: one function for training and for publishing."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +9,7 @@ import pyarrow as pa
 
 from konveyer.feature_store.definitions.aggregation import AggregationFunction
 from konveyer.feature_store.kernel.derived import Operation, derive
+from konveyer.feature_store.kernel.errors import NumberOverflow
 from konveyer.feature_store.kernel.history import History, Ints, codes_in
 from konveyer.feature_store.kernel.point_in_time import latest
 from konveyer.feature_store.kernel.search import spine_order
@@ -98,11 +101,22 @@ def _windowed(plan: ViewPlan, history: History, codes: Ints, at_us: Ints) -> pa.
     features: dict[str, pa.Array] = {}
     for feature in plan.windowed:
         column = series[feature.column, feature.filter_column]
-        features[feature.name] = windows[feature.over_us].aggregate(feature.function, column)
+        with _naming(feature.name):
+            features[feature.name] = windows[feature.over_us].aggregate(feature.function, column)
     for derived in plan.derived:
         left, right = features[derived.left], features[derived.right]
-        features[derived.name] = derive(derived.operation, left, right)
+        with _naming(derived.name):
+            features[derived.name] = derive(derived.operation, left, right)
     return pa.table(features)
+
+
+@contextmanager
+def _naming(feature: str) -> Iterator[None]:
+    try:
+        yield
+    except NumberOverflow as error:
+        error.message = f"Feature '{feature}': {error.message}"
+        raise
 
 
 def _series(plan: ViewPlan, history: History) -> dict[tuple[str | None, str | None], Series]:

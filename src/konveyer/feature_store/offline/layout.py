@@ -51,9 +51,10 @@ def bucket_count(rows: int) -> int:
     return buckets
 
 
-def bucket_sql(keys: Sequence[str], buckets: int) -> str:
+def bucket_sql(keys: Sequence[Column], buckets: int) -> str:
     """The SQL expression of a row's bucket, a 32-bit whole number."""
-    parts = [f"length(CAST({key} AS VARCHAR)), ':', CAST({key} AS VARCHAR)" for key in keys]
+    texts = [f"CAST({sql_cast(key.name, key.dtype)} AS VARCHAR)" for key in keys]
+    parts = [f"length({text}), ':', {text}" for text in texts]
     return f"CAST(md5_number_lower(concat({', '.join(parts)})) % {buckets} AS INTEGER)"
 
 
@@ -63,7 +64,7 @@ def layout_sql(layout: TableLayout, rows_sql: str, *, buckets: int, until_us: in
     Rows without a key or an event time, and rows later than `until_us`, are left out.
     """
     keys = [key.name for key in layout.keys]
-    selected = [f"{bucket_sql(keys, buckets)} AS {BUCKET}"]
+    selected = [f"{bucket_sql(layout.keys, buckets)} AS {BUCKET}"]
     selected += [f"{sql_cast(key.name, key.dtype)} AS {key.name}" for key in layout.keys]
     selected.append(f"epoch_us({layout.event_time}) AS {EVENT_TIME}")
     order = [BUCKET, *keys, EVENT_TIME]
@@ -92,6 +93,8 @@ def sql_cast(expression: str, dtype: ColumnType) -> str:
             return f"CAST({expression} AS VARCHAR)"
         case ColumnType.TIMESTAMP:
             return f"epoch_us({expression})"
+        case ColumnType.UUID:
+            return f"CAST(CAST({expression} AS UUID) AS VARCHAR)"
 
 
 def conformed(reader: pa.RecordBatchReader, schema: pa.Schema) -> pa.RecordBatchReader:

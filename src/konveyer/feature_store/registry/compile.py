@@ -1,21 +1,38 @@
 """Checks a view against the real columns of its source, and compiles it for ETL and the kernel."""
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from konveyer.core.errors import did_you_mean
 from konveyer.core.schema import Column, ColumnType, column_type
-from konveyer.feature_store.definitions.aggregation import Aggregation
+from konveyer.feature_store.definitions.aggregation import Aggregation, AggregationFunction
 from konveyer.feature_store.definitions.duration import duration_us
 from konveyer.feature_store.definitions.entity import Entity
 from konveyer.feature_store.definitions.source import Source
 from konveyer.feature_store.definitions.view import FeatureView
-from konveyer.feature_store.kernel.evaluate import ViewPlan, WindowedFeature
+from konveyer.feature_store.kernel.evaluate import DerivedFeature, ViewPlan, WindowedFeature
 from konveyer.feature_store.kernel.history import CREATED_TIME, EVENT_TIME
 from konveyer.feature_store.offline.layout import TableLayout, sql_cast
 from konveyer.feature_store.registry.errors import UnknownColumn, UnknownReference, WrongType
 from konveyer.feature_store.registry.sql import check_condition
+
+_NUMBERS = frozenset({ColumnType.INT64, ColumnType.FLOAT64})
+_ORDERED = _NUMBERS | {ColumnType.TIMESTAMP}
+_ALL = frozenset(ColumnType)
+# The types that each function can aggregate.
+_FIT: dict[AggregationFunction, frozenset[ColumnType]] = {
+    "count": _ALL,
+    "sum": _NUMBERS,
+    "mean": _NUMBERS,
+    "min": _ORDERED,
+    "max": _ORDERED,
+    "stddev": _NUMBERS,
+    "first": _ALL,
+    "last": _ALL,
+    "count_distinct": _ALL,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +55,7 @@ def compile_view(
     where = f"Feature view '{view.name}'"
     columns = {field.name: field.type for field in rows}
     for key in entity.join_keys:
-        _check_type(where, columns, key.name, {key.column.dtype})
+        _check_type(where, columns, key.name, _identifies(key.column.dtype))
     keys = tuple(key.column for key in entity.join_keys)
     if source is not None:
         return _windowed(view, keys, source, columns)
@@ -74,13 +91,13 @@ def _windowed(
         _check_type(where, columns, source.created_time, {ColumnType.TIMESTAMP})
     inputs: dict[str, tuple[Column, str]] = {}
     windowed, features = [], []
-    for aggregation in view.aggregations:
+    for aggregation in view.each_aggregation:
         at = f"{where}, feature '{aggregation.name}'"
         dtype = _input_type(at, aggregation, columns)
         feature = WindowedFeature(
             name=aggregation.name,
             function=aggregation.function,
-            over_us=duration_us(aggregation.window),
+            over_us=None if aggregation.window is None else duration_us(aggregation.window),
             column=_input(inputs, aggregation, dtype),
             filter_column=_filter(inputs, aggregation, at),
         )
@@ -94,9 +111,39 @@ def _windowed(
             created_time=source.created_time,
             expressions=tuple(inputs.values()),
         ),
-        plan=_plan(view, keys, windowed=tuple(windowed)),
-        columns=tuple(features),
+        plan=_plan(view, keys, windowed=tuple(windowed), derived=_derived(view, features)),
+        columns=(*features, *_derived_columns(view, features)),
     )
+
+
+def _derived(view: FeatureView, features: list[Column]) -> tuple[DerivedFeature, ...]:
+    types = {column.name: column.dtype for column in features}
+    for derived in view.derived:
+        for name in (derived.left, derived.right):
+            if not types[name].is_number:
+                raise WrongType(
+                    f"Feature view '{view.name}', feature '{derived.name}' needs '{name}' as a "
+                    f"number, but it is {types[name]}.",
+                    hint="derive from counts, sums and the like",
+                )
+    return tuple(
+        DerivedFeature(name=d.name, operation=d.operation, left=d.left, right=d.right)
+        for d in view.derived
+    )
+
+
+def _derived_columns(view: FeatureView, features: list[Column]) -> list[Column]:
+    types = {column.name: column.dtype for column in features}
+    return [
+        Column(
+            derived.name,
+            ColumnType.INT64
+            if derived.operation == "difference"
+            and {types[derived.left], types[derived.right]} == {ColumnType.INT64}
+            else ColumnType.FLOAT64,
+        )
+        for derived in view.derived
+    ]
 
 
 def _plan(
@@ -104,11 +151,13 @@ def _plan(
     keys: tuple[Column, ...],
     *,
     windowed: tuple[WindowedFeature, ...] = (),
+    derived: tuple[DerivedFeature, ...] = (),
     columns: tuple[str, ...] = (),
 ) -> ViewPlan:
     return ViewPlan(
         keys=tuple(key.name for key in keys),
         windowed=windowed,
+        derived=derived,
         columns=columns,
         ttl_us=None if view.visible_for is None else duration_us(view.visible_for),
         refresh_us=duration_us(view.refresh_every) if view.accuracy == "snapshot" else 0,
@@ -121,18 +170,13 @@ def _input_type(
 ) -> ColumnType | None:
     if aggregation.column is None:
         return None
-    if aggregation.function == "count":
-        return _check_type(where, columns, aggregation.column, set(ColumnType))
-    fit = {ColumnType.INT64, ColumnType.FLOAT64}
-    if aggregation.function in ("min", "max"):
-        fit.add(ColumnType.TIMESTAMP)
-    return _check_type(where, columns, aggregation.column, fit)
+    return _check_type(where, columns, aggregation.column, _FIT[aggregation.function])
 
 
 def _result_type(aggregation: Aggregation, dtype: ColumnType | None) -> ColumnType:
-    if aggregation.function == "count" or dtype is None:
+    if dtype is None or aggregation.function in ("count", "count_distinct"):
         return ColumnType.INT64
-    return ColumnType.FLOAT64 if aggregation.function == "mean" else dtype
+    return ColumnType.FLOAT64 if aggregation.function in ("mean", "stddev") else dtype
 
 
 def _input(
@@ -164,13 +208,18 @@ def _filter(
     return name
 
 
+def _identifies(dtype: ColumnType) -> set[ColumnType]:
+    """The types of a column that can be the join key `dtype`: a UUID may come as text."""
+    return {ColumnType.STRING, dtype} if dtype is ColumnType.UUID else {dtype}
+
+
 def _holds(dtype: ColumnType) -> set[ColumnType]:
     """The types whose values `dtype` can hold."""
     return {ColumnType.INT64, dtype} if dtype is ColumnType.FLOAT64 else {dtype}
 
 
 def _check_type(
-    where: str, columns: dict[str, pa.DataType], name: str, fit: set[ColumnType]
+    where: str, columns: dict[str, pa.DataType], name: str, fit: AbstractSet[ColumnType]
 ) -> ColumnType:
     if name not in columns:
         raise UnknownColumn(

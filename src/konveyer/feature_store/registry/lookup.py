@@ -60,15 +60,18 @@ def resolve_service(session: Session, state: RegistryState, name: str) -> Resolv
     service = state.service(name)
     pairs = features_of(service, state)
     views = {
-        view: _resolved_view(session, state, view) for view in dict.fromkeys(v for v, _ in pairs)
+        view: _resolved_view(session, state, view)
+        for view in dict.fromkeys(view for view, _ in pairs.values())
     }
     return ResolvedService(
         name=name,
         version=state.versions[Kind.SERVICE, name],
         views=tuple(views.values()),
         features=tuple(
-            ResolvedFeature(view=view, feature=feature, dtype=_dtype(views[view], feature))
-            for view, feature in pairs
+            ResolvedFeature(
+                name=name, view=view, feature=feature, dtype=_dtype(views[view], feature)
+            )
+            for name, (view, feature) in pairs.items()
         ),
     )
 
@@ -76,7 +79,7 @@ def resolve_service(session: Session, state: RegistryState, name: str) -> Resolv
 def _resolved_view(session: Session, state: RegistryState, name: str) -> ResolvedView:
     version = state.versions[Kind.VIEW, name]
     compiled = compiled_view(session, name, version)
-    counts = {feature.name for feature in compiled.plan.windowed if feature.function == "count"}
+    counts = {f.name for f in compiled.plan.windowed if f.function in ("count", "count_distinct")}
     return ResolvedView(
         name=name,
         version=version,

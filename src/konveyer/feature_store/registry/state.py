@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from konveyer.core.errors import did_you_mean
 from konveyer.feature_store.definitions.definition import Definition, Kind, kind_of, version_of
 from konveyer.feature_store.definitions.entity import Entity
-from konveyer.feature_store.definitions.service import FeatureService
+from konveyer.feature_store.definitions.service import FeatureService, Reference
 from konveyer.feature_store.definitions.source import Source
 from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.registry.errors import (
@@ -82,14 +82,17 @@ def registry_state(definitions: Iterable[Definition]) -> RegistryState:
     return RegistryState(definitions=by_key, reads=reads, versions=versions)
 
 
-def features_of(service: FeatureService, state: RegistryState) -> list[tuple[str, str]]:
-    """The (view, feature) pairs of a service, in order."""
-    pairs: list[tuple[str, str]] = []
-    for reference in service.features:
-        view, _, feature = reference.partition(":")
-        names = state.view(view).feature_names
-        pairs += [(view, name) for name in ([feature] if feature else names)]
-    return pairs
+def features_of(service: FeatureService, state: RegistryState) -> dict[str, tuple[str, str]]:
+    """The (view, feature) of each feature of a service, by the service's name for it, in order."""
+    return {
+        reference.name or feature: (reference.view, feature)
+        for reference in service.references
+        for feature in _taken(reference, state.view(reference.view))
+    }
+
+
+def _taken(reference: Reference, view: FeatureView) -> tuple[str, ...]:
+    return view.feature_names if reference.feature is None else (reference.feature,)
 
 
 def _checked_reads(definition: Definition, known: dict[Key, Definition]) -> tuple[Key, ...]:
@@ -120,30 +123,31 @@ def _reads(definition: Definition, where: str) -> Iterator[Key]:
                 yield Kind.SOURCE, source
             if sql is not None:
                 yield from ((Kind.SOURCE, table) for table in tables_read(sql, where=where))
-        case FeatureService(features=features):
-            views = dict.fromkeys(reference.partition(":")[0] for reference in features)
+        case FeatureService():
+            views = dict.fromkeys(reference.view for reference in definition.references)
             yield from ((Kind.VIEW, view) for view in views)
 
 
 def _check_features(service: FeatureService, known: dict[Key, Definition], where: str) -> None:
     owner: dict[str, str] = {}
-    for reference in service.features:
-        view, _, feature = reference.partition(":")
-        definition = known[Kind.VIEW, view]
-        assert isinstance(definition, FeatureView)  # noqa: S101 - the key says so
-        names = definition.feature_names
-        if feature and feature not in names:
+    for reference in service.references:
+        view = known[Kind.VIEW, reference.view]
+        assert isinstance(view, FeatureView)  # noqa: S101 - the key says so
+        names = view.feature_names
+        if reference.feature is not None and reference.feature not in names:
             raise UnknownReference(
-                f"{where} takes '{reference}', but the view has no such feature.",
-                hint=did_you_mean(feature, names, otherwise=f"it has {', '.join(names)}"),
+                f"{where} takes '{reference.feature}' of view '{view.name}', which has no such "
+                "feature.",
+                hint=did_you_mean(reference.feature, names, otherwise=f"it has {', '.join(names)}"),
             )
-        for name in [feature] if feature else names:
+        for feature in _taken(reference, view):
+            name = reference.name or feature
             if name in owner:
                 raise FeatureClash(
-                    f"{where} has feature '{name}' from '{owner[name]}' and from '{view}'.",
-                    hint="give the feature another name in one of the views",
+                    f"{where} has feature '{name}' from '{owner[name]}' and from '{view.name}'.",
+                    hint=f"rename one of them: '{view.name}:{feature} as other_name'",
                 )
-            owner[name] = view
+            owner[name] = view.name
 
 
 def _in_order(reads: dict[Key, tuple[Key, ...]]) -> list[Key]:

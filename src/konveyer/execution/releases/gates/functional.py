@@ -17,7 +17,11 @@ from konveyer.execution.serving.contract import example
 from konveyer.execution.serving.gateway import MOST_BODY_BYTES
 
 TOLERANCE = 1e-9
-_UNKNOWN = {ColumnType.INT64: -(2**61) - 7, ColumnType.STRING: "\u2205 no such entity"}
+_UNKNOWN = {
+    ColumnType.INT64: -(2**61) - 7,
+    ColumnType.STRING: "\u2205 no such entity",
+    ColumnType.UUID: "deadbeef-0000-0000-0000-000000000000",
+}
 
 
 def functional_gate(context: GateContext, bundle: Bundle) -> Verdict:

@@ -1,0 +1,14 @@
+"""What can go wrong while features are computed."""
+
+from konveyer.core.errors import KonveyerError
+
+
+class NumberOverflow(KonveyerError):
+    """A whole number that 64 bits cannot hold."""
+
+    code = "number_overflow"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} does not fit into 64 bits.", hint="cast the column to DOUBLE in the source"
+        )

@@ -1,0 +1,89 @@
+"""A feature store with its ETL, driven without a worker, for tests on small data."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from konveyer.access.actor import Actor
+from konveyer.catalog.session import Catalog
+from konveyer.core.clock import FeatureClock, parse_instant
+from konveyer.feature_store.datamart.lookup import OnlineLookup
+from konveyer.feature_store.datamart.training_set import TrainingSet, build_training_set
+from konveyer.feature_store.definitions.definition import Definition
+from konveyer.feature_store.engines.duckdb import DuckDBEngine
+from konveyer.feature_store.etl import flow
+from konveyer.feature_store.etl.flow import EtlServices
+from konveyer.feature_store.etl.plan import plan_etl
+from konveyer.feature_store.offline.delta import DeltaOfflineStore
+from konveyer.feature_store.online.memory import MemoryOnlineStore
+from konveyer.feature_store.registry.apply import apply, compile_views
+from konveyer.feature_store.registry.lookup import active_state, resolve_service
+from konveyer.feature_store.registry.plan import plan_apply
+from konveyer.feature_store.registry.state import registry_state
+
+
+@dataclass(frozen=True)
+class Store:
+    """One feature store; every call acts as the administrator."""
+
+    services: EtlServices
+    admin: Actor
+    now_us: int
+
+    def apply(self, *definitions: Definition) -> None:
+        wanted = registry_state(definitions)
+        compiled = compile_views(wanted, self.services.engine, self.services.root)
+        with self.services.catalog.transaction() as session:
+            apply(session, self.admin, plan_apply(active_state(session), wanted), compiled)
+
+    def etl(self, *views: str) -> None:
+        with self.services.catalog.transaction() as session:
+            plan = plan_etl(session, self.admin, views, as_of_us=self.now_us)
+        flow.etl_flow(self.services).run(PlainSteps(), msgspec.to_builtins(plan))
+
+    def training_set(self, labels: pa.Table, **options: Any) -> TrainingSet:
+        return build_training_set(
+            self.services.catalog,
+            self.admin,
+            self.services.engine,
+            self.services.offline,
+            service="scoring",
+            labels=labels,
+            timestamp="at",
+            label=None,
+            folder=self.services.root / "training_sets",
+            **options,
+        )
+
+    def online(self, *keys: tuple[Any, ...], now_us: int | None = None) -> list[Any]:
+        with self.services.catalog.reading() as session:
+            service = resolve_service(session, active_state(session), "scoring")
+        lookup = OnlineLookup(
+            service, self.services.online, FeatureClock(self.now_us if now_us is None else now_us)
+        )
+        return lookup.rows(keys)
+
+
+class PlainSteps:
+    def step(self, _name: str, work: Callable[[], Any]) -> Any:
+        return work()
+
+
+@contextmanager
+def opened_store(catalog: Catalog, admin: Actor, root: Path, *, now: str) -> Iterator[Store]:
+    """A store on `catalog`, with its tables under `root` and its records in memory."""
+    engine = DuckDBEngine()
+    services = EtlServices(
+        catalog=catalog,
+        engine=engine,
+        offline=DeltaOfflineStore(root / "offline"),
+        online=MemoryOnlineStore(),
+        root=root,
+    )
+    yield Store(services, admin, parse_instant(now))
+    engine.close()
