@@ -1,7 +1,7 @@
 """Konveyer: one conveyor from raw events to a prediction served in production.
 
-The names below are the vocabulary of a definitions folder. They load on first use, so
-`import konveyer` costs milliseconds.
+The names below are the vocabulary of a definitions folder, and `FeatureStore` for notebooks. They
+load on first use, so `import konveyer` costs milliseconds.
 """
 
 from importlib import import_module
@@ -14,18 +14,21 @@ if TYPE_CHECKING:
     from konveyer.feature_store.definitions.service import FeatureService
     from konveyer.feature_store.definitions.source import Source
     from konveyer.feature_store.definitions.view import Feature, FeatureView
+    from konveyer.sdk import FeatureStore
 
 __version__ = "0.1.0"
 
+_DEFINITIONS = "konveyer.feature_store.definitions"
 _HOME = {
-    "Aggregation": "aggregation",
-    "Derived": "derived",
-    "Entity": "entity",
-    "Feature": "view",
-    "FeatureService": "service",
-    "FeatureView": "view",
-    "JoinKey": "entity",
-    "Source": "source",
+    "Aggregation": f"{_DEFINITIONS}.aggregation",
+    "Derived": f"{_DEFINITIONS}.derived",
+    "Entity": f"{_DEFINITIONS}.entity",
+    "Feature": f"{_DEFINITIONS}.view",
+    "FeatureService": f"{_DEFINITIONS}.service",
+    "FeatureStore": "konveyer.sdk",
+    "FeatureView": f"{_DEFINITIONS}.view",
+    "JoinKey": f"{_DEFINITIONS}.entity",
+    "Source": f"{_DEFINITIONS}.source",
 }
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
     "Entity",
     "Feature",
     "FeatureService",
+    "FeatureStore",
     "FeatureView",
     "JoinKey",
     "Source",
@@ -44,4 +48,4 @@ def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'konveyer' has no attribute '{name}'")
-    return getattr(import_module(f"konveyer.feature_store.definitions.{home}"), name)
+    return getattr(import_module(home), name)

@@ -36,8 +36,8 @@ def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Co
 
 @pytest.mark.parametrize(("name", "command"), list(commands(cli)), ids=str)
 def test_every_command_shows_an_example_of_itself(name: str, command: click.Command) -> None:
-    assert "Example:" in (command.help or "")
-    example = (command.help or "").partition("Example:")[2]
+    assert "Example" in (command.help or "")
+    example = (command.help or "").partition("Example")[2]
     assert re.search(rf"konveyer (--\S+ (\w+ )?)?{name}\b", example), example
 
 

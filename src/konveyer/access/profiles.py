@@ -1,5 +1,6 @@
 """Tokens that a person keeps in a workspace on his own machine, readable by him alone."""
 
+import os
 from http import HTTPStatus
 from pathlib import Path
 
@@ -18,6 +19,11 @@ def save_token(state: Path, profile: str, token: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_atomically(path, token.encode(), mode=0o600)
     return path
+
+
+def given_token(state: Path, profile: str | None) -> str:
+    """`KONVEYER_TOKEN` when it is set, otherwise the token saved under the profile."""
+    return os.environ.get("KONVEYER_TOKEN") or saved_token(state, profile)
 
 
 def saved_token(state: Path, profile: str | None) -> str:

@@ -1,6 +1,5 @@
 """What every command starts from: the workspace, and who is acting."""
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,17 +36,16 @@ class Context:
         click.get_current_context().find_root().call_on_close(workspace.close)
         return workspace
 
-    def project_folder(self, folder: Path) -> Path:
-        """A project named from the current folder, or else from the workspace."""
-        return folder if folder.exists() else self.settings.root / folder
+    def found(self, path: Path) -> Path:
+        """A file or folder named from the current folder, or else from the workspace."""
+        return path if path.exists() else self.settings.root / path
 
     def actor(self, session: "Session") -> "Actor":
         """The holder of `KONVEYER_TOKEN`, or of the token saved under the profile."""
-        from konveyer.access.profiles import saved_token
+        from konveyer.access.profiles import given_token
         from konveyer.access.tokens import authenticate
 
-        token = os.environ.get("KONVEYER_TOKEN") or saved_token(self.settings.state, self.profile)
-        return authenticate(session, token)
+        return authenticate(session, given_token(self.settings.state, self.profile))
 
 
 pass_context = click.make_pass_decorator(Context)

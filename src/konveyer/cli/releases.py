@@ -35,7 +35,7 @@ def submit(context: Context, project: Path, run_id: str | None, dry_run: bool) -
     from konveyer.execution.releases.service import open_release
 
     workspace = context.workspace
-    application = load_project(context.project_folder(project)).model.application
+    application = load_project(context.found(project)).model.application
     with workspace.catalog.reading() as session:
         actor = context.actor(session)
     run, folder = find_run(workspace.workshop.runs, application, run_id)

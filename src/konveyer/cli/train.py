@@ -26,7 +26,7 @@ def train(context: Context, project: Path, training_set: str | None) -> None:
     from konveyer.feature_store.datamart.training_set import open_training_set
 
     workspace = context.workspace
-    loaded = load_project(context.project_folder(project))
+    loaded = load_project(context.found(project))
     with workspace.catalog.reading() as session:
         actor = context.actor(session)
         data = open_training_set(
@@ -63,7 +63,7 @@ def lock(context: Context, project: Path) -> None:
     """
     from konveyer.development.environment import lock as write_lock
 
-    path = write_lock(context.project_folder(project))
+    path = write_lock(context.found(project))
     if context.as_json:
         print_json({"lock": str(path)})
         return

@@ -1,11 +1,44 @@
 """`konveyer training-set`: features as they were, one row for each label."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from konveyer.cli.context import Context, pass_context
-from konveyer.cli.render import print_json
+from konveyer.cli.render import print_json, print_table
+from konveyer.core.wording import seconds, size
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from konveyer.feature_store.datamart.explain import ViewCost
+
+_SPINE_OPTIONS = (
+    click.option(
+        "--labels",
+        type=click.Path(path_type=Path),
+        help="Parquet file with the join keys, a timestamp and the label.",
+    ),
+    click.option("--timestamp", default="label_timestamp", show_default=True),
+    click.option(
+        "--key",
+        "keys",
+        multiple=True,
+        metavar="KEY=COLUMN",
+        help="The column of a join key, where it has another name. May repeat.",
+    ),
+    click.option("--from", "start", help="Without --labels: every known entity at this time ..."),
+    click.option("--to", "end", help="... and again until this time (default: only once),"),
+    click.option("--every", default="1d", show_default=True, help="this far apart."),
+)
+
+
+def _spine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_SPINE_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.group("training-set")
@@ -15,55 +48,56 @@ def training_set() -> None:
 
 @training_set.command()
 @click.argument("service")
-@click.option(
-    "--labels",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Parquet file with the join keys, a timestamp and the label.",
-)
-@click.option("--timestamp", default="label_timestamp", show_default=True)
+@_spine_options
 @click.option("--label", help="Column with what came of it.")
 @click.option(
-    "--key",
-    "keys",
-    multiple=True,
-    metavar="KEY=COLUMN",
-    help="The column of a join key, where it has another name. May repeat.",
+    "--output", type=click.Path(path_type=Path), help="Write the rows here too, as Parquet."
 )
 @pass_context
 def build(
     context: Context,
     service: str,
-    labels: Path,
+    labels: Path | None,
     timestamp: str,
-    label: str | None,
     keys: tuple[str, ...],
+    start: str | None,
+    end: str | None,
+    every: str,
+    label: str | None,
+    output: Path | None,
 ) -> None:
     """Join the features of SERVICE to labels, exactly one row for each label.
 
     \b
-    Example: konveyer training-set build coupon_response \\
-               --labels data/labels.parquet --label redeemed
+    Examples: konveyer training-set build coupon_response \\
+                --labels data/labels.parquet --label redeemed
+              konveyer training-set build coupon_response \\
+                --from 2017-06-01 --to 2017-12-01 --every 30d --output monthly.parquet
     """
-    from konveyer.feature_store.datamart.labels import read_labels
+    import pyarrow.parquet as pq
+
+    from konveyer.core.files import file_written_whole
     from konveyer.feature_store.datamart.training_set import build_training_set
 
     workspace = context.workspace
     with workspace.catalog.reading() as session:
         actor = context.actor(session)
-    path = labels if labels.exists() else context.settings.root / labels
+    frame, timestamp = _spine(context, service, labels, timestamp, (start, end, every))
     built = build_training_set(
         workspace.catalog,
         actor,
         workspace.engine,
         workspace.offline,
         service=service,
-        labels=read_labels(path),
+        labels=frame,
         timestamp=timestamp,
         label=label,
         folder=workspace.training_sets,
-        columns=dict(_mapping(key) for key in keys),
+        columns=_mapping(keys),
     )
+    if output is not None:
+        with file_written_whole(output) as draft:
+            pq.write_table(built.table, draft)
     manifest = built.manifest
     if context.as_json:
         print_json(
@@ -77,12 +111,165 @@ def build(
         )
         return
     click.echo(f"{manifest.id}: {manifest.rows:,} rows, {len(manifest.service.features)} features")
-    click.echo(f"  {built.path}")
+    click.echo(f"  {output or built.path}")
     click.echo("Next: konveyer train PROJECT")
 
 
-def _mapping(text: str) -> tuple[str, str]:
-    key, equals, column = text.partition("=")
-    if not (key and equals and column):
-        raise click.BadParameter(f"'{text}' is not KEY=COLUMN.", param_hint="--key")
-    return key, column
+@training_set.command()
+@click.argument("service")
+@_spine_options
+@click.option("--dry-run", is_flag=True, help="Only estimate; read no data.")
+@pass_context
+def explain(
+    context: Context,
+    service: str,
+    labels: Path | None,
+    timestamp: str,
+    keys: tuple[str, ...],
+    start: str | None,
+    end: str | None,
+    every: str,
+    dry_run: bool,
+) -> None:
+    """Show what building a training set reads of each view: the estimate, and what it was.
+
+    \b
+    Example: konveyer training-set explain coupon_response --labels data/labels.parquet
+    """
+    from konveyer.feature_store.datamart.training_set import explain_training_set
+
+    workspace = context.workspace
+    with workspace.catalog.reading() as session:
+        actor = context.actor(session)
+    frame, timestamp = _spine(context, service, labels, timestamp, (start, end, every))
+    costs = explain_training_set(
+        workspace.catalog,
+        actor,
+        workspace.engine,
+        workspace.offline,
+        service=service,
+        labels=frame,
+        timestamp=timestamp,
+        columns=_mapping(keys),
+        run=not dry_run,
+    )
+    if context.as_json:
+        print_json(costs)
+        return
+    click.echo(f"{len(frame):,} rows to find features for")
+    names = (
+        "view",
+        "method",
+        "columns",
+        "buckets",
+        "files",
+        "rows",
+        "read",
+        "size",
+        "read",
+        "took",
+    )
+    print_table(names, [_cost_row(cost) for cost in costs], empty="The service has no views.")
+
+
+@training_set.command()
+@click.argument("training_set_id", metavar="TRAINING_SET")
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="The label frame that it was built from (default: as kept with it).",
+)
+@click.option("--output", type=click.Path(path_type=Path), help="Write the rows here, as Parquet.")
+@pass_context
+def rebuild(
+    context: Context, training_set_id: str, labels: Path | None, output: Path | None
+) -> None:
+    """Build a training set again from its manifest; an error when it is not the same.
+
+    \b
+    Example: konveyer training-set rebuild set-01a20f51a224acb64df5
+    """
+    import pyarrow.parquet as pq
+
+    from konveyer.core.files import file_written_whole
+    from konveyer.feature_store.datamart.labels import read_labels
+    from konveyer.feature_store.datamart.training_set import (
+        kept_labels,
+        kept_manifest,
+        rebuild_training_set,
+    )
+
+    workspace = context.workspace
+    with workspace.catalog.reading() as session:
+        actor = context.actor(session)
+        manifest = kept_manifest(session, training_set_id, "")
+    frame = (
+        kept_labels(workspace.training_sets, manifest)
+        if labels is None
+        else read_labels(context.found(labels))
+    )
+    table = rebuild_training_set(
+        workspace.catalog, actor, workspace.engine, workspace.offline, manifest, frame
+    )
+    if output is not None:
+        with file_written_whole(output) as draft:
+            pq.write_table(table, draft)
+    if context.as_json:
+        print_json({"id": manifest.id, "rows": len(table), "result_digest": manifest.result_digest})
+        return
+    click.echo(f"{manifest.id}: {len(table):,} rows, the same as when it was built")
+
+
+def _spine(
+    context: Context,
+    service: str,
+    labels: Path | None,
+    timestamp: str,
+    moments: tuple[str | None, str | None, str],
+) -> "tuple[pa.Table, str]":
+    """The label frame, and the name of its timestamp."""
+    from konveyer.core.clock import parse_instant
+    from konveyer.feature_store.datamart.entities import AT, cadence
+    from konveyer.feature_store.datamart.labels import read_labels
+    from konveyer.feature_store.datamart.training_set import entity_frame
+    from konveyer.feature_store.definitions.duration import duration_us, parse_duration
+
+    start, end, every = moments
+    if (labels is None) == (start is None):
+        raise click.UsageError("Give either --labels or --from.")
+    if start is None:
+        return read_labels(context.found(labels or Path())), timestamp
+    step_us = duration_us(parse_duration(every, where="--every"))
+    moments_us = cadence(parse_instant(start), parse_instant(end or start), step_us)
+    workspace = context.workspace
+    frame = entity_frame(
+        workspace.catalog,
+        workspace.engine,
+        workspace.offline,
+        service=service,
+        moments_us=moments_us,
+    )
+    return frame, AT
+
+
+def _mapping(keys: tuple[str, ...]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in keys]
+    for key, _, column in pairs:
+        if not (key and column):
+            raise click.BadParameter(f"'{key}' is not KEY=COLUMN.", param_hint="--key")
+    return {key: column for key, _, column in pairs}
+
+
+def _cost_row(cost: "ViewCost") -> tuple[object, ...]:
+    return (
+        f"{cost.view} v{cost.table_version}",
+        cost.method,
+        f"{len(cost.columns)} of {cost.of_columns}",
+        f"{cost.buckets} of {cost.of_buckets}",
+        cost.files,
+        f"{cost.rows:,}",
+        "" if cost.read_rows is None else f"{cost.read_rows:,}",
+        size(cost.size_bytes),
+        "" if cost.read_bytes is None else size(cost.read_bytes),
+        seconds(cost.read_s),
+    )

@@ -25,6 +25,18 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
 
 @contextmanager
+def file_written_whole(path: Path) -> Iterator[Path]:
+    """Yield the name of a draft beside `path`; it replaces `path` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.parent / f".{path.name}.{os.getpid()}.draft"
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
 def folder_written_whole(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; it becomes `path` when the block ends without an error.
 

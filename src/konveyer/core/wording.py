@@ -10,6 +10,20 @@ def when(instant_us: int | None) -> str:
     return "" if instant_us is None else format_us(instant_us // 1_000_000 * 1_000_000)
 
 
+def size(value_bytes: int) -> str:
+    """Bytes as people read them.
+
+    >>> size(900), size(3_500_000)
+    ('900 B', '3.5 MB')
+    """
+    value = float(value_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
 def seconds(value: float | None) -> str:
     """A duration as people read it.
 

@@ -46,13 +46,15 @@ class Store:
             plan = plan_etl(session, self.admin, views, as_of_us=self.now_us)
         flow.etl_flow(self.services).run(PlainSteps(), msgspec.to_builtins(plan))
 
-    def training_set(self, labels: pa.Table, **options: Any) -> TrainingSet:
+    def training_set(
+        self, labels: pa.Table, *, service: str = "scoring", **options: Any
+    ) -> TrainingSet:
         return build_training_set(
             self.services.catalog,
             self.admin,
             self.services.engine,
             self.services.offline,
-            service="scoring",
+            service=service,
             labels=labels,
             timestamp="at",
             label=None,

@@ -30,6 +30,7 @@ class OnlineLookup:
     """
 
     def __init__(self, service: ResolvedService, store: OnlineStore, clock: FeatureClock) -> None:
+        self.service = service
         self._store, self._clock = store, clock
         places = {key.name: place for place, key in enumerate(service.keys)}
         self._views = [

@@ -1,14 +1,12 @@
 """Training sets: exactly one row for each label, with the features as they were at its time."""
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -18,22 +16,22 @@ from konveyer.access.roles import Permission
 from konveyer.catalog import audit
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import now_us
-from konveyer.core.errors import NotFound, did_you_mean
+from konveyer.core.errors import Conflict, NotFound, did_you_mean
 from konveyer.core.files import folder_written_whole
 from konveyer.core.ids import new_id
-from konveyer.core.schema import Column
+from konveyer.feature_store.datamart.digests import table_digest
+from konveyer.feature_store.datamart.entities import entities_at
+from konveyer.feature_store.datamart.explain import Tally, ViewCost, estimate
+from konveyer.feature_store.datamart.join import Watch, join_features
 from konveyer.feature_store.datamart.labels import Labels, check_labels
+from konveyer.feature_store.datamart.pinned import PinnedView, pin_views
 from konveyer.feature_store.datamart.tables import TrainingSetRow
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.engines.base import Engine
-from konveyer.feature_store.etl.runs import readable_table
-from konveyer.feature_store.kernel.evaluate import ViewPlan, evaluate
-from konveyer.feature_store.kernel.history import CREATED_TIME, EVENT_TIME, history_of
+from konveyer.feature_store.kernel.history import Ints
 from konveyer.feature_store.offline.delta import DeltaOfflineStore, TableRef
-from konveyer.feature_store.offline.layout import BUCKET, bucket_sql
-from konveyer.feature_store.registry.compile import CompiledView
 from konveyer.feature_store.registry.errors import FeatureClash
-from konveyer.feature_store.registry.lookup import active_state, compiled_view, resolve_service
+from konveyer.feature_store.registry.lookup import active_state, resolve_service
 from konveyer.feature_store.registry.usage import record_usage
 
 DATA, MANIFEST = "data.parquet", "manifest.json"
@@ -43,13 +41,24 @@ class TrainingSetNotFound(NotFound):
     code = "training_set_not_found"
 
 
+class TrainingSetDiffers(Conflict):
+    """A training set was built again from its manifest and came out different."""
+
+    code = "training_set_differs"
+
+
 class TrainingSetManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that the content depends on: the same manifest gives the same bytes."""
+    """Everything that the content depends on: from the same labels it gives the same content.
+
+    `keys` are the label frame's columns that hold the join keys, in the order of the service's;
+    `columns` maps those join keys that have another name there.
+    """
 
     id: str
     service: ResolvedService
     tables: tuple[TableRef, ...]
     keys: tuple[str, ...]
+    columns: dict[str, str]
     timestamp: str
     label: str | None
     rows: int
@@ -67,12 +76,15 @@ class TrainingSet:
     manifest: TrainingSetManifest
     path: Path
 
+    def to_polars(self) -> Any:
+        """As a Polars frame, without a copy."""
+        import polars as pl
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _PinnedView:
-    ref: TableRef
-    compiled: CompiledView
-    features: dict[str, str]
+        return pl.from_arrow(self.table)
+
+    def to_pandas(self) -> Any:
+        """As a pandas frame; needs pandas."""
+        return self.table.to_pandas()
 
 
 def build_training_set(
@@ -87,6 +99,7 @@ def build_training_set(
     label: str | None,
     folder: Path,
     columns: Mapping[str, str] | None = None,
+    watch: Watch | None = None,
 ) -> TrainingSet:
     """Join the features of `service` to `labels` and keep the result under `folder`.
 
@@ -97,14 +110,15 @@ def build_training_set(
     actor.require(Permission.BUILD_TRAINING_SETS)
     with catalog.reading() as session:
         resolved = resolve_service(session, active_state(session), service)
-        views = _pinned_views(session, resolved)
+        views = pin_views(session, offline, resolved)
     checked = check_labels(labels, resolved.keys, timestamp=timestamp, label=label, columns=columns)
-    table = join_features(checked, resolved, views, engine=engine, offline=offline)
+    table = with_features(checked, resolved, views, engine=engine, watch=watch)
     manifest = TrainingSetManifest(
         id=new_id("set"),
         service=resolved,
-        tables=tuple(view.ref for view in views),
+        tables=tuple(view.table.ref for view in views),
         keys=checked.keys,
+        columns=dict(columns or {}),
         timestamp=timestamp,
         label=label,
         rows=len(table),
@@ -120,6 +134,110 @@ def build_training_set(
     with catalog.transaction() as session:
         _record(session, actor, manifest)
     return TrainingSet(table=table, manifest=manifest, path=path)
+
+
+def rebuild_training_set(
+    catalog: Catalog,
+    actor: Actor,
+    engine: Engine,
+    offline: DeltaOfflineStore,
+    manifest: TrainingSetManifest,
+    labels: pa.Table,
+) -> pa.Table:
+    """The training set of `manifest` once more, from the definitions and tables that it names.
+
+    Raises `TrainingSetDiffers` when `labels` or the result are not those of the manifest.
+    """
+    actor.require(Permission.BUILD_TRAINING_SETS)
+    with catalog.reading() as session:
+        views = pin_views(session, offline, manifest.service, manifest.tables)
+    checked = check_labels(
+        labels,
+        manifest.service.keys,
+        timestamp=manifest.timestamp,
+        label=manifest.label,
+        columns=manifest.columns,
+    )
+    _check_digest("labels", table_digest(checked.table), manifest.labels_digest, manifest.id)
+    table = with_features(checked, manifest.service, views, engine=engine)
+    _check_digest("features", table_digest(table), manifest.result_digest, manifest.id)
+    return table
+
+
+def _check_digest(what: str, found: str, expected: str, training_set: str) -> None:
+    if found != expected:
+        raise TrainingSetDiffers(
+            f"The {what} are not those of training set {training_set}.",
+            hint="give the label frame that it was built from"
+            if what == "labels"
+            else "its tables were changed by something else than Konveyer",
+        )
+
+
+def explain_training_set(
+    catalog: Catalog,
+    actor: Actor,
+    engine: Engine,
+    offline: DeltaOfflineStore,
+    *,
+    service: str,
+    labels: pa.Table,
+    timestamp: str,
+    columns: Mapping[str, str] | None = None,
+    run: bool = True,
+) -> list[ViewCost]:
+    """What building this training set reads of each view; it is built to see, and not kept.
+
+    Without `run` only the estimates are given, and no data is read.
+    """
+    actor.require(Permission.BUILD_TRAINING_SETS)
+    with catalog.reading() as session:
+        resolved = resolve_service(session, active_state(session), service)
+        views = pin_views(session, offline, resolved)
+    checked = check_labels(labels, resolved.keys, timestamp=timestamp, label=None, columns=columns)
+    costs = [estimate(checked, view, engine) for view in views]
+    if not run:
+        return costs
+    tally = Tally()
+    with_features(checked, resolved, views, engine=engine, watch=tally)
+    return [tally.of(cost) for cost in costs]
+
+
+def entity_frame(
+    catalog: Catalog,
+    engine: Engine,
+    offline: DeltaOfflineStore,
+    *,
+    service: str,
+    moments_us: Ints,
+) -> pa.Table:
+    """A label frame without labels: each entity that the service knows, at each of the moments."""
+    with catalog.reading() as session:
+        resolved = resolve_service(session, active_state(session), service)
+        views = pin_views(session, offline, resolved)
+    return entities_at(views, resolved.keys, moments_us, engine)
+
+
+def with_features(
+    labels: Labels,
+    service: ResolvedService,
+    views: tuple[PinnedView, ...],
+    *,
+    engine: Engine,
+    watch: Watch | None = None,
+) -> pa.Table:
+    """The labels' columns and, in the order of the service, its features: a row for each label."""
+    for column in service.columns:
+        if column.name in labels.table.column_names:
+            raise FeatureClash(
+                f"The label frame has a column '{column.name}', as the service has.",
+                hint="rename it in the label frame",
+            )
+    columns = join_features(labels.spine, labels.at_us, views, engine=engine, watch=watch)
+    table = labels.table
+    for column in service.columns:
+        table = table.append_column(column.name, columns[column.name].cast(column.dtype.arrow))
+    return table.combine_chunks()
 
 
 def _record(session: Session, actor: Actor, manifest: TrainingSetManifest) -> None:
@@ -139,10 +257,8 @@ def _record(session: Session, actor: Actor, manifest: TrainingSetManifest) -> No
     )
 
 
-def open_training_set(
-    session: Session, folder: Path, training_set: str | None, service: str
-) -> TrainingSet:
-    """A training set under `folder` by its id; the newest one of `service` when None."""
+def kept_manifest(session: Session, training_set: str | None, service: str) -> TrainingSetManifest:
+    """The manifest of a training set by its id; of the newest one of `service` when None."""
     query = select(TrainingSetRow).order_by(TrainingSetRow.built_us.desc())
     if training_set is None:
         row = session.scalars(query.where(TrainingSetRow.service == service)).first()
@@ -157,120 +273,32 @@ def open_training_set(
             else f"No training set of '{service}' was built yet.",
             hint=did_you_mean(training_set or "", known, otherwise=hint),
         )
-    path = folder / row.id
+    return msgspec.convert(row.manifest, TrainingSetManifest)
+
+
+def open_training_set(
+    session: Session, folder: Path, training_set: str | None, service: str
+) -> TrainingSet:
+    """A training set under `folder` by its id; the newest one of `service` when None."""
+    manifest = kept_manifest(session, training_set, service)
     return TrainingSet(
-        table=pq.read_table(path / DATA),
-        manifest=msgspec.convert(row.manifest, TrainingSetManifest),
-        path=path,
+        table=_kept_rows(folder, manifest, None), manifest=manifest, path=folder / manifest.id
     )
 
 
-def _pinned_views(session: Session, service: ResolvedService) -> list[_PinnedView]:
-    return [
-        _PinnedView(
-            ref=readable_table(session, view.name, view.version)[0],
-            compiled=compiled_view(session, view.name, view.version),
-            features={f.name: f.feature for f in service.features if f.view == view.name},
-        )
-        for view in service.views
-    ]
+def kept_labels(folder: Path, manifest: TrainingSetManifest) -> pa.Table:
+    """The label frame of a training set, from the rows that are kept of it under `folder`."""
+    features = {column.name for column in manifest.service.columns}
+    path = folder / manifest.id / DATA
+    names = pq.read_schema(path).names if path.is_file() else []
+    return _kept_rows(folder, manifest, [name for name in names if name not in features])
 
 
-def join_features(
-    labels: Labels,
-    service: ResolvedService,
-    views: Sequence[_PinnedView],
-    *,
-    engine: Engine,
-    offline: DeltaOfflineStore,
-) -> pa.Table:
-    """The labels' columns and, in the order of the service, its features: a row for each label."""
-    for column in service.columns:
-        if column.name in labels.table.column_names:
-            raise FeatureClash(
-                f"The label frame has a column '{column.name}', as the service has.",
-                hint="rename it in the label frame",
-            )
-    columns: dict[str, pa.ChunkedArray] = {}
-    for view in views:
-        joined = _join_view(labels, view, engine=engine, offline=offline)
-        columns |= {name: joined.column(feature) for name, feature in view.features.items()}
-    table = labels.table
-    for column in service.columns:
-        table = table.append_column(column.name, columns[column.name].cast(column.dtype.arrow))
-    return table.combine_chunks()
-
-
-def _join_view(
-    labels: Labels, view: _PinnedView, *, engine: Engine, offline: DeltaOfflineStore
-) -> pa.Table:
-    """A map over buckets: read the view's bucket, evaluate it for the labels that fall into it."""
-    plan = _narrowed(view)
-    spine = labels.spine.select(list(plan.keys))
-    places = places_by_bucket(spine, view.compiled.layout.keys, view.ref.buckets, engine)
-
-    def one(bucket: int) -> pa.Table:
-        rows = offline.read(view.ref, bucket, _columns_read(view, plan))
-        mine = places[bucket]
-        at_us = labels.at_us[mine]
-        return evaluate(plan, history_of(rows, plan.keys), spine.take(pa.array(mine)), at_us)
-
-    parts = list(engine.map(one, range(view.ref.buckets)))
-    if len(parts) == 1:
-        return parts[0]
-    back = np.argsort(np.concatenate(places), kind="stable")
-    return pa.concat_tables(parts).take(pa.array(back))
-
-
-def places_by_bucket(
-    spine: pa.Table, keys: Sequence[Column], buckets: int, engine: Engine
-) -> list["np.ndarray[tuple[int], np.dtype[np.int64]]"]:
-    """The row numbers of the spine in each bucket."""
-    if buckets == 1:
-        return [np.arange(len(spine), dtype=np.int64)]
-    numbered = spine.append_column("place", pa.array(np.arange(len(spine), dtype=np.int64)))
-    engine.attach_table("spine", numbered)
-    bucket = bucket_sql(keys, buckets)
-    found = engine.query(f"SELECT place, {bucket} AS {BUCKET} FROM spine").read_all()  # noqa: S608
-    place, which = found["place"].to_numpy(), found[BUCKET].to_numpy()
-    return [np.sort(place[which == number]) for number in range(buckets)]
-
-
-def _narrowed(view: _PinnedView) -> ViewPlan:
-    plan = view.compiled.plan
-    wanted = set(view.features.values())
-    derived = tuple(feature for feature in plan.derived if feature.name in wanted)
-    needed = wanted | {name for feature in derived for name in (feature.left, feature.right)}
-    return replace(
-        plan,
-        windowed=tuple(feature for feature in plan.windowed if feature.name in needed),
-        derived=derived,
-        columns=tuple(name for name in plan.columns if name in wanted),
-    )
-
-
-def _columns_read(view: _PinnedView, plan: ViewPlan) -> list[str]:
-    """Only the columns that the wanted features need."""
-    created = [] if view.compiled.layout.created_time is None else [CREATED_TIME]
-    inputs = [
-        name
-        for feature in plan.windowed
-        for name in (feature.column, feature.filter_column)
-        if name is not None
-    ]
-    return [*plan.keys, EVENT_TIME, *created, *dict.fromkeys([*inputs, *plan.columns])]
-
-
-def table_digest(table: pa.Table) -> str:
-    """Of the schema and the values, in order, however they are chunked."""
-    hasher = hashlib.sha256(table.schema.to_string().encode())
-    for column in table.combine_chunks().columns:
-        hasher.update(np.asarray(pc.is_null(column)).tobytes())
-        if pa.types.is_string(column.type):
-            hasher.update("\0".join(column.fill_null("").to_pylist()).encode())
-        elif pa.types.is_boolean(column.type):
-            hasher.update(np.asarray(column.fill_null(False)).tobytes())
-        else:
-            plain = column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
-            hasher.update(np.asarray(plain.fill_null(0)).tobytes())
-    return f"sha256:{hasher.hexdigest()}"
+def _kept_rows(folder: Path, manifest: TrainingSetManifest, columns: list[str] | None) -> pa.Table:
+    try:
+        return pq.read_table(folder / manifest.id / DATA, columns=columns)
+    except OSError as error:
+        raise TrainingSetNotFound(
+            f"The rows of training set {manifest.id} are gone: {error}",
+            hint=f"konveyer training-set rebuild {manifest.id} --labels FILE",
+        ) from error

@@ -31,14 +31,14 @@ class Engine(Protocol):
     def attach_query(self, name: str, sql: str) -> None:
         """Make one SELECT over attached tables readable as table `name`; it runs when read."""
 
-    def attach_table(self, name: str, table: pa.Table) -> None:
-        """Make `table` readable as table `name`, replacing an earlier one."""
-
     def describe(self, sql: str) -> pa.Schema:
         """The columns that `sql` would give, without running it."""
 
     def query(self, sql: str) -> pa.RecordBatchReader:
         """Run `sql`; rows arrive in batches, in the order that the query asks for."""
+
+    def query_table(self, name: str, table: pa.Table, sql: str) -> pa.Table:
+        """Run `sql` over `table`, which this query alone can read as table `name`."""
 
     def map(self, job: Callable[[int], T], buckets: Iterable[int]) -> Iterator[T]:
         """Run `job` for each bucket, several at once; results in the order of `buckets`."""

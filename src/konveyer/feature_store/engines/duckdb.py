@@ -38,10 +38,6 @@ class DuckDBEngine:
     def attach_query(self, name: str, sql: str) -> None:
         self._run(f"CREATE OR REPLACE VIEW {name} AS {sql}")
 
-    def attach_table(self, name: str, table: pa.Table) -> None:
-        with self._lock:
-            self._connection.register(name, table)
-
     def describe(self, sql: str) -> pa.Schema:
         return self.query(f"SELECT * FROM ({sql}) LIMIT 0").schema  # noqa: S608
 
@@ -50,6 +46,15 @@ class DuckDBEngine:
             try:
                 relation = self._connection.sql(sql)
                 return relation.to_arrow_reader(_BATCH_ROWS)
+            except duckdb.Error as error:
+                raise _explained(error) from error
+
+    def query_table(self, name: str, table: pa.Table, sql: str) -> pa.Table:
+        # A cursor is a connection of its own: what it registers, no other query sees.
+        with self._connection.cursor() as cursor:
+            try:
+                cursor.register(name, table)
+                return cursor.sql(sql).to_arrow_reader(_BATCH_ROWS).read_all()
             except duckdb.Error as error:
                 raise _explained(error) from error
 

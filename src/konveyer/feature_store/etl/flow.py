@@ -144,8 +144,9 @@ def _check(services: EtlServices, order: EtlPayload, name: str, table: Json) -> 
         check_values(loaded.view, part.features)
     if loaded.view.is_sql:
         names = loaded.view.feature_names
+        table = services.offline.open(written.ref)
         for bucket in range(written.ref.buckets):
-            check_values(loaded.view, services.offline.read(written.ref, bucket, names))
+            check_values(loaded.view, table.read(bucket, names).table)
     if features:
         profiles = profile_values(pa.concat_tables(features))
         with services.catalog.transaction() as session:

@@ -84,8 +84,10 @@ def snapshots(
 ) -> Iterator[Snapshot]:
     """The values of every entity at the last refresh before `as_of_us`, a bucket at a time."""
 
+    table = offline.open(ref)
+
     def one(bucket: int) -> Snapshot:
-        return _snapshot(compiled, offline.read(ref, bucket), as_of_us)
+        return _snapshot(compiled, table.read(bucket).table, as_of_us)
 
     return engine.map(one, range(ref.buckets))
 

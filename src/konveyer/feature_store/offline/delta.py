@@ -1,15 +1,21 @@
 """Offline tables in Delta Lake: each write is one atomic version that readers can be pinned to."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
+import pyarrow.parquet as pq
+from deltalake import DeltaTable, WriterProperties, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.offline.layout import BUCKET
+
+# Small enough that a few entities are found by reading few rows, large enough to read fast.
+_ROW_GROUP_ROWS = 131_072
 
 
 class OfflineWriteFailed(KonveyerError):
@@ -34,6 +40,94 @@ class TableRef:
     buckets: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFile:
+    """One Parquet file of a table version, with what the Delta log says of it."""
+
+    path: Path
+    rows: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableVersion:
+    """One version of a table: its files by bucket, its columns. Any thread or process may read."""
+
+    ref: TableRef
+    schema: pa.Schema
+    files: dict[int, tuple[DataFile, ...]]
+
+    def files_of(self, bucket: int) -> tuple[DataFile, ...]:
+        """The files of `bucket`, counted in at least as many buckets as the table has."""
+        return self.files.get(bucket % self.ref.buckets, ())
+
+    def read(
+        self, bucket: int, columns: Sequence[str] | None = None, only: pa.Array | None = None
+    ) -> "BucketRows":
+        """One bucket's rows, without the bucket column. Its order is the caller's to check.
+
+        `only` are the values of the first join key that are wanted: row groups that hold none of
+        them are skipped, and other rows of the rest come along.
+        """
+        names = self.schema.names if columns is None else list(columns)
+        schema = pa.schema([self.schema.field(name) for name in names])
+        parts, size = [], 0
+        try:
+            for path in (file.path for file in self.files_of(bucket)):
+                with pq.ParquetFile(path, memory_map=True) as file:
+                    groups = _groups_with(file, self.schema.names[0], only)
+                    parts.append(
+                        file.read_row_groups(groups, names, use_threads=False).cast(schema)
+                    )
+                    size += _size_of(file, groups, names)
+        except (OSError, pa.ArrowException) as error:
+            raise unreadable(self.ref, error) from error
+        return BucketRows(
+            table=pa.concat_tables(parts) if parts else schema.empty_table(), size_bytes=size
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketRows:
+    """What was read of a bucket, and how many bytes that was on disk."""
+
+    table: pa.Table
+    size_bytes: int
+
+
+def _groups_with(file: pq.ParquetFile, name: str, only: pa.Array | None) -> list[int]:
+    """The row groups whose range of `name` holds a value of `only`; all when nothing tells."""
+    groups = range(file.num_row_groups)
+    if only is None:
+        return list(groups)
+    wanted = sorted(value for value in only.to_pylist() if value is not None)
+    place = file.schema_arrow.get_field_index(name)
+    kept = []
+    for group in groups:
+        statistics = file.metadata.row_group(group).column(place).statistics
+        if statistics is None or not statistics.has_min_max:
+            return list(groups)
+        if bisect_left(wanted, statistics.min) < bisect_right(wanted, statistics.max):
+            kept.append(group)
+    return kept
+
+
+def _size_of(file: pq.ParquetFile, groups: list[int], names: list[str]) -> int:
+    places = [file.schema_arrow.get_field_index(name) for name in names]
+    return sum(
+        file.metadata.row_group(group).column(place).total_compressed_size
+        for group in groups
+        for place in places
+    )
+
+
+def unreadable(ref: TableRef, error: Exception) -> OfflineTableUnreadable:
+    return OfflineTableUnreadable(
+        f"Version {ref.table_version} of the table of '{ref.view}' cannot be read: {error}",
+        hint=f"run 'konveyer etl run {ref.view}' to write a new version",
+    )
+
+
 class DeltaOfflineStore:
     """Tables under one folder: `<view>/<version of the definition>/`."""
 
@@ -50,7 +144,13 @@ class DeltaOfflineStore:
         path = self._folder / view / version
         path.mkdir(parents=True, exist_ok=True)
         try:
-            write_deltalake(str(path), rows, mode="overwrite", partition_by=[BUCKET])
+            write_deltalake(
+                str(path),
+                rows,
+                mode="overwrite",
+                partition_by=[BUCKET],
+                writer_properties=WriterProperties(max_row_group_size=_ROW_GROUP_ROWS),
+            )
             table_version = DeltaTable(str(path)).version()
         except (DeltaError, OSError) as error:
             raise OfflineWriteFailed(
@@ -59,18 +159,25 @@ class DeltaOfflineStore:
             ) from error
         return TableRef(view=view, version=version, table_version=table_version, buckets=buckets)
 
-    def read(self, ref: TableRef, bucket: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """One bucket's rows, without the bucket column. Its order is the caller's to check."""
-        path = str(self._folder / ref.view / ref.version)
+    def open(self, ref: TableRef) -> TableVersion:
+        """Read the log of one version; the data is read by `TableVersion.read`."""
+        path = self._folder / ref.view / ref.version
         try:
-            table = DeltaTable(path, version=ref.table_version)
-            names = [field.name for field in table.schema().fields if field.name != BUCKET]
-            return table.to_pyarrow_table(
-                filters=[(BUCKET, "=", bucket)],
-                columns=names if columns is None else list(columns),
-            )
+            table = DeltaTable(str(path), version=ref.table_version)
+            schema = pa.schema(table.schema().to_arrow())
+            actions = pa.table(table.get_add_actions(flatten=True)).to_pylist()
         except (DeltaError, OSError) as error:
-            raise OfflineTableUnreadable(
-                f"Version {ref.table_version} of the table of '{ref.view}' cannot be read: {error}",
-                hint=f"run 'konveyer etl run {ref.view}' to write a new version",
-            ) from error
+            raise unreadable(ref, error) from error
+        files: dict[int, list[DataFile]] = {}
+        for action in actions:
+            file = DataFile(
+                path=path / unquote(action["path"]),
+                rows=action["num_records"],
+                size_bytes=action["size_bytes"],
+            )
+            files.setdefault(int(action[f"partition.{BUCKET}"]), []).append(file)
+        return TableVersion(
+            ref=ref,
+            schema=pa.schema([field for field in schema if field.name != BUCKET]),
+            files={bucket: tuple(found) for bucket, found in files.items()},
+        )

@@ -13,8 +13,8 @@ from konveyer.core.schema import Column, ColumnType
 from konveyer.feature_store.kernel.history import CREATED_TIME, EVENT_TIME
 
 BUCKET = "bucket"
-ROWS_PER_BUCKET = 2_000_000
-MOST_BUCKETS = 256
+ROWS_PER_BUCKET = 500_000
+MOST_BUCKETS = 2**16
 INSTANT = ColumnType.TIMESTAMP.arrow
 
 
@@ -42,7 +42,9 @@ class TableLayout:
 def bucket_count(rows: int) -> int:
     """A power of two that keeps buckets near `ROWS_PER_BUCKET`.
 
-    >>> bucket_count(100_000), bucket_count(5_000_000)
+    The bucket of a row among fewer buckets is its bucket among more, modulo the fewer.
+
+    >>> bucket_count(100_000), bucket_count(2_000_000)
     (1, 4)
     """
     buckets = 1

@@ -1,0 +1,125 @@
+"""The join of features to a spine: a map over buckets, each read and evaluated by itself."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from konveyer.core.schema import Column
+from konveyer.feature_store.datamart.pinned import PinnedView
+from konveyer.feature_store.engines.base import Engine
+from konveyer.feature_store.kernel.evaluate import evaluate
+from konveyer.feature_store.kernel.history import Ints, history_of
+from konveyer.feature_store.offline.layout import BUCKET, MOST_BUCKETS, bucket_sql
+
+# Up to so many entities, their rows alone are read of a bucket.
+_FEW_ENTITIES = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketRead:
+    """What one bucket of one view cost: rows and bytes (on disk) read, seconds taken."""
+
+    view: str
+    bucket: int
+    rows: int
+    size_bytes: int
+    seconds: float
+
+
+Watch = Callable[[BucketRead], None]
+
+
+def join_features(
+    spine: pa.Table,
+    at_us: Ints,
+    views: Sequence[PinnedView],
+    *,
+    engine: Engine,
+    watch: Watch | None = None,
+) -> dict[str, pa.ChunkedArray]:
+    """The features of `views` by name, one value for each spine row, in spine order.
+
+    `spine` has the join keys of all views. `watch` is told of each bucket that was read.
+    """
+    columns: dict[str, pa.ChunkedArray] = {}
+    for keys, group in groupby(sorted(views, key=lambda v: v.plan.keys), key=lambda v: v.keys):
+        names = [key.name for key in keys]
+        columns |= _join_group(spine.select(names), keys, at_us, list(group), engine, watch)
+    return columns
+
+
+def _join_group(
+    spine: pa.Table,
+    keys: tuple[Column, ...],
+    at_us: Ints,
+    views: list[PinnedView],
+    engine: Engine,
+    watch: Watch | None,
+) -> dict[str, pa.ChunkedArray]:
+    """Views with the same join keys share the buckets of the spine."""
+    buckets = max(view.table.ref.buckets for view in views)
+    places = places_by_bucket(spine, keys, buckets, engine)
+
+    def one(bucket: int) -> pa.Table:
+        mine = places[bucket]
+        own, own_at_us = spine.take(pa.array(mine)), at_us[mine]
+        columns: dict[str, pa.ChunkedArray] = {}
+        for view in views:
+            columns |= _evaluated(view, bucket, own, own_at_us, watch)
+        return pa.table(columns)
+
+    filled = [bucket for bucket in range(buckets) if len(places[bucket])]
+    if not filled:
+        return {column: pa.chunked_array([[]]) for view in views for column in view.features}
+    joined = pa.concat_tables(engine.map(one, filled))
+    if len(filled) > 1:
+        order = np.concatenate([places[bucket] for bucket in filled])
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        joined = joined.take(pa.array(back))
+    return dict(zip(joined.column_names, joined.columns, strict=True))
+
+
+def _evaluated(
+    view: PinnedView, bucket: int, spine: pa.Table, at_us: Ints, watch: Watch | None
+) -> dict[str, pa.ChunkedArray]:
+    started = time.perf_counter()
+    read = view.table.read(bucket, view.columns, _wanted_alone(spine))
+    features = evaluate(view.plan, history_of(read.table, view.plan.keys), spine, at_us)
+    if watch is not None:
+        watch(
+            BucketRead(
+                view=view.table.ref.view,
+                bucket=bucket,
+                rows=len(read.table),
+                size_bytes=read.size_bytes,
+                seconds=time.perf_counter() - started,
+            )
+        )
+    return {name: features.column(feature) for name, feature in view.features.items()}
+
+
+def _wanted_alone(spine: pa.Table) -> pa.Array | None:
+    """The values of the first join key when they are few."""
+    if len(spine) > _FEW_ENTITIES * 4:
+        return None
+    values = pc.unique(spine.column(0))
+    return values if len(values) <= _FEW_ENTITIES else None
+
+
+def places_by_bucket(
+    spine: pa.Table, keys: Sequence[Column], buckets: int, engine: Engine
+) -> list[Ints]:
+    """The row numbers of the spine in each bucket, rising."""
+    if buckets == 1:
+        return [np.arange(len(spine), dtype=np.int64)]
+    sql = f"SELECT {bucket_sql(keys, MOST_BUCKETS)} AS {BUCKET} FROM spine"  # noqa: S608
+    numbers = engine.query_table("spine", spine, sql).column(BUCKET).to_numpy() % buckets
+    order = np.argsort(numbers, kind="stable")
+    bounds = np.searchsorted(numbers[order], np.arange(buckets + 1))
+    return [order[start:end] for start, end in pairwise(bounds)]

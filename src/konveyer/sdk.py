@@ -1,0 +1,159 @@
+"""The feature store from a notebook or a script: the same services as the commands."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+
+from konveyer.access.actor import Actor
+from konveyer.access.profiles import given_token
+from konveyer.access.tokens import authenticate
+from konveyer.core.clock import to_us
+from konveyer.core.settings import load_settings
+from konveyer.feature_store.datamart.entities import AT, cadence
+from konveyer.feature_store.datamart.explain import ViewCost
+from konveyer.feature_store.datamart.labels import read_labels
+from konveyer.feature_store.datamart.lookup import OnlineLookup
+from konveyer.feature_store.datamart.search import FoundFeature, search_features
+from konveyer.feature_store.datamart.show import ViewDetails, show_view
+from konveyer.feature_store.datamart.training_set import (
+    TrainingSet,
+    build_training_set,
+    entity_frame,
+    explain_training_set,
+    kept_manifest,
+    rebuild_training_set,
+)
+from konveyer.feature_store.definitions.duration import duration_us, parse_duration
+from konveyer.feature_store.registry.lookup import active_state, resolve_service
+from konveyer.wiring import open_workspace
+
+
+class FeatureStore:
+    """One workspace, seen by the holder of a token. Thread-safe; close it, or use it in `with`.
+
+    `labels` may be anything that Arrow can read without a copy (an Arrow table, a Polars or a
+    pandas frame) or the path of a Parquet file. Errors are those of the commands.
+
+        with FeatureStore("shop") as store:
+            built = store.training_set("scoring", labels, label="redeemed")
+            frame = built.to_polars()
+    """
+
+    def __init__(self, workspace: str | Path = ".", *, profile: str | None = None) -> None:
+        self._settings = load_settings(Path(workspace))
+        self._workspace = open_workspace(self._settings)
+        with self._workspace.catalog.reading() as session:
+            self.actor: Actor = authenticate(session, given_token(self._settings.state, profile))
+        self._lookups: dict[str, OnlineLookup] = {}
+
+    def search(self, text: str = "") -> list[FoundFeature]:
+        """Features that match every word of `text`, the best first."""
+        with self._workspace.catalog.reading() as session:
+            return search_features(session, text)
+
+    def show(self, view: str) -> ViewDetails:
+        """Everything about one feature view."""
+        with self._workspace.catalog.reading() as session:
+            return show_view(session, view)
+
+    def training_set(
+        self,
+        service: str,
+        labels: Any,
+        *,
+        timestamp: str = "label_timestamp",
+        label: str | None = None,
+        keys: Mapping[str, str] | None = None,
+    ) -> TrainingSet:
+        """Exactly one row for each label; `keys` maps join keys to columns with other names."""
+        here = self._workspace
+        return build_training_set(
+            here.catalog,
+            self.actor,
+            here.engine,
+            here.offline,
+            service=service,
+            labels=as_table(labels),
+            timestamp=timestamp,
+            label=label,
+            folder=here.training_sets,
+            columns=keys,
+        )
+
+    def snapshot(self, service: str, start: datetime, end: datetime, every: str) -> TrainingSet:
+        """Every known entity at `start`, and again `every` (such as `7d`) until `end`."""
+        here = self._workspace
+        step_us = duration_us(parse_duration(every, where="every"))
+        moments_us = cadence(to_us(start), to_us(end), step_us)
+        spine = entity_frame(
+            here.catalog, here.engine, here.offline, service=service, moments_us=moments_us
+        )
+        return self.training_set(service, spine, timestamp=AT)
+
+    def explain(
+        self, service: str, labels: Any, *, timestamp: str = "label_timestamp"
+    ) -> list[ViewCost]:
+        """What building a training set reads of each view, estimated and true."""
+        here = self._workspace
+        return explain_training_set(
+            here.catalog,
+            self.actor,
+            here.engine,
+            here.offline,
+            service=service,
+            labels=as_table(labels),
+            timestamp=timestamp,
+        )
+
+    def rebuild(self, training_set: str, labels: Any) -> pa.Table:
+        """A training set once more, from its manifest; raises when it is not the same."""
+        here = self._workspace
+        with here.catalog.reading() as session:
+            manifest = kept_manifest(session, training_set, "")
+        return rebuild_training_set(
+            here.catalog, self.actor, here.engine, here.offline, manifest, as_table(labels)
+        )
+
+    def online(
+        self, service: str, keys: Sequence[Mapping[str, int | str]]
+    ) -> list[dict[str, Any] | None]:
+        """The features of each entity as a node would read them now; None for an unknown one."""
+        lookup = self._lookups.get(service)
+        if lookup is None:
+            lookup = self._lookups[service] = self._lookup(service)
+        names = [key.name for key in lookup.service.keys]
+        rows = lookup.rows([[key[name] for name in names] for key in keys])
+        features = [column.name for column in lookup.service.columns]
+        return [None if row is None else dict(zip(features, row, strict=True)) for row in rows]
+
+    def _lookup(self, service: str) -> OnlineLookup:
+        with self._workspace.catalog.reading() as session:
+            resolved = resolve_service(session, active_state(session), service)
+        return OnlineLookup(resolved, self._workspace.online, self._settings.clock)
+
+    def close(self) -> None:
+        self._workspace.close()
+
+    def __enter__(self) -> "FeatureStore":
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def as_table(labels: Any) -> pa.Table:
+    """An Arrow table of a frame, or of the Parquet file at a path.
+
+    >>> as_table({"a": [1]}).num_rows
+    1
+    """
+    return read_labels(Path(labels)) if isinstance(labels, str | Path) else pa.table(labels)
