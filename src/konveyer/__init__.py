@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from konveyer.feature_store.definitions.aggregation import Aggregation
     from konveyer.feature_store.definitions.derived import Derived
     from konveyer.feature_store.definitions.entity import Entity, JoinKey
+    from konveyer.feature_store.definitions.on_demand import OnDemandView, RequestField
     from konveyer.feature_store.definitions.service import FeatureService
     from konveyer.feature_store.definitions.source import Source
     from konveyer.feature_store.definitions.view import Feature, FeatureView
@@ -28,6 +29,8 @@ _HOME = {
     "FeatureStore": "konveyer.sdk",
     "FeatureView": f"{_DEFINITIONS}.view",
     "JoinKey": f"{_DEFINITIONS}.entity",
+    "OnDemandView": f"{_DEFINITIONS}.on_demand",
+    "RequestField": f"{_DEFINITIONS}.on_demand",
     "Source": f"{_DEFINITIONS}.source",
 }
 
@@ -40,6 +43,8 @@ __all__ = [
     "FeatureStore",
     "FeatureView",
     "JoinKey",
+    "OnDemandView",
+    "RequestField",
     "Source",
 ]
 

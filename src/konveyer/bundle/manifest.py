@@ -49,9 +49,13 @@ class GoldenCase(Struct, frozen=True, kw_only=True):
 
 
 class Entities(Struct, frozen=True, kw_only=True):
-    """Join keys of entities that the model was trained on, in the order of the service's keys."""
+    """Entities that the model was trained on: join keys, and request fields asked with them.
+
+    Both in the order of the service's, a row for each; instants are microseconds.
+    """
 
     keys: tuple[tuple[int | str, ...], ...]
+    requests: tuple[tuple[int | float | bool | str | None, ...], ...]
 
 
 class Golden(Struct, frozen=True, kw_only=True):

@@ -53,15 +53,19 @@ def show(context: Context, view: str) -> None:
         return
     click.secho(f"{details.name}  {details.version}", bold=True)
     click.echo(details.description)
-    click.echo(f"entity    {details.entity} ({', '.join(details.keys)})")
+    if not details.on_demand:
+        click.echo(f"entity    {details.entity} ({', '.join(details.keys)})")
     click.echo(f"owner     {details.owner}    tags {', '.join(details.tags)}")
-    click.echo(f"refresh   {details.refresh}    ttl {details.ttl or 'none'}")
     run = details.computed
-    if run is None:
+    if details.on_demand:
+        click.echo("computed  when a prediction asks for it")
+    elif run is None:
         click.echo(f"computed  never; run 'konveyer etl run {view}'")
     else:
         took = seconds(run.duration_s)
         click.echo(f"computed  {when(run.finished_us)} by {run.person} in {took}, {run.rows} rows")
+    if not details.on_demand:
+        click.echo(f"refresh   {details.refresh}    ttl {details.ttl or 'none'}")
     for source in details.sources:
         click.echo(f"source    {source['name']}: {' '.join(source['reads'].split())}")
     rows = [

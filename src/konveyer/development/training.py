@@ -108,6 +108,9 @@ def _train_in(
     (folder / ENTITIES).write_bytes(msgspec.json.encode(entities))
     service = training_set.manifest.service
     windowed = {view.name for view in service.views if view.windowed}
+    windowed |= {
+        view.name for view in service.on_demand if any(one.view in windowed for one in view.inputs)
+    }
     request = {
         "preparation": preparation.__file__,
         "data": str(training_set.path / DATA),
@@ -149,12 +152,22 @@ def _train_in(
 
 def sampled_entities(training_set: TrainingSet, most: int) -> Entities:
     """At most `most` different entities, spread evenly over the training set."""
-    names = list(training_set.manifest.keys)
-    distinct = training_set.table.select(names).group_by(names, use_threads=False).aggregate([])
-    places = np.linspace(0, len(distinct) - 1, min(most, len(distinct))).astype(int)
-    chosen = distinct.take(pa.array(places))
-    columns = [chosen.column(name).to_pylist() for name in names]
-    return Entities(keys=tuple(zip(*columns, strict=True)))
+    manifest = training_set.manifest
+    keys, fields = list(manifest.keys), [field.name for field in manifest.service.request]
+    table = training_set.table.select([*keys, *fields])
+    numbered = table.append_column("_row", pa.array(np.arange(len(table))))
+    first = numbered.group_by(keys, use_threads=False).aggregate([("_row", "min")])["_row_min"]
+    places = np.linspace(0, len(first) - 1, min(most, len(first))).astype(int)
+    chosen = table.take(first.take(pa.array(places)))
+    return Entities(keys=_rows_of(chosen.select(keys)), requests=_rows_of(chosen.select(fields)))
+
+
+def _rows_of(table: pa.Table) -> tuple[tuple[Any, ...], ...]:
+    columns = [
+        (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
+        for column in table.columns
+    ]
+    return tuple(zip(*columns, strict=True)) if columns else ((),) * len(table)
 
 
 def _run_harness(python: Path, folder: Path, tracking_url: str, run_id: str) -> None:

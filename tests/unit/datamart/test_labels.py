@@ -9,8 +9,19 @@ import pytest
 from konveyer.core.errors import KonveyerError
 from konveyer.core.schema import Column, ColumnType
 from konveyer.feature_store.datamart.labels import Labels, check_labels, read_labels
+from konveyer.feature_store.definitions.resolved import ResolvedService, ResolvedView
 
-KEYS = (Column("client_id", ColumnType.INT64),)
+VIEW = ResolvedView(
+    name="spend",
+    version="1",
+    keys=(Column("client_id", ColumnType.INT64),),
+    columns=(),
+    defaults=(),
+    space="spend.1",
+    ttl_us=None,
+    windowed=False,
+)
+SERVICE = ResolvedService(name="scoring", version="1", views=(VIEW,), features=())
 DAY = 86_400_000_000
 
 
@@ -25,7 +36,7 @@ def frame(**changes: Any) -> pa.Table:
 
 
 def checked(table: pa.Table) -> Labels:
-    return check_labels(table, KEYS, timestamp="at", label="label")
+    return check_labels(table, SERVICE, timestamp="at", label="label")
 
 
 @pytest.mark.parametrize(

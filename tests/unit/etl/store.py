@@ -1,6 +1,6 @@
 """A feature store with its ETL, driven without a worker, for tests on small data."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +47,12 @@ class Store:
         flow.etl_flow(self.services).run(PlainSteps(), msgspec.to_builtins(plan))
 
     def training_set(
-        self, labels: pa.Table, *, service: str = "scoring", **options: Any
+        self,
+        labels: pa.Table,
+        *,
+        service: str = "scoring",
+        timestamp: str = "at",
+        **options: Any,
     ) -> TrainingSet:
         return build_training_set(
             self.services.catalog,
@@ -56,19 +61,24 @@ class Store:
             self.services.offline,
             service=service,
             labels=labels,
-            timestamp="at",
+            timestamp=timestamp,
             label=None,
             folder=self.services.root / "training_sets",
             **options,
         )
 
-    def online(self, *keys: tuple[Any, ...], now_us: int | None = None) -> list[Any]:
+    def online(
+        self,
+        *keys: tuple[Any, ...],
+        requests: Sequence[Sequence[Any]] = (),
+        now_us: int | None = None,
+    ) -> list[Any]:
         with self.services.catalog.reading() as session:
             service = resolve_service(session, active_state(session), "scoring")
         lookup = OnlineLookup(
             service, self.services.online, FeatureClock(self.now_us if now_us is None else now_us)
         )
-        return lookup.rows(keys)
+        return lookup.rows(keys, requests)
 
 
 class PlainSteps:

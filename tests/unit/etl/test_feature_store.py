@@ -149,7 +149,12 @@ def test_online_equals_offline_for_every_client(store: Store) -> None:
     with store.services.catalog.transaction() as session:
         service = resolve_service(session, active_state(session), "scoring")
     offline = published_features(
-        store.services.catalog, store.services.engine, store.services.offline, service, keys
+        store.services.catalog,
+        store.services.engine,
+        store.services.offline,
+        service,
+        keys,
+        [()] * len(keys),
     )
     online = store.online(*keys)
     assert online == offline

@@ -25,6 +25,10 @@ class MissingKey(KonveyerError):
     code, status = "missing_key", HTTPStatus.UNPROCESSABLE_ENTITY
 
 
+class MissingField(KonveyerError):
+    code, status = "missing_field", HTTPStatus.UNPROCESSABLE_ENTITY
+
+
 class WrongFieldType(KonveyerError):
     code, status = "wrong_type", HTTPStatus.UNPROCESSABLE_ENTITY
 

@@ -104,16 +104,17 @@ class Gateway:
     def _predict(
         self, live: LiveVersion, body: bytes, request_id: str, started: float
     ) -> dict[str, Any]:
-        keys, is_single = parse_request(body, live.manifest.service.keys)
+        asked, is_single = parse_request(body, live.manifest.service)
+        found = live.lookup.rows([row.keys for row in asked], [row.fields for row in asked])
         rows = []
-        for key, row in zip(keys, live.lookup.rows(keys), strict=True):
+        for one, row in zip(asked, found, strict=True):
             if row is None:
-                raise _unknown(live, key)
+                raise _unknown(live, one.keys)
             rows.append(row)
         predictions = live.model.predict(live.preparation.matrix(rows)).tolist()
         latency_us = int((time.perf_counter() - started) * 1e6)
         manifest, at_us = live.manifest, now_us()
-        for key, row, prediction in zip(keys, rows, predictions, strict=True):
+        for one, row, prediction in zip(asked, rows, predictions, strict=True):
             self._log.add(
                 Prediction(
                     request_id,
@@ -123,7 +124,8 @@ class Gateway:
                     manifest.api_version,
                     live.desired.digest,
                     int(HTTPStatus.OK),
-                    key,
+                    one.keys,
+                    one.fields,
                     row,
                     prediction,
                     latency_us,

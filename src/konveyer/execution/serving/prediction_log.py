@@ -32,11 +32,13 @@ SCHEMA = pa.schema(
         ("bundle", pa.string()),
         ("status", pa.int64()),
         ("keys", pa.string()),
+        ("request", pa.string()),
         ("features", pa.string()),
         ("prediction", pa.float64()),
         ("latency_us", pa.int64()),
     ]
 )
+LISTS = ("keys", "request", "features")
 _lost = Counter("konveyer_prediction_log_lost", "Entries dropped because the log was full")
 _encoder = msgspec.json.Encoder()
 _log = logging.getLogger(__name__)
@@ -50,7 +52,7 @@ def log_folder(state: Path, environment: str) -> Path:
 class Prediction(msgspec.Struct, frozen=True, gc=False):
     """One row of one answered request; its fields are the columns of the log.
 
-    `at_us` is kept as a timestamp, `keys` and `features` as JSON lists.
+    `request` are the request fields. `at_us` is kept as a timestamp, lists as JSON.
     """
 
     request_id: str
@@ -61,6 +63,7 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
     bundle: str
     status: int
     keys: tuple[int | str, ...]
+    request: tuple[object, ...]
     features: tuple[object, ...]
     prediction: float
     latency_us: int
@@ -129,6 +132,6 @@ def _as_table(entries: list[Prediction]) -> pa.Table:
 def _columns(entry: Prediction) -> dict[str, Any]:
     columns = msgspec.structs.asdict(entry)
     columns["at"] = format_us(columns.pop("at_us"))
-    for name in ("keys", "features"):
+    for name in LISTS:
         columns[name] = _encoder.encode(columns[name]).decode()
     return columns

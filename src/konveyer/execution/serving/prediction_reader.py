@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 
 from konveyer.bundle.store import BundleStore
 from konveyer.core.clock import to_us
-from konveyer.execution.serving.prediction_log import SCHEMA
+from konveyer.execution.serving.prediction_log import LISTS, SCHEMA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,7 @@ class LoggedPrediction:
     api_version: int
     bundle: str
     keys: dict[str, Any]
+    request: dict[str, Any]
     features: dict[str, Any]
     prediction: float
     latency_us: int
@@ -35,9 +36,7 @@ def read_predictions(folder: Path, *, request_prefix: str = "") -> Iterator[dict
     condition = pc.starts_with(ds.field("request_id"), request_prefix)
     for path in sorted(folder.glob("*.parquet"), reverse=True):
         for row in ds.dataset(path, schema=SCHEMA).to_table(filter=condition).to_pylist()[::-1]:
-            row["keys"] = msgspec.json.decode(row["keys"])
-            row["features"] = msgspec.json.decode(row["features"])
-            yield row
+            yield row | {name: msgspec.json.decode(row[name]) for name in LISTS}
 
 
 def newest_predictions(
@@ -56,6 +55,7 @@ def newest_predictions(
             api_version=row["api_version"],
             bundle=row["bundle"],
             keys=_named(services[row["bundle"]].keys, row["keys"]),
+            request=_named(services[row["bundle"]].request, row["request"]),
             features=_named(services[row["bundle"]].columns, row["features"]),
             prediction=row["prediction"],
             latency_us=row["latency_us"],

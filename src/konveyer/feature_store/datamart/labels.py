@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
 from konveyer.core.schema import Column, ColumnType, UnsupportedType, column_type
+from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.kernel.history import Ints, instants
 
 _CANONICAL_UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
@@ -75,7 +76,7 @@ def read_labels(path: Path) -> pa.Table:
 
 def check_labels(
     table: pa.Table,
-    keys: tuple[Column, ...],
+    service: ResolvedService,
     *,
     timestamp: str,
     label: str | None,
@@ -83,17 +84,20 @@ def check_labels(
 ) -> Labels:
     """Raise what is wrong with a label frame; otherwise give it with its types made exact.
 
-    `columns` maps a join key to the frame's column where that has another name.
+    `columns` maps a join key to the frame's column where that has another name. The request fields
+    of the service must be columns of the frame; they may be null.
 
     A row is told by everything but its label: the same household may be asked about twice on one
     day, for two campaigns, when a column says which.
     """
     if not len(table):
         raise LabelsEmpty("The label frame has no rows.", hint="check how it was made")
+    keys = service.keys
     _check_mapping(keys, columns or {})
     named = {key.name: (columns or {}).get(key.name, key.name) for key in keys}
     names = list(named.values())
-    for name in [*names, timestamp, *([label] if label else [])]:
+    fields = [field.name for field in service.request]
+    for name in [*names, timestamp, *([label] if label else []), *fields]:
         if name not in table.column_names:
             raise LabelsMissColumn(
                 f"The label frame has no column '{name}'.",
@@ -103,6 +107,8 @@ def check_labels(
             )
     for key in keys:
         table = _typed(table, named[key.name], key.dtype)
+    for field in service.request:
+        table = _typed(table, field.name, field.dtype)
     table = _typed(table, timestamp, ColumnType.TIMESTAMP)
     for name in [*names, timestamp]:
         nulls = table.column(name).null_count
@@ -143,6 +149,10 @@ def _typed(table: pa.Table, name: str, dtype: ColumnType) -> pa.Table:
         raise LabelsWrongType(error.message, hint=f"make it {dtype}") from error
     if dtype is ColumnType.UUID and found is ColumnType.STRING:
         return _with_canonical_uuids(table, name, where)
+    if found is ColumnType.INT64 and dtype is ColumnType.FLOAT64:
+        return table.set_column(
+            table.column_names.index(name), name, column.cast(dtype.arrow, safe=False)
+        )
     if found is not dtype:
         raise LabelsWrongType(
             f"{where[0].upper()}{where[1:]} is {found}; the features have {dtype}.",

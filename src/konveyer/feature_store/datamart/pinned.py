@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy.orm import Session
 
 from konveyer.core.schema import Column
+from konveyer.feature_store.datamart.on_demand import hidden_inputs
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.etl.runs import readable_table
 from konveyer.feature_store.kernel.evaluate import ViewPlan
@@ -18,7 +19,8 @@ from konveyer.feature_store.registry.lookup import compiled_view
 class PinnedView:
     """A view at one table version, narrowed to the features that the service takes.
 
-    `features` maps the service's names to the view's. `columns` are all that is read of the table.
+    `features` maps the service's names to the view's, and the hidden names of what on-demand
+    features are computed from. `columns` are all that is read of the table.
     """
 
     table: TableVersion
@@ -52,6 +54,7 @@ def pin_views(
         ref = refs.get(view.name) or readable_table(session, view.name, view.version)[0]
         compiled = compiled_view(session, view.name, view.version)
         features = {f.name: f.feature for f in service.features if f.view == view.name}
+        features |= hidden_inputs(service, view.name)
         pinned.append(
             PinnedView(
                 table=offline.open(ref),

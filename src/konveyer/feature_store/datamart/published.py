@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 
 from konveyer.catalog.session import Catalog
-from konveyer.core.schema import arrow_schema
+from konveyer.core.schema import Column, ColumnType, arrow_schema
 from konveyer.feature_store.datamart.join import join_features
+from konveyer.feature_store.datamart.on_demand import computed
 from konveyer.feature_store.datamart.pinned import pin_views
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.engines.base import Engine
@@ -21,10 +22,12 @@ def published_features(
     offline: DeltaOfflineStore,
     service: ResolvedService,
     keys: Sequence[Sequence[int | str]],
+    requests: Sequence[Sequence[object]],
 ) -> list[tuple[object, ...]]:
     """The features of each entity, in the order of the service; `keys` in that of its keys.
 
-    Instants are microseconds, as an online read gives them.
+    `requests` are the request fields of each, instants as microseconds.
+    Instants are microseconds and a NaN is None, as the prediction log has them.
     """
     columns = [list(column) for column in zip(*keys, strict=True)]
     spine = pa.table(columns, schema=arrow_schema(service.keys))
@@ -35,11 +38,20 @@ def published_features(
     for view, run in zip(views, runs, strict=True):
         at_us = np.full(len(spine), run.as_of_us, np.int64)
         features |= join_features(spine, at_us, [view], engine=engine)
+    features |= computed(service, features, _as_table(service.request, requests))
     return list(zip(*(_plain(features[f.name]) for f in service.features), strict=True))
 
 
+def _as_table(fields: Sequence[Column], rows: Sequence[Sequence[object]]) -> pa.Table:
+    values = [[row[place] for row in rows] for place in range(len(fields))]
+    arrays = [
+        pa.array(column, pa.int64() if field.dtype is ColumnType.TIMESTAMP else field.dtype.arrow)
+        for field, column in zip(fields, values, strict=True)
+    ]
+    plain = pa.table(arrays, names=[field.name for field in fields])
+    return plain.cast(arrow_schema(fields))
+
+
 def _plain(column: pa.ChunkedArray) -> list[object]:
-    values: list[object] = (
-        column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
-    ).to_pylist()
-    return values
+    plain = column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+    return [None if value != value else value for value in plain.to_pylist()]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from konveyer.feature_store.definitions.definition import Kind
+from konveyer.feature_store.definitions.on_demand import OnDemandView
 from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.registry.lookup import active_state, compiled_view
 from konveyer.feature_store.registry.state import RegistryState
@@ -19,7 +20,8 @@ _NAME, _DESCRIPTION, _VIEW = 4, 2, 1
 class FoundFeature:
     """A feature with what tells it apart; `uses` counts training sets and releases.
 
-    `formula` says how a windowed feature is computed; the others come from their view's SQL.
+    `formula` says how a windowed feature is computed; the others come from their view's SQL or
+    function. An on-demand feature has no entity of its own.
     """
 
     view: str
@@ -41,8 +43,8 @@ def search_features(session: Session, text: str = "") -> list[FoundFeature]:
     uses = popularity(session)
     words = text.lower().split()
     ranked: list[tuple[int, FoundFeature]] = []
-    for name in state.names(Kind.VIEW):
-        view = state.view(name)
+    for name in state.names(Kind.VIEW) + state.names(Kind.ON_DEMAND):
+        view = state.provider(name)
         for found in _features(session, state, view, uses):
             score = _score(words, found, view)
             if score is not None:
@@ -52,15 +54,22 @@ def search_features(session: Session, text: str = "") -> list[FoundFeature]:
 
 
 def _features(
-    session: Session, state: RegistryState, view: FeatureView, uses: dict[tuple[str, str], int]
+    session: Session,
+    state: RegistryState,
+    view: FeatureView | OnDemandView,
+    uses: dict[tuple[str, str], int],
 ) -> Iterable[FoundFeature]:
-    compiled = compiled_view(session, view.name, state.versions[Kind.VIEW, view.name])
-    types = {column.name: column.dtype for column in compiled.columns}
+    if isinstance(view, OnDemandView):
+        entity, columns = "", tuple(feature.column for feature in view.features)
+    else:
+        entity = view.entity
+        columns = compiled_view(session, view.name, state.versions[Kind.VIEW, view.name]).columns
+    types = {column.name: column.dtype for column in columns}
     for feature in view.each_feature:
         yield FoundFeature(
             view=view.name,
             feature=feature.name,
-            entity=view.entity,
+            entity=entity,
             dtype=types[feature.name],
             description=feature.description,
             unit=feature.unit,
@@ -72,7 +81,7 @@ def _features(
         )
 
 
-def _score(words: list[str], found: FoundFeature, view: FeatureView) -> int | None:
+def _score(words: list[str], found: FoundFeature, view: FeatureView | OnDemandView) -> int | None:
     """None when a word is nowhere."""
     fields = (
         (found.feature.lower(), _NAME),

@@ -8,6 +8,8 @@ from sqlalchemy.orm import Session
 
 from konveyer.feature_store.datamart.search import FoundFeature, search_features
 from konveyer.feature_store.definitions.definition import Kind
+from konveyer.feature_store.definitions.on_demand import OnDemandView
+from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.etl.runs import (
     EtlRun,
     ViewNotComputed,
@@ -16,6 +18,7 @@ from konveyer.feature_store.etl.runs import (
     readable_table,
 )
 from konveyer.feature_store.registry.lookup import VersionEntry, active_state, version_history
+from konveyer.feature_store.registry.state import RegistryState
 from konveyer.feature_store.registry.usage import FeatureUse, uses_of_view
 
 _RUNS_SHOWN = 20
@@ -23,16 +26,20 @@ _RUNS_SHOWN = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewDetails:
-    """A view as the shop window shows it. `sources` are its lineage, nearest last."""
+    """A view as the shop window shows it. `sources` are its lineage, nearest last.
+
+    `code` is the SQL of a SQL view or the function of an on-demand one.
+    """
 
     name: str
     version: str
+    on_demand: bool
     entity: str
     keys: tuple[str, ...]
     description: str
     owner: str
     tags: tuple[str, ...]
-    sql: str | None
+    code: str | None
     refresh: str
     ttl: str | None
     sources: list[dict[str, str]]
@@ -45,33 +52,67 @@ class ViewDetails:
 
 
 def show_view(session: Session, name: str) -> ViewDetails:
+    """A feature view or an on-demand view."""
     state = active_state(session)
-    view = state.view(name)
-    key = (Kind.VIEW, name)
+    provider = state.provider(name)
+    if isinstance(provider, OnDemandView):
+        return _on_demand(session, state, provider)
+    return _stored(session, state, provider)
+
+
+def _stored(session: Session, state: RegistryState, view: FeatureView) -> ViewDetails:
+    key = (Kind.VIEW, view.name)
     try:
-        computed: EtlRun | None = readable_table(session, name, state.versions[key])[1]
+        computed: EtlRun | None = readable_table(session, view.name, state.versions[key])[1]
     except ViewNotComputed:
         computed = None
-    sources = state.sources_of(key)
     return ViewDetails(
-        name=name,
+        name=view.name,
         version=state.versions[key],
+        on_demand=False,
         entity=view.entity,
         keys=tuple(join_key.name for join_key in state.entity(view.entity).join_keys),
         description=view.description,
         owner=view.owner,
         tags=view.tags,
-        sql=None if view.sql is None else cleandoc(view.sql),
+        code=None if view.sql is None else cleandoc(view.sql),
         refresh=view.refresh,
         ttl=view.ttl,
         sources=[
             {"name": s.name, "reads": cleandoc(s.sql or s.path or ""), "description": s.description}
-            for s in sources
+            for s in state.sources_of(key)
         ],
-        features=[found for found in search_features(session) if found.view == name],
-        profiles={} if computed is None else profiles_of(session, computed.run_id, name),
+        features=[found for found in search_features(session) if found.view == view.name],
+        profiles={} if computed is None else profiles_of(session, computed.run_id, view.name),
         computed=computed,
-        runs=list_runs(session, view=name, limit=_RUNS_SHOWN),
-        versions=version_history(session, Kind.VIEW, name),
-        uses=uses_of_view(session, name),
+        runs=list_runs(session, view=view.name, limit=_RUNS_SHOWN),
+        versions=version_history(session, Kind.VIEW, view.name),
+        uses=uses_of_view(session, view.name),
+    )
+
+
+def _on_demand(session: Session, state: RegistryState, view: OnDemandView) -> ViewDetails:
+    given = [f"{field.name} ({field.dtype}, from the request)" for field in view.request]
+    return ViewDetails(
+        name=view.name,
+        version=state.versions[Kind.ON_DEMAND, view.name],
+        on_demand=True,
+        entity="",
+        keys=(),
+        description=view.description,
+        owner=view.owner,
+        tags=view.tags,
+        code=view.code,
+        refresh="on demand",
+        ttl=None,
+        sources=[
+            {"name": what.partition(" ")[0], "reads": what, "description": ""}
+            for what in [*given, *view.inputs]
+        ],
+        features=[found for found in search_features(session) if found.view == view.name],
+        profiles={},
+        computed=None,
+        runs=[],
+        versions=version_history(session, Kind.ON_DEMAND, view.name),
+        uses=uses_of_view(session, view.name),
     )

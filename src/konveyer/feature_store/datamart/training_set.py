@@ -24,6 +24,7 @@ from konveyer.feature_store.datamart.entities import entities_at
 from konveyer.feature_store.datamart.explain import Tally, ViewCost, estimate
 from konveyer.feature_store.datamart.join import Watch, join_features
 from konveyer.feature_store.datamart.labels import Labels, check_labels
+from konveyer.feature_store.datamart.on_demand import computed
 from konveyer.feature_store.datamart.pinned import PinnedView, pin_views
 from konveyer.feature_store.datamart.tables import TrainingSetRow
 from konveyer.feature_store.definitions.resolved import ResolvedService
@@ -111,7 +112,7 @@ def build_training_set(
     with catalog.reading() as session:
         resolved = resolve_service(session, active_state(session), service)
         views = pin_views(session, offline, resolved)
-    checked = check_labels(labels, resolved.keys, timestamp=timestamp, label=label, columns=columns)
+    checked = check_labels(labels, resolved, timestamp=timestamp, label=label, columns=columns)
     table = with_features(checked, resolved, views, engine=engine, watch=watch)
     manifest = TrainingSetManifest(
         id=new_id("set"),
@@ -153,7 +154,7 @@ def rebuild_training_set(
         views = pin_views(session, offline, manifest.service, manifest.tables)
     checked = check_labels(
         labels,
-        manifest.service.keys,
+        manifest.service,
         timestamp=manifest.timestamp,
         label=manifest.label,
         columns=manifest.columns,
@@ -194,7 +195,7 @@ def explain_training_set(
     with catalog.reading() as session:
         resolved = resolve_service(session, active_state(session), service)
         views = pin_views(session, offline, resolved)
-    checked = check_labels(labels, resolved.keys, timestamp=timestamp, label=None, columns=columns)
+    checked = check_labels(labels, resolved, timestamp=timestamp, label=None, columns=columns)
     costs = [estimate(checked, view, engine) for view in views]
     if not run:
         return costs
@@ -234,6 +235,7 @@ def with_features(
                 hint="rename it in the label frame",
             )
     columns = join_features(labels.spine, labels.at_us, views, engine=engine, watch=watch)
+    columns |= computed(service, columns, labels.table)
     table = labels.table
     for column in service.columns:
         table = table.append_column(column.name, columns[column.name].cast(column.dtype.arrow))

@@ -1,4 +1,4 @@
-"""A definition is one of four kinds; its version is the digest of its content."""
+"""A definition is one of five kinds; its version is the digest of its content."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -9,11 +9,12 @@ import msgspec
 from konveyer.core.digest import digest_value, short
 from konveyer.feature_store.definitions.entity import Entity
 from konveyer.feature_store.definitions.errors import BadDefinition
+from konveyer.feature_store.definitions.on_demand import OnDemandView
 from konveyer.feature_store.definitions.service import FeatureService
 from konveyer.feature_store.definitions.source import Source
 from konveyer.feature_store.definitions.view import FeatureView
 
-Definition = Entity | Source | FeatureView | FeatureService
+Definition = Entity | Source | FeatureView | OnDemandView | FeatureService
 
 
 class Kind(StrEnum):
@@ -22,6 +23,7 @@ class Kind(StrEnum):
     ENTITY = "entity"
     SOURCE = "source"
     VIEW = "view"
+    ON_DEMAND = "on-demand view"
     SERVICE = "service"
 
 
@@ -33,6 +35,8 @@ def kind_of(definition: Definition) -> Kind:
             return Kind.SOURCE
         case FeatureView():
             return Kind.VIEW
+        case OnDemandView():
+            return Kind.ON_DEMAND
         case FeatureService():
             return Kind.SERVICE
         case _:
@@ -43,6 +47,7 @@ _TYPES: dict[Kind, type[Definition]] = {
     Kind.ENTITY: Entity,
     Kind.SOURCE: Source,
     Kind.VIEW: FeatureView,
+    Kind.ON_DEMAND: OnDemandView,
     Kind.SERVICE: FeatureService,
 }
 

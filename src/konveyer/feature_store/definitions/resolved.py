@@ -22,8 +22,30 @@ class ResolvedView(Struct, frozen=True, kw_only=True):
     windowed: bool
 
 
+class ResolvedInput(Struct, frozen=True, kw_only=True):
+    """A stored feature that an on-demand view computes from; its argument has the same name."""
+
+    view: str
+    feature: str
+    dtype: ColumnType
+
+
+class ResolvedOnDemand(Struct, frozen=True, kw_only=True):
+    """One version of an on-demand view: its code, what it is given, and what it gives."""
+
+    name: str
+    version: str
+    code: str
+    request: tuple[Column, ...]
+    inputs: tuple[ResolvedInput, ...]
+    outputs: tuple[Column, ...]
+
+
 class ResolvedFeature(Struct, frozen=True, kw_only=True):
-    """One feature of the service: `feature` of `view`, which the model knows as `name`."""
+    """One feature of the service: `feature` of `view`, which the model knows as `name`.
+
+    The view may be an on-demand one.
+    """
 
     name: str
     view: str
@@ -42,11 +64,17 @@ class ResolvedService(Struct, frozen=True, kw_only=True):
     version: str
     views: tuple[ResolvedView, ...]
     features: tuple[ResolvedFeature, ...]
+    on_demand: tuple[ResolvedOnDemand, ...] = ()
 
     @property
     def keys(self) -> tuple[Column, ...]:
         """The join keys of all views, each once, in the order of first use."""
         return tuple(dict.fromkeys(key for view in self.views for key in view.keys))
+
+    @property
+    def request(self) -> tuple[Column, ...]:
+        """What callers send beside the join keys, each once, in the order of first use."""
+        return tuple(dict.fromkeys(field for view in self.on_demand for field in view.request))
 
     @property
     def columns(self) -> tuple[Column, ...]:

@@ -1,5 +1,7 @@
 """What can go wrong while features are computed."""
 
+from http import HTTPStatus
+
 from konveyer.core.errors import KonveyerError
 
 
@@ -12,3 +14,9 @@ class NumberOverflow(KonveyerError):
         super().__init__(
             f"{what} does not fit into 64 bits.", hint="cast the column to DOUBLE in the source"
         )
+
+
+class OnDemandFailed(KonveyerError):
+    """The function of an on-demand view raised, or returned what it should not."""
+
+    code, status = "on_demand_failed", HTTPStatus.INTERNAL_SERVER_ERROR

@@ -12,7 +12,10 @@ from konveyer.access.roles import Permission
 from konveyer.catalog import audit
 from konveyer.core.clock import now_us
 from konveyer.feature_store.definitions.definition import Kind, to_spec
+from konveyer.feature_store.definitions.on_demand import OnDemandView
+from konveyer.feature_store.definitions.python_code import callable_of
 from konveyer.feature_store.engines.base import Engine, QueryFailed
+from konveyer.feature_store.kernel.on_demand import OnDemandComputation, as_array
 from konveyer.feature_store.registry.compile import CompiledView, compile_view
 from konveyer.feature_store.registry.errors import PlanOutdated, SqlInvalid
 from konveyer.feature_store.registry.plan import ApplyPlan
@@ -36,7 +39,19 @@ def compile_views(state: RegistryState, engine: Engine, root: Path) -> dict[str,
         except QueryFailed as error:
             raise SqlInvalid(f"Feature view '{name}': {error.message}", hint=error.hint) from error
         compiled[name] = result
+    for name in state.names(Kind.ON_DEMAND):
+        _try_on_nulls(state.on_demand(name), compiled)
     return compiled
+
+
+def _try_on_nulls(view: OnDemandView, compiled: dict[str, CompiledView]) -> None:
+    """Any input may be null: what the function makes of nulls shows its outputs and their shape."""
+    types = {field.name: field.column.dtype for field in view.request}
+    for name, feature in view.input_features:
+        types |= {c.name: c.dtype for c in compiled[name].columns if c.name == feature}
+    outputs = [feature.column for feature in view.features]
+    compute = OnDemandComputation(view.name, callable_of(view.code), outputs)
+    compute({name: as_array([None, None], dtype) for name, dtype in types.items()})
 
 
 def attach_sources(state: RegistryState, view: str, engine: Engine, root: Path) -> None:

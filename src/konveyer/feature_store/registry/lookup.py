@@ -6,13 +6,17 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from konveyer.core.schema import ColumnType
+from konveyer.core.schema import Column, ColumnType
 from konveyer.feature_store.definitions.definition import Kind, from_spec
+from konveyer.feature_store.definitions.on_demand import OnDemandView
 from konveyer.feature_store.definitions.resolved import (
     ResolvedFeature,
+    ResolvedInput,
+    ResolvedOnDemand,
     ResolvedService,
     ResolvedView,
 )
+from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.registry.compile import CompiledView
 from konveyer.feature_store.registry.state import RegistryState, features_of, registry_state
 from konveyer.feature_store.registry.tables import DefinitionRow
@@ -57,22 +61,50 @@ def version_history(session: Session, kind: Kind, name: str) -> list[VersionEntr
 
 def resolve_service(session: Session, state: RegistryState, name: str) -> ResolvedService:
     """A service with the views, columns and spaces that a reader needs."""
-    service = state.service(name)
-    pairs = features_of(service, state)
-    views = {
-        view: _resolved_view(session, state, view)
-        for view in dict.fromkeys(view for view, _ in pairs.values())
+    pairs = features_of(state.service(name), state)
+    providers = {view: state.provider(view) for view, _ in pairs.values()}
+    inputs = [
+        view
+        for provider in providers.values()
+        if isinstance(provider, OnDemandView)
+        for view, _ in provider.input_features
+    ]
+    stored = [view for view, found in providers.items() if isinstance(found, FeatureView)]
+    views = {view: _resolved_view(session, state, view) for view in dict.fromkeys(stored + inputs)}
+    on_demand = {
+        view: _resolved_on_demand(state, provider, views)
+        for view, provider in providers.items()
+        if isinstance(provider, OnDemandView)
     }
+    columns = {view.name: view.columns for view in views.values()}
+    columns |= {view.name: view.outputs for view in on_demand.values()}
     return ResolvedService(
         name=name,
         version=state.versions[Kind.SERVICE, name],
         views=tuple(views.values()),
         features=tuple(
             ResolvedFeature(
-                name=name, view=view, feature=feature, dtype=_dtype(views[view], feature)
+                name=name, view=view, feature=feature, dtype=_dtype(columns[view], feature)
             )
             for name, (view, feature) in pairs.items()
         ),
+        on_demand=tuple(on_demand.values()),
+    )
+
+
+def _resolved_on_demand(
+    state: RegistryState, view: OnDemandView, stored: dict[str, ResolvedView]
+) -> ResolvedOnDemand:
+    return ResolvedOnDemand(
+        name=view.name,
+        version=state.versions[Kind.ON_DEMAND, view.name],
+        code=view.code,
+        request=tuple(field.column for field in view.request),
+        inputs=tuple(
+            ResolvedInput(view=name, feature=feature, dtype=_dtype(stored[name].columns, feature))
+            for name, feature in view.input_features
+        ),
+        outputs=tuple(feature.column for feature in view.features),
     )
 
 
@@ -97,5 +129,5 @@ def space_of(view: str, version: str) -> str:
     return f"{view}.{version}"
 
 
-def _dtype(view: ResolvedView, feature: str) -> ColumnType:
-    return next(column.dtype for column in view.columns if column.name == feature)
+def _dtype(columns: tuple[Column, ...], feature: str) -> ColumnType:
+    return next(column.dtype for column in columns if column.name == feature)

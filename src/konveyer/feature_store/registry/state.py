@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from konveyer.core.errors import did_you_mean
 from konveyer.feature_store.definitions.definition import Definition, Kind, kind_of, version_of
 from konveyer.feature_store.definitions.entity import Entity
+from konveyer.feature_store.definitions.on_demand import OnDemandView
 from konveyer.feature_store.definitions.service import FeatureService, Reference
 from konveyer.feature_store.definitions.source import Source
 from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.registry.errors import (
     DefinitionCycle,
+    DuplicateDefinition,
     FeatureClash,
     FeatureServiceNotFound,
     FeatureViewNotFound,
@@ -43,10 +45,21 @@ class RegistryState:
         definition = self.definitions.get((Kind.VIEW, name))
         if isinstance(definition, FeatureView):
             return definition
+        known = self.names(Kind.VIEW) + self.names(Kind.ON_DEMAND)
         raise FeatureViewNotFound(
             f"Feature view '{name}' is not registered.",
-            hint=did_you_mean(name, self.names(Kind.VIEW), otherwise="konveyer features search"),
+            hint=did_you_mean(name, known, otherwise="konveyer features search"),
         )
+
+    def on_demand(self, name: str) -> OnDemandView:
+        definition = self.definitions[Kind.ON_DEMAND, name]
+        assert isinstance(definition, OnDemandView)  # noqa: S101 - the key says so
+        return definition
+
+    def provider(self, name: str) -> FeatureView | OnDemandView:
+        """A feature view or an on-demand view: what a service can take features of."""
+        is_on_demand = (Kind.ON_DEMAND, name) in self.definitions
+        return self.on_demand(name) if is_on_demand else self.view(name)
 
     def service(self, name: str) -> FeatureService:
         definition = self.definitions.get((Kind.SERVICE, name))
@@ -73,6 +86,11 @@ class RegistryState:
 def registry_state(definitions: Iterable[Definition]) -> RegistryState:
     """Resolve references; raises on an unknown one, a cycle, or a clash of feature names."""
     by_key: dict[Key, Definition] = {(kind_of(d), d.name): d for d in definitions}
+    for kind, name in by_key:
+        if kind is Kind.ON_DEMAND and (Kind.VIEW, name) in by_key:
+            raise DuplicateDefinition(
+                f"'{name}' is a feature view and an on-demand view.", hint="rename one of them"
+            )
     reads = {key: _checked_reads(definition, by_key) for key, definition in by_key.items()}
     versions: dict[Key, str] = {}
     for key in _in_order(reads):
@@ -87,17 +105,17 @@ def features_of(service: FeatureService, state: RegistryState) -> dict[str, tupl
     return {
         reference.name or feature: (reference.view, feature)
         for reference in service.references
-        for feature in _taken(reference, state.view(reference.view))
+        for feature in _taken(reference, state.provider(reference.view))
     }
 
 
-def _taken(reference: Reference, view: FeatureView) -> tuple[str, ...]:
+def _taken(reference: Reference, view: FeatureView | OnDemandView) -> tuple[str, ...]:
     return view.feature_names if reference.feature is None else (reference.feature,)
 
 
 def _checked_reads(definition: Definition, known: dict[Key, Definition]) -> tuple[Key, ...]:
     where = f"{kind_of(definition)} '{definition.name}'"
-    reads = tuple(_reads(definition, where))
+    reads = tuple(_reads(definition, where, known))
     for kind, name in reads:
         if (kind, name) not in known:
             names = [other for found, other in known if found is kind]
@@ -107,10 +125,13 @@ def _checked_reads(definition: Definition, known: dict[Key, Definition]) -> tupl
             )
     if isinstance(definition, FeatureService):
         _check_features(definition, known, where)
+    if isinstance(definition, OnDemandView):
+        for view, feature in definition.input_features:
+            _check_feature(known[Kind.VIEW, view], feature, where)
     return reads
 
 
-def _reads(definition: Definition, where: str) -> Iterator[Key]:
+def _reads(definition: Definition, where: str, known: dict[Key, Definition]) -> Iterator[Key]:
     match definition:
         case Entity():
             return
@@ -123,23 +144,22 @@ def _reads(definition: Definition, where: str) -> Iterator[Key]:
                 yield Kind.SOURCE, source
             if sql is not None:
                 yield from ((Kind.SOURCE, table) for table in tables_read(sql, where=where))
-        case FeatureService():
-            views = dict.fromkeys(reference.view for reference in definition.references)
+        case OnDemandView():
+            views = dict.fromkeys(view for view, _ in definition.input_features)
             yield from ((Kind.VIEW, view) for view in views)
+        case FeatureService():
+            for view in dict.fromkeys(reference.view for reference in definition.references):
+                is_on_demand = (Kind.ON_DEMAND, view) in known
+                yield Kind.ON_DEMAND if is_on_demand else Kind.VIEW, view
 
 
 def _check_features(service: FeatureService, known: dict[Key, Definition], where: str) -> None:
     owner: dict[str, str] = {}
     for reference in service.references:
-        view = known[Kind.VIEW, reference.view]
-        assert isinstance(view, FeatureView)  # noqa: S101 - the key says so
-        names = view.feature_names
-        if reference.feature is not None and reference.feature not in names:
-            raise UnknownReference(
-                f"{where} takes '{reference.feature}' of view '{view.name}', which has no such "
-                "feature.",
-                hint=did_you_mean(reference.feature, names, otherwise=f"it has {', '.join(names)}"),
-            )
+        view = known.get((Kind.ON_DEMAND, reference.view)) or known[Kind.VIEW, reference.view]
+        assert isinstance(view, FeatureView | OnDemandView)  # noqa: S101 - the key says so
+        if reference.feature is not None:
+            _check_feature(view, reference.feature, where)
         for feature in _taken(reference, view):
             name = reference.name or feature
             if name in owner:
@@ -148,6 +168,16 @@ def _check_features(service: FeatureService, known: dict[Key, Definition], where
                     hint=f"rename one of them: '{view.name}:{feature} as other_name'",
                 )
             owner[name] = view.name
+
+
+def _check_feature(view: Definition, feature: str, where: str) -> None:
+    assert isinstance(view, FeatureView | OnDemandView)  # noqa: S101 - the caller's key says so
+    names = view.feature_names
+    if feature not in names:
+        raise UnknownReference(
+            f"{where} takes '{feature}' of view '{view.name}', which has no such feature.",
+            hint=did_you_mean(feature, names, otherwise=f"it has {', '.join(names)}"),
+        )
 
 
 def _in_order(reads: dict[Key, tuple[Key, ...]]) -> list[Key]:

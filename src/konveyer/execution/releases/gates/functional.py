@@ -10,11 +10,12 @@ from konveyer.bundle.compiled import CompiledModel
 from konveyer.bundle.manifest import GOLDEN, MODEL, Golden
 from konveyer.bundle.preparation import Preparation
 from konveyer.bundle.store import Bundle
-from konveyer.core.schema import Column, ColumnType
+from konveyer.core.schema import ColumnType
 from konveyer.execution.releases.gates.context import GateContext, predict_path
 from konveyer.execution.releases.verdict import Verdict
 from konveyer.execution.serving.contract import example
 from konveyer.execution.serving.gateway import MOST_BODY_BYTES
+from konveyer.feature_store.definitions.resolved import ResolvedService
 
 TOLERANCE = 1e-9
 _UNKNOWN = {
@@ -57,14 +58,26 @@ def golden_differences(bundle: Bundle) -> list[float]:
     return differences
 
 
-def malformed_requests(keys: tuple[Column, ...]) -> list[tuple[str, bytes, str]]:
+def malformed_requests(service: ResolvedService) -> list[tuple[str, bytes, str]]:
     """(what is wrong, the body, the error code it must get)."""
-    good = example(keys)
+    good, keys = example(service), service.keys
     first = keys[0]
     wrong: Any = "text" if first.dtype is ColumnType.INT64 else 1
-    unknown = {key.name: _UNKNOWN[key.dtype] for key in keys}
+    unknown = good | {key.name: _UNKNOWN[key.dtype] for key in keys}
     encode = msgspec.json.encode
+    fields = [
+        (
+            f"no {field.name}",
+            encode({n: v for n, v in good.items() if n != field.name}),
+            "missing_field",
+        )
+        for field in service.request
+    ] + [
+        (f"wrong {field.name}", encode({**good, field.name: []}), "wrong_type")
+        for field in service.request
+    ]
     return [
+        *fields,
         ("not JSON", b"{", "invalid_json"),
         ("a list", b"[]", "wrong_type"),
         ("no key", b"{}", "missing_key"),
@@ -81,7 +94,7 @@ def _malformed_answers(url: str, bundle: Bundle) -> list[dict[str, Any]]:
     path = predict_path(bundle.manifest)
     answers = []
     with httpx.Client(base_url=url, timeout=10.0) as client:
-        for what, body, code in malformed_requests(bundle.manifest.service.keys):
+        for what, body, code in malformed_requests(bundle.manifest.service):
             answers.append(_answer(what, code, client.post(path, content=body)))
         missing = f"/{bundle.manifest.application}/v999999999/predict"
         answers.append(_answer("unknown version", "version_not_found", client.post(missing)))

@@ -1,6 +1,7 @@
 """Integration: the test environment answers, and what it read online equals what is offline."""
 
 import time
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 
 from konveyer.bundle.manifest import ENTITIES, Entities
 from konveyer.bundle.store import Bundle
+from konveyer.core.clock import format_us
 from konveyer.core.ids import new_id
+from konveyer.core.schema import ColumnType
 from konveyer.execution.releases.gates.context import TEST, GateContext, predict_path
 from konveyer.execution.releases.verdict import Verdict
 from konveyer.execution.serving.errors import EntityNotFound
@@ -26,25 +29,41 @@ _LOGGED_WITHIN_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """One sampled entity: the features that the node used, or why it gave no answer."""
+    """One sampled entity: the features that the node used, or why it gave no answer.
+
+    A node computes nothing on demand for an entity that it does not know.
+    """
 
     keys: tuple[int | str, ...]
     features: tuple[object, ...] | None
     problem: str = ""
+    unknown: bool = False
 
 
 def integration_gate(context: GateContext, bundle: Bundle) -> Verdict:
-    keys = sampled_keys(bundle)
+    entities = sampled_entities(bundle)
     with context.on_test(bundle) as url:
-        served = _serve(context, bundle, url, keys)
-    services = context.services
+        served = _serve(context, bundle, url, entities)
+    services, service = context.services, bundle.manifest.service
     offline = published_features(
-        services.catalog, services.engine, services.offline, bundle.manifest.service, keys
+        services.catalog,
+        services.engine,
+        services.offline,
+        service,
+        entities.keys,
+        entities.requests,
     )
-    return judge(served, offline, [column.name for column in bundle.manifest.service.columns])
+    names = [column.name for column in service.columns]
+    on_demand = {view.name for view in service.on_demand}
+    return judge(served, offline, names, {f.name for f in service.features if f.view in on_demand})
 
 
-def judge(served: list[Served], offline: list[tuple[object, ...]], names: list[str]) -> Verdict:
+def judge(
+    served: list[Served],
+    offline: list[tuple[object, ...]],
+    names: list[str],
+    on_demand: AbstractSet[str] = frozenset(),
+) -> Verdict:
     wrong: list[dict[str, Any]] = []
     for one, expected in zip(served, offline, strict=True):
         if one.features is None:
@@ -53,7 +72,7 @@ def judge(served: list[Served], offline: list[tuple[object, ...]], names: list[s
         different = {
             name: {"online": got, "offline": wanted}
             for name, got, wanted in zip(names, one.features, expected, strict=True)
-            if got != wanted
+            if got != wanted and not (one.unknown and name in on_demand)
         }
         if different:
             wrong.append({"keys": one.keys, "features": different})
@@ -67,28 +86,44 @@ def judge(served: list[Served], offline: list[tuple[object, ...]], names: list[s
     )
 
 
-def sampled_keys(bundle: Bundle) -> list[tuple[int | str, ...]]:
+def sampled_entities(bundle: Bundle) -> Entities:
     """Some of the entities that the model was trained on, spread evenly."""
-    keys = msgspec.json.decode((bundle.path / ENTITIES).read_bytes(), type=Entities).keys
-    places = np.linspace(0, len(keys) - 1, min(SAMPLED, len(keys))).astype(int)
-    return [keys[place] for place in places]
+    kept = msgspec.json.decode((bundle.path / ENTITIES).read_bytes(), type=Entities)
+    places = np.linspace(0, len(kept.keys) - 1, min(SAMPLED, len(kept.keys))).astype(int)
+    return Entities(
+        keys=tuple(kept.keys[place] for place in places),
+        requests=tuple(kept.requests[place] for place in places),
+    )
 
 
-def _serve(
-    context: GateContext, bundle: Bundle, url: str, keys: list[tuple[int | str, ...]]
-) -> list[Served]:
-    """Ask for each entity by its key alone; the features used are read from the prediction log.
+def bodies_of(bundle: Bundle, entities: Entities) -> list[dict[str, Any]]:
+    """The request for each entity."""
+    service = bundle.manifest.service
+    keys = [key.name for key in service.keys]
+    return [
+        dict(zip(keys, key, strict=True))
+        | {
+            field.name: format_us(int(value))
+            if field.dtype is ColumnType.TIMESTAMP and value is not None
+            else value
+            for field, value in zip(service.request, request, strict=True)
+        }
+        for key, request in zip(entities.keys, entities.requests, strict=True)
+    ]
+
+
+def _serve(context: GateContext, bundle: Bundle, url: str, entities: Entities) -> list[Served]:
+    """Ask for each entity; the features used are read from the prediction log.
 
     An entity that the node does not know must have nothing offline either.
     """
-    names = [key.name for key in bundle.manifest.service.keys]
+    keys = entities.keys
     path, batch = predict_path(bundle.manifest), new_id("gate")
     problems: dict[tuple[int | str, ...], str] = {}
     unknown: set[tuple[int | str, ...]] = set()
     with httpx.Client(base_url=url, timeout=10.0) as client:
-        for place, key in enumerate(keys):
+        for place, (key, body) in enumerate(zip(keys, bodies_of(bundle, entities), strict=True)):
             request_id = f"{batch}-{place}"
-            body = dict(zip(names, key, strict=True))
             answer = client.post(path, json=body, headers={"x-request-id": request_id})
             if _is_unknown(answer):
                 unknown.add(key)
@@ -101,6 +136,7 @@ def _serve(
             keys=key,
             features=logged.get(key),
             problem=problems.get(key, "not in the prediction log"),
+            unknown=key in unknown,
         )
         for key in keys
     ]

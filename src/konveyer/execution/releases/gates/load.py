@@ -15,7 +15,7 @@ from konveyer.bundle.manifest import Objective
 from konveyer.bundle.store import Bundle
 from konveyer.core.errors import KonveyerError
 from konveyer.execution.releases.gates.context import GateContext, predict_path
-from konveyer.execution.releases.gates.integration import sampled_keys
+from konveyer.execution.releases.gates.integration import bodies_of, sampled_entities
 from konveyer.execution.releases.verdict import Verdict
 
 _PERCENTILES = (50, 90, 95, 99)
@@ -45,9 +45,7 @@ class LoadProfile:
 
 
 def load_gate(context: GateContext, bundle: Bundle) -> Verdict:
-    keys = sampled_keys(bundle)
-    names = [key.name for key in bundle.manifest.service.keys]
-    bodies = [dict(zip(names, key, strict=True)) for key in keys]
+    bodies = bodies_of(bundle, sampled_entities(bundle))
     with context.on_test(bundle) as url:
         profile = generate_load(
             url,

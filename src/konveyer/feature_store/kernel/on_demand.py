@@ -1,0 +1,104 @@
+"""On-demand features: one computation over columns, in training and at a prediction."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from konveyer.core.schema import Column, ColumnType
+from konveyer.feature_store.kernel.errors import OnDemandFailed
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Array = npt.NDArray[Any]
+Value = int | float | bool | str | None
+
+
+class OnDemandComputation:
+    """Calls a view's function on arrays and makes its results exact.
+
+    >>> double = OnDemandComputation("v", lambda x: {"y": 2 * x}, (Column("y", ColumnType.INT64),))
+    >>> double({"x": as_array([1, None], ColumnType.INT64)})
+    {'y': [2, None]}
+    """
+
+    def __init__(self, view: str, function: Callable[..., Any], outputs: Sequence[Column]) -> None:
+        self._view, self._function, self._outputs = view, function, tuple(outputs)
+
+    def __call__(self, arguments: Mapping[str, Array]) -> dict[str, list[Value]]:
+        """The outputs by name, as Python values in the types that they are declared with."""
+        rows = len(next(iter(arguments.values())))
+        try:
+            with np.errstate(all="ignore"):
+                results = self._function(**arguments)
+        except Exception as error:
+            raise OnDemandFailed(
+                f"On-demand view '{self._view}': {type(error).__name__}: {error}",
+                hint="correct its function",
+            ) from error
+        return {column.name: self._exact(results, column, rows) for column in self._outputs}
+
+    def _exact(self, results: Any, column: Column, rows: int) -> list[Value]:
+        where = f"On-demand view '{self._view}', feature '{column.name}'"
+        if not isinstance(results, Mapping) or column.name not in results:
+            raise OnDemandFailed(
+                f"{where} is not in what the function returns.",
+                hint="return a dict with an array for each feature",
+            )
+        values = np.asarray(results[column.name])
+        if values.shape != (rows,):
+            raise OnDemandFailed(
+                f"{where} has the shape {values.shape} for {rows} row(s).",
+                hint="return one value for each row",
+            )
+        try:
+            return [_value(value, column.dtype) for value in values.tolist()]
+        except (TypeError, ValueError) as error:
+            raise OnDemandFailed(
+                f"{where} is {error}, not {column.dtype}.", hint="correct the function or the type"
+            ) from error
+
+
+def _value(value: Any, dtype: ColumnType) -> Value:
+    if value is None or value != value:
+        return None
+    match dtype:
+        case ColumnType.FLOAT64 if not isinstance(value, str):
+            return float(value)
+        case ColumnType.INT64 | ColumnType.TIMESTAMP if (
+            not isinstance(value, str) and float(value).is_integer()
+        ):
+            return int(value)
+        case ColumnType.BOOL if value in (0, 1):
+            return bool(value)
+        case ColumnType.STRING | ColumnType.UUID if isinstance(value, str):
+            return value
+    raise ValueError(repr(value))
+
+
+def as_array(values: Sequence[Value], dtype: ColumnType) -> Array:
+    """Python values, as an online read or a request gives them, as the function takes them."""
+    if dtype in (ColumnType.STRING, ColumnType.UUID):
+        array = np.empty(len(values), object)
+        array[:] = values
+        return array
+    return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
+def array_of(column: "pa.ChunkedArray", dtype: ColumnType) -> Array:
+    """The same of an Arrow column of that type."""
+    import pyarrow as pa
+
+    match dtype:
+        case ColumnType.STRING | ColumnType.UUID:
+            return as_array(column.to_pylist(), dtype)
+        case ColumnType.TIMESTAMP:
+            column = column.cast(pa.int64())
+        case ColumnType.INT64 | ColumnType.FLOAT64 | ColumnType.BOOL:
+            pass
+        case _:
+            assert_never(dtype)
+    floats = column.cast(pa.float64(), safe=False)
+    return np.asarray(floats.fill_null(float("nan")).to_numpy(), np.float64)
