@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from konveyer.core.errors import did_you_mean
 from konveyer.core.schema import Column, ColumnType
@@ -12,7 +12,14 @@ from konveyer.feature_store.definitions.duration import parse_duration
 from konveyer.feature_store.definitions.errors import BadDefinition
 from konveyer.feature_store.definitions.meaning import Meaning
 from konveyer.feature_store.definitions.names import check_name, check_unique
+from konveyer.feature_store.definitions.python_code import code_of
 
+# What a view of each kind is given.
+_KINDS = (
+    {"source", "aggregations"},
+    {"sql", "features"},
+    {"source", "function", "features"},
+)
 FeatureType = Literal["int64", "float64", "bool", "string", "timestamp"]
 
 
@@ -50,12 +57,19 @@ class Feature(Meaning):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureView:
-    """Features of one entity: either `aggregations` over a source, or `features` of one SELECT.
+    """Features of one entity, of one of three kinds.
 
-    A SQL view selects the entity's join keys, `event_time` and every feature, by these names;
-    `created_time` is used when it selects that too. A row is visible for `ttl` after its event
-    time (for ever when None). `refresh` is how often ETL publishes the view online. `derived`
-    features are ratios and differences of the view's aggregations.
+    - `aggregations` over a `source`, and `derived` ratios and differences of them;
+    - `sql`: one SELECT of the entity's join keys, `event_time` and every one of `features`, by
+      these names; `created_time` is used when it selects that too;
+    - `function` over a `source`, for what SQL cannot say: it is given a Polars frame with all rows
+      of some entities, in the order of the join keys and `event_time` (by these names, and
+      `created_time` when the source has it), and returns a frame with the same and every one of
+      `features`. It must be self-contained (what it imports, it imports inside), and compute a row
+      from those before it alone: it is given later ones too.
+
+    A row of the latter two is visible for `ttl` after its event time (for ever when None).
+    `refresh` is how often ETL publishes the view online.
 
     With `accuracy="snapshot"` a training set sees what serving would have seen, the values of the
     last whole `refresh` before the label; with `"exact"` it sees the values at the label's time.
@@ -73,6 +87,7 @@ class FeatureView:
     aggregations: tuple[Aggregation, ...] = ()
     derived: tuple[Derived, ...] = ()
     sql: str | None = None
+    function: Any = None
     features: tuple[Feature, ...] = ()
     ttl: str | None = None
     refresh: str = "1d"
@@ -85,13 +100,19 @@ class FeatureView:
     def __post_init__(self) -> None:
         check_name("Feature view", self.name)
         where = f"Feature view '{self.name}'"
-        aggregated = bool(self.aggregations) and self.source is not None
-        selected = bool(self.features) and self.sql is not None
-        if aggregated == selected or (aggregated and (self.sql or self.features)):
+        given = {
+            name
+            for name in ("source", "aggregations", "derived", "sql", "function", "features")
+            if getattr(self, name)
+        }
+        if given - {"derived"} not in _KINDS or (self.derived and not self.aggregations):
             raise BadDefinition(
-                f"{where} must have either a source with aggregations, or SQL with features.",
-                hint="give one pair and leave the other out",
+                f"{where} must have either a source with aggregations, or SQL with features, or "
+                "a source with a function and features.",
+                hint="give one of the three and leave the rest out",
             )
+        if self.function is not None:
+            object.__setattr__(self, "function", code_of(self.function, where=where))
         if self.accuracy not in ("snapshot", "exact"):
             raise BadDefinition(
                 f"{where} has accuracy '{self.accuracy}'.", hint="use snapshot or exact"
@@ -112,8 +133,8 @@ class FeatureView:
                     )
 
     @property
-    def is_sql(self) -> bool:
-        return self.sql is not None
+    def is_windowed(self) -> bool:
+        return bool(self.aggregations)
 
     @property
     def each_aggregation(self) -> tuple[Aggregation, ...]:

@@ -139,10 +139,9 @@ def _check(services: EtlServices, order: EtlPayload, name: str, table: Json) -> 
     features = []
     for part in _snapshots(services, loaded, written, order):
         features.append(part.features)
-        if loaded.view.is_sql:
-            continue
-        check_values(loaded.view, part.features)
-    if loaded.view.is_sql:
+        if loaded.view.is_windowed:
+            check_values(loaded.view, part.features)
+    if not loaded.view.is_windowed:
         names = loaded.view.feature_names
         table = services.offline.open(written.ref)
         for bucket in range(written.ref.buckets):

@@ -18,6 +18,7 @@ from konveyer.feature_store.online.codec import RecordCodec, encode_key
 from konveyer.feature_store.registry.apply import attach_sources
 from konveyer.feature_store.registry.compile import CompiledView
 from konveyer.feature_store.registry.lookup import space_of
+from konveyer.feature_store.registry.python_view import computed_rows
 from konveyer.feature_store.registry.state import RegistryState
 
 
@@ -54,8 +55,12 @@ def write_offline(
     counted = engine.query(f"SELECT count(*) AS n FROM ({compiled.rows_sql})").read_all()  # noqa: S608
     rows: int = counted.column("n")[0].as_py()
     buckets = bucket_count(rows)
-    sql = layout_sql(compiled.layout, compiled.rows_sql, buckets=buckets, until_us=until_us)
-    reader = _CountedRows(conformed(engine.query(sql), compiled.layout.schema))
+    given = compiled.given or compiled.layout
+    sql = layout_sql(given, compiled.rows_sql, buckets=buckets, until_us=until_us)
+    rows_read = conformed(engine.query(sql), given.schema)
+    if compiled.code is not None:
+        rows_read = computed_rows(name, compiled, rows_read, until_us=until_us)
+    reader = _CountedRows(rows_read)
     ref = offline.write(name, version, reader.reader, buckets=buckets)
     return Written(ref=ref, rows=reader.rows)
 

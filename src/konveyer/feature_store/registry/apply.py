@@ -19,6 +19,7 @@ from konveyer.feature_store.kernel.on_demand import OnDemandComputation, as_arra
 from konveyer.feature_store.registry.compile import CompiledView, compile_view
 from konveyer.feature_store.registry.errors import PlanOutdated, SqlInvalid
 from konveyer.feature_store.registry.plan import ApplyPlan
+from konveyer.feature_store.registry.python_view import call, without_bucket
 from konveyer.feature_store.registry.state import RegistryState
 from konveyer.feature_store.registry.tables import DefinitionRow
 
@@ -34,10 +35,13 @@ def compile_views(state: RegistryState, engine: Engine, root: Path) -> dict[str,
         try:
             rows = engine.describe(sql or "")
             result = compile_view(view, state.entity(view.entity), source, rows)
-            for _, expression in result.layout.expressions:
+            given = result.given or result.layout
+            for _, expression in given.expressions:
                 engine.describe(f"SELECT {expression} FROM ({sql}) AS source_rows")  # noqa: S608
         except QueryFailed as error:
             raise SqlInvalid(f"Feature view '{name}': {error.message}", hint=error.hint) from error
+        if result.code is not None:
+            call(name, result, without_bucket(given.schema).empty_table())
         compiled[name] = result
     for name in state.names(Kind.ON_DEMAND):
         _try_on_nulls(state.on_demand(name), compiled)

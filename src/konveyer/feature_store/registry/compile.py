@@ -1,7 +1,7 @@
 """Checks a view against the real columns of its source, and compiles it for ETL and the kernel."""
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -39,13 +39,16 @@ _FIT: dict[AggregationFunction, frozenset[ColumnType]] = {
 class CompiledView:
     """A view ready to run: the SQL of its rows, their layout offline, and the kernel's plan.
 
-    `columns` are the features with their types, in the order in which they are published.
+    `columns` are the features with their types, in the order in which they are published. A view
+    with a `code` first has its rows in the layout `given`, which its function turns into `layout`.
     """
 
     rows_sql: str
     layout: TableLayout
     plan: ViewPlan
     columns: tuple[Column, ...]
+    given: TableLayout | None = None
+    code: str | None = None
 
 
 def compile_view(
@@ -58,7 +61,10 @@ def compile_view(
         _check_type(where, columns, key.name, _identifies(key.column.dtype))
     keys = tuple(key.column for key in entity.join_keys)
     if source is not None:
-        return _windowed(view, keys, source, columns)
+        _check_times(where, source, columns)
+        if view.is_windowed:
+            return _windowed(view, keys, source, columns)
+        return _computed(view, keys, source, columns)
     _check_type(where, columns, EVENT_TIME, {ColumnType.TIMESTAMP})
     for feature in view.features:
         _check_type(where, columns, feature.name, _holds(feature.column.dtype))
@@ -77,18 +83,49 @@ def compile_view(
     )
 
 
-def _windowed(
-    view: FeatureView, keys: tuple[Column, ...], source: Source, columns: dict[str, pa.DataType]
-) -> CompiledView:
-    where = f"Feature view '{view.name}'"
+def _check_times(where: str, source: Source, columns: dict[str, pa.DataType]) -> None:
     if source.event_time is None:
         raise UnknownReference(
-            f"{where} aggregates source '{source.name}', which has no event time.",
+            f"{where} reads source '{source.name}', which has no event time.",
             hint="set event_time on the source",
         )
     _check_type(where, columns, source.event_time, {ColumnType.TIMESTAMP})
     if source.created_time is not None:
         _check_type(where, columns, source.created_time, {ColumnType.TIMESTAMP})
+
+
+def _computed(
+    view: FeatureView, keys: tuple[Column, ...], source: Source, columns: dict[str, pa.DataType]
+) -> CompiledView:
+    """A view with a function: it is given every other column of the source under its own name."""
+    where = f"Feature view '{view.name}'"
+    special = {*(key.name for key in keys), source.event_time, source.created_time}
+    given = [
+        Column(name, column_type(arrow, where=f"{where}, column '{name}'"))
+        for name, arrow in columns.items()
+        if name not in special
+    ]
+    features = tuple(feature.column for feature in view.features)
+    layout = TableLayout(
+        keys=keys,
+        event_time=source.event_time or "",
+        created_time=source.created_time,
+        expressions=tuple((column, sql_cast(column.name, column.dtype)) for column in given),
+    )
+    return CompiledView(
+        rows_sql=f"SELECT * FROM {source.name}",  # noqa: S608 - a checked name
+        layout=replace(layout, expressions=tuple((column, column.name) for column in features)),
+        plan=_plan(view, keys, columns=tuple(column.name for column in features)),
+        columns=features,
+        given=layout,
+        code=view.function,
+    )
+
+
+def _windowed(
+    view: FeatureView, keys: tuple[Column, ...], source: Source, columns: dict[str, pa.DataType]
+) -> CompiledView:
+    where, event_time = f"Feature view '{view.name}'", source.event_time or ""
     inputs: dict[str, tuple[Column, str]] = {}
     windowed, features = [], []
     for aggregation in view.each_aggregation:
@@ -107,7 +144,7 @@ def _windowed(
         rows_sql=f"SELECT * FROM {source.name}",  # noqa: S608 - a checked name
         layout=TableLayout(
             keys=keys,
-            event_time=source.event_time,
+            event_time=event_time,
             created_time=source.created_time,
             expressions=tuple(inputs.values()),
         ),

@@ -1,0 +1,118 @@
+"""Views with a Python function: from the rows that it is given to the rows of the view."""
+
+from collections.abc import Iterator
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from konveyer.core.errors import KonveyerError
+from konveyer.feature_store.definitions.python_code import callable_of
+from konveyer.feature_store.offline.layout import BUCKET
+from konveyer.feature_store.registry.compile import CompiledView
+
+
+class PythonViewFailed(KonveyerError):
+    """The function of a view raised, or returned what it should not."""
+
+    code = "python_view_failed"
+
+
+def computed_rows(
+    view: str, compiled: CompiledView, rows: pa.RecordBatchReader, *, until_us: int
+) -> pa.RecordBatchReader:
+    """The rows of the view, a bucket at a time; `rows` are in the layout that it is given.
+
+    A bucket's rows are in memory while its function runs.
+    """
+    schema = compiled.layout.schema
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for bucket, table in _buckets(rows):
+            computed = call(view, compiled, table)
+            on_time = pc.less_equal(computed["event_time"].cast(pa.int64()), until_us)
+            numbers = pa.array([bucket] * len(computed), pa.int32())
+            whole = computed.append_column(BUCKET, numbers).select(schema.names).filter(on_time)
+            yield from whole.cast(schema).to_batches()
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def without_bucket(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field for field in schema if field.name != BUCKET])
+
+
+def call(view: str, compiled: CompiledView, given: pa.Table) -> pa.Table:
+    """The function's rows for some entities, sorted, with the columns and types of the view."""
+    schema = without_bucket(compiled.layout.schema)
+    try:
+        result = callable_of(compiled.code or "")(pl.from_arrow(given))
+    except Exception as error:
+        raise PythonViewFailed(
+            f"Feature view '{view}': {type(error).__name__}: {error}", hint="correct its function"
+        ) from error
+    if not isinstance(result, pl.DataFrame):
+        raise PythonViewFailed(
+            f"Feature view '{view}' returned {type(result).__name__}.",
+            hint="return a Polars frame",
+        )
+    missing = [name for name in schema.names if name not in result.columns]
+    if missing:
+        raise PythonViewFailed(
+            f"Feature view '{view}' returned no column '{missing[0]}'.",
+            hint=f"return {', '.join(schema.names)}",
+        )
+    order = [name for name in schema.names if name not in {c.name for c in compiled.columns}]
+    table = result.select(schema.names).sort(order, maintain_order=True).to_arrow()
+    for field in schema:
+        found = table.schema.field(field.name).type
+        if not _fits(found, field.type):
+            raise PythonViewFailed(
+                f"Feature view '{view}' returned '{field.name}' as {found}, not {field.type}.",
+                hint="cast it in the function, or correct the definition",
+            )
+        if field.name in order and table[field.name].null_count:
+            raise PythonViewFailed(
+                f"Feature view '{view}' returned '{field.name}' with nulls.",
+                hint="leave those rows out",
+            )
+    return table.cast(schema)
+
+
+def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether every value can be held exactly."""
+    if pa.types.is_null(found):
+        return True
+    same_kind = (
+        (pa.types.is_integer, pa.types.is_integer),
+        (pa.types.is_integer, pa.types.is_floating),
+        (pa.types.is_floating, pa.types.is_floating),
+        (pa.types.is_boolean, pa.types.is_boolean),
+        (_is_text, _is_text),
+        (pa.types.is_temporal, pa.types.is_temporal),
+    )
+    return any(of_found(found) and of_wanted(wanted) for of_found, of_wanted in same_kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(is_one(kind) for is_one in kinds)
+
+
+def _buckets(rows: pa.RecordBatchReader) -> Iterator[tuple[int, pa.Table]]:
+    """The rows of each bucket, without its number; `rows` come sorted by it."""
+    bucket, parts = -1, list[pa.Table]()
+    for batch in rows:
+        numbers = batch.column(BUCKET).to_numpy()
+        start = 0
+        while start < len(numbers):
+            end = int(numbers.searchsorted(numbers[start], side="right"))
+            if numbers[start] != bucket and parts:
+                yield bucket, pa.concat_tables(parts)
+                parts = []
+            bucket = int(numbers[start])
+            part = pa.Table.from_batches([batch.slice(start, end - start)])
+            parts.append(part.drop_columns([BUCKET]))
+            start = end
+    if parts:
+        yield bucket, pa.concat_tables(parts)
