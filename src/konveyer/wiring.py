@@ -15,11 +15,14 @@ from konveyer.core.plugins import backend_for
 from konveyer.core.settings import Settings
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from konveyer.catalog.session import Catalog
     from konveyer.development.training import Workshop
     from konveyer.execution.releases.flow import ReleaseServices
     from konveyer.feature_store.engines.base import Engine
     from konveyer.feature_store.etl.flow import EtlServices
+    from konveyer.feature_store.etl.pins import Pin
     from konveyer.feature_store.offline.delta import DeltaOfflineStore
     from konveyer.feature_store.online.base import OnlineStore
     from konveyer.pipeline.flow import Flow, Json, Payload
@@ -118,6 +121,18 @@ class Workspace:
         """The command that serves an environment on a free port, for as long as we live."""
         command = [sys.executable, "-m", "konveyer", "--workspace", str(self.settings.root)]
         return [*command, "serve", environment, "--port", "0", "--parent", str(os.getpid())]
+
+    def release_pins(self, session: "Session") -> "Sequence[Pin]":
+        """What releases that are live or on their way need of the feature store."""
+        from konveyer.execution.releases.pins import release_pins
+
+        return release_pins(session, self.bundles)
+
+    def pins(self, session: "Session") -> "Sequence[Pin]":
+        """Everything that upkeep of offline tables must leave as it is."""
+        from konveyer.feature_store.datamart.kept_sets import pins_of_training_sets
+
+        return [*pins_of_training_sets(session), *self.release_pins(session)]
 
     @property
     def pipelines_url(self) -> str:

@@ -1,11 +1,17 @@
-"""`konveyer etl`: compute, check and publish features."""
+"""`konveyer etl`: compute, check and publish features, and keep their tables small."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from konveyer.cli.context import Context, pass_context
 from konveyer.cli.progress import told_as_it_happens
 from konveyer.cli.render import print_json, print_table
-from konveyer.core.wording import seconds, when
+from konveyer.core.wording import seconds, size, when
+
+if TYPE_CHECKING:
+    from konveyer.feature_store.etl.vacuum import TableVacuum
 
 _MARKS = {"succeeded": "✓", "failed": "✗"}
 
@@ -80,6 +86,66 @@ def runs(context: Context, view: str | None, limit: int) -> None:
         print_json(found)
     else:
         _show_runs(found)
+
+
+@etl.command("vacuum")
+@click.argument("views", nargs=-1)
+@click.option(
+    "--keep",
+    default="7d",
+    show_default=True,
+    help="Leave what stopped being readable in this time: a reader may still be under way.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be removed and do nothing.")
+@pass_context
+def vacuum_command(context: Context, views: tuple[str, ...], keep: str, dry_run: bool) -> None:
+    """Remove the files of table versions that nobody can ask for any more.
+
+    Of the tables of VIEWS (default: all). What is readable stays, and what a kept training set or
+    a release that is live or on its way is pinned to. Tables and online records of definitions
+    that nothing refers to any more go whole.
+
+    \b
+    Example: konveyer etl vacuum --dry-run
+    """
+    from konveyer.feature_store.definitions.duration import duration_us, parse_duration
+    from konveyer.feature_store.etl.vacuum import plan_vacuum, vacuum
+
+    workspace = context.workspace
+    with workspace.catalog.reading() as session:
+        actor = context.actor(session)
+    plan = plan_vacuum(
+        workspace.catalog,
+        actor,
+        workspace.offline,
+        workspace.pins,
+        views=views,
+        keep_us=0 if keep == "0" else duration_us(parse_duration(keep, where="--keep")),
+    )
+    if not dry_run:
+        vacuum(workspace.catalog, actor, workspace.offline, workspace.online, workspace.pins, plan)
+    if context.as_json:
+        print_json({"tables": plan, "done": not dry_run})
+        return
+    _show_vacuum(plan, dry_run)
+
+
+def _show_vacuum(plan: "Sequence[TableVacuum]", dry_run: bool) -> None:
+    rows = [
+        (
+            table.view,
+            table.version,
+            "whole table" if table.drop else len(table.files) or "",
+            size(table.size_bytes) if table.changes else "",
+            table.skipped
+            or "\n".join(f"v{number}: {reason}" for number, reason in table.kept.items()),
+        )
+        for table in plan
+    ]
+    columns = ("view", "version", "files", "size", "stays")
+    print_table(columns, rows, empty="There are no tables yet. Run: konveyer etl run")
+    freed = size(sum(table.size_bytes for table in plan))
+    click.echo(f"{freed} would be freed (dry run)." if dry_run else f"{freed} freed.")
 
 
 def _show_plan(context: Context, views: dict[str, str], as_of_us: int) -> None:

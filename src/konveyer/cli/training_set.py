@@ -8,7 +8,7 @@ import click
 
 from konveyer.cli.context import Context, pass_context
 from konveyer.cli.render import print_json, print_table
-from konveyer.core.wording import seconds, size
+from konveyer.core.wording import seconds, size, when
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +43,7 @@ def _spine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group("training-set")
 def training_set() -> None:
-    """Build point-in-time training sets."""
+    """Build, list and remove point-in-time training sets."""
 
 
 @training_set.command()
@@ -218,6 +218,65 @@ def rebuild(
         print_json({"id": manifest.id, "rows": len(table), "result_digest": manifest.result_digest})
         return
     click.echo(f"{manifest.id}: {len(table):,} rows, the same as when it was built")
+
+
+@training_set.command("list")
+@pass_context
+def list_command(context: Context) -> None:
+    """The training sets that are kept, newest first, and what each is pinned to.
+
+    \b
+    Example: konveyer training-set list
+    """
+    from konveyer.feature_store.datamart.kept_sets import list_training_sets
+
+    workspace = context.workspace
+    with workspace.catalog.reading() as session:
+        context.actor(session)
+        kept = list_training_sets(session, workspace.release_pins(session))
+    if context.as_json:
+        print_json(kept)
+        return
+    rows = [
+        (
+            one.id,
+            one.service,
+            f"{one.rows:,}",
+            one.person,
+            when(one.built_us),
+            ", ".join(f"{ref.view} v{ref.table_version}" for ref in one.tables),
+            "\n".join(one.used_by),
+        )
+        for one in kept
+    ]
+    columns = ("training set", "service", "rows", "who", "built", "tables", "used by")
+    print_table(columns, rows, empty="No training sets yet. Build one: konveyer training-set build")
+
+
+@training_set.command()
+@click.argument("training_set_id", metavar="TRAINING_SET")
+@pass_context
+def remove(context: Context, training_set_id: str) -> None:
+    """Remove a training set: its rows, and its hold on the tables that it was built from.
+
+    One that a release which is live or on its way was trained on cannot be removed.
+
+    \b
+    Example: konveyer training-set remove set-01a20f51a224acb64df5
+    """
+    from konveyer.feature_store.datamart.kept_sets import remove_training_set
+
+    workspace = context.workspace
+    with workspace.catalog.reading() as session:
+        actor = context.actor(session)
+    remove_training_set(
+        workspace.catalog, actor, workspace.training_sets, training_set_id, workspace.release_pins
+    )
+    if context.as_json:
+        print_json({"removed": training_set_id})
+        return
+    click.echo(f"{training_set_id} is removed.")
+    click.echo("Next: konveyer etl vacuum --dry-run")
 
 
 def _spine(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from konveyer.core.clock import now_us
@@ -89,6 +89,49 @@ def readable_table(session: Session, view: str, version: str) -> tuple[TableRef,
         )
     ref = TableRef(view=view, version=version, table_version=row.table_version, buckets=row.buckets)
     return ref, _run(row)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenTable:
+    """A table version that was readable from `since_us`, until the next one of its view's."""
+
+    ref: TableRef
+    since_us: int
+
+
+def written_tables(session: Session) -> dict[tuple[str, str], list[WrittenTable]]:
+    """By view and version the table versions that were ever readable; the last one is now."""
+    query = (
+        select(EtlRunRow)
+        .where(EtlRunRow.status == SUCCEEDED, EtlRunRow.table_version.is_not(None))
+        .order_by(EtlRunRow.finished_us)
+    )
+    written: dict[tuple[str, str], list[WrittenTable]] = {}
+    for row in session.scalars(query):
+        ref = TableRef(
+            view=row.view,
+            version=row.version,
+            table_version=row.table_version or 0,
+            buckets=row.buckets or 1,
+        )
+        one = WrittenTable(ref=ref, since_us=row.finished_us or row.started_us)
+        written.setdefault((row.view, row.version), []).append(one)
+    return written
+
+
+def running_views(session: Session) -> set[tuple[str, str]]:
+    """The versions of views that are being computed, or were when their worker was killed."""
+    query = select(EtlRunRow.view, EtlRunRow.version).where(EtlRunRow.status == RUNNING)
+    return {(view, version) for view, version in session.execute(query)}
+
+
+def withdraw_tables(session: Session, view: str, version: str) -> None:
+    """No table of this version of the view is readable any more, until ETL runs again."""
+    session.execute(
+        update(EtlRunRow)
+        .where(EtlRunRow.view == view, EtlRunRow.version == version)
+        .values(table_version=None, buckets=None)
+    )
 
 
 def list_runs(session: Session, *, view: str | None = None, limit: int = 50) -> list[EtlRun]:

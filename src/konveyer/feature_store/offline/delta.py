@@ -1,21 +1,37 @@
 """Offline tables in Delta Lake: each write is one atomic version that readers can be pinned to."""
 
+import secrets
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable, WriterProperties, write_deltalake
-from deltalake.exceptions import DeltaError
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    WriterProperties,
+    write_deltalake,
+)
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from konveyer.core.errors import KonveyerError
+from konveyer.feature_store.offline.files import StoredFile, files_under, remove_folder
 from konveyer.feature_store.offline.layout import BUCKET
 
 # Small enough that a few entities are found by reading few rows, large enough to read fast.
 _ROW_GROUP_ROWS = 131_072
+# Nothing reads the ranges of values that Delta would keep in its log, and a log is never removed:
+# without them it holds no value of anybody.
+_TABLE = {"delta.dataSkippingNumIndexedCols": "0"}
+# By default Delta forgets versions that are a month old, also those that a manifest is pinned to.
+_KEEP_LOG = PostCommitHookProperties(cleanup_expired_logs=False)
+_MARK = "konveyer.write"
+_COMMITS_SEARCHED = 100
 
 
 class OfflineWriteFailed(KonveyerError):
@@ -38,6 +54,16 @@ class TableRef:
     version: str
     table_version: int
     buckets: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTable:
+    """A table as it lies on disk: its newest version (None without a log) and all of its files."""
+
+    view: str
+    version: str
+    newest: int | None
+    files: tuple[StoredFile, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,27 +167,37 @@ class DeltaOfflineStore:
 
         `rows` has the column `bucket` and arrives sorted by it; it is streamed.
         """
-        path = self._folder / view / version
+        path = self.folder_of(view, version)
         path.mkdir(parents=True, exist_ok=True)
         try:
-            write_deltalake(
-                str(path),
-                rows,
-                mode="overwrite",
-                partition_by=[BUCKET],
-                writer_properties=WriterProperties(max_row_group_size=_ROW_GROUP_ROWS),
-            )
-            table_version = DeltaTable(str(path)).version()
+            table_version = _overwrite(path, rows, configuration=_TABLE)
         except (DeltaError, OSError) as error:
-            raise OfflineWriteFailed(
-                f"The table of '{view}' could not be written: {error}",
-                hint="see that the disk has room, then run ETL again",
-            ) from error
+            raise _not_written(view, error) from error
         return TableRef(view=view, version=version, table_version=table_version, buckets=buckets)
+
+    def write_bucket(self, ref: TableRef, bucket: int, rows: pa.Table) -> TableRef:
+        """A new version: that of `ref` with `rows` for the content of `bucket`, in their order.
+
+        The files of the other buckets are the same files. `rows` are without the bucket column.
+        """
+        path = self.folder_of(ref.view, ref.version)
+        numbers = pa.array([bucket] * len(rows), pa.int32())
+        try:
+            table = DeltaTable(str(path))
+            if table.version() != ref.table_version:
+                table.restore(ref.table_version)
+            table_version = _overwrite(
+                path, rows.add_column(0, BUCKET, numbers), predicate=f"{BUCKET} = {bucket}"
+            )
+        except (DeltaError, OSError) as error:
+            raise _not_written(ref.view, error) from error
+        return TableRef(
+            view=ref.view, version=ref.version, table_version=table_version, buckets=ref.buckets
+        )
 
     def open(self, ref: TableRef) -> TableVersion:
         """Read the log of one version; the data is read by `TableVersion.read`."""
-        path = self._folder / ref.view / ref.version
+        path = self.folder_of(ref.view, ref.version)
         try:
             table = DeltaTable(str(path), version=ref.table_version)
             schema = pa.schema(table.schema().to_arrow())
@@ -181,3 +217,81 @@ class DeltaOfflineStore:
             schema=pa.schema([field for field in schema if field.name != BUCKET]),
             files={bucket: tuple(found) for bucket, found in files.items()},
         )
+
+    def stored(self) -> list[StoredTable]:
+        """Every table under the folder, also what is left of a first write that was killed."""
+        return [
+            self._stored(folder) for folder in sorted(self._folder.glob("*/*")) if folder.is_dir()
+        ]
+
+    def _stored(self, folder: Path) -> StoredTable:
+        files = files_under(folder)
+        try:
+            newest = DeltaTable(str(folder)).version()
+        except TableNotFoundError:
+            newest = None
+        return StoredTable(
+            view=folder.parent.name, version=folder.name, newest=newest, files=tuple(files)
+        )
+
+    def unneeded(
+        self, table: StoredTable, keep: Iterable[int], *, abandoned_us: int
+    ) -> tuple[StoredFile, ...]:
+        """The files of `table` that no version in `keep`, nor its newest, has.
+
+        A file that no version names may be one of a writer under way: it counts when it was last
+        written before `abandoned_us`. Raises when a version in `keep` cannot be read.
+        """
+        path = self.folder_of(table.view, table.version)
+        needed: set[Path] = set()
+        replaced: set[Path] = set()
+        if table.newest is not None:
+            kept = sorted({*keep, table.newest})
+            for version in kept:
+                needed |= self._paths(table, version)
+            log = DeltaTable(str(path), version=table.newest)
+            names = log.vacuum(
+                0, dry_run=True, enforce_retention_duration=False, keep_versions=kept
+            )
+            replaced = {path / unquote(name) for name in names}
+        return tuple(
+            file
+            for file in table.files
+            if file.path not in needed and (file.path in replaced or file.written_us < abandoned_us)
+        )
+
+    def _paths(self, table: StoredTable, version: int) -> set[Path]:
+        ref = TableRef(view=table.view, version=table.version, table_version=version, buckets=1)
+        return {file.path for files in self.open(ref).files.values() for file in files}
+
+    def drop(self, view: str, version: str) -> None:
+        """Remove a table whole. Harmless when it is gone."""
+        remove_folder(self._folder, self.folder_of(view, version))
+
+    def folder_of(self, view: str, version: str) -> Path:
+        return self._folder / view / version
+
+
+def _overwrite(path: Path, rows: Any, **options: Any) -> int:
+    """Commit `rows`; the number of the commit, whoever else commits at the same time."""
+    mark = secrets.token_hex(8)
+    write_deltalake(
+        str(path),
+        rows,
+        mode="overwrite",
+        partition_by=[BUCKET],
+        writer_properties=WriterProperties(max_row_group_size=_ROW_GROUP_ROWS),
+        commit_properties=CommitProperties(custom_metadata={_MARK: mark}),
+        post_commithook_properties=_KEEP_LOG,
+        **options,
+    )
+    commits = DeltaTable(str(path)).history(_COMMITS_SEARCHED)
+    version: int = next(one["version"] for one in commits if one.get(_MARK) == mark)
+    return version
+
+
+def _not_written(view: str, error: Exception) -> OfflineWriteFailed:
+    return OfflineWriteFailed(
+        f"The table of '{view}' could not be written: {error}",
+        hint="see that the disk has room, then run ETL again",
+    )

@@ -1,0 +1,37 @@
+"""What releases need of the feature store, for its upkeep to leave alone."""
+
+from collections.abc import Sequence
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from konveyer.bundle.manifest import TRAINING
+from konveyer.bundle.store import BundleStore
+from konveyer.execution.releases.machine import STAGES, State
+from konveyer.execution.releases.records import live_versions
+from konveyer.execution.releases.tables import ReleaseRow
+from konveyer.feature_store.datamart.training_set import TrainingSetManifest
+from konveyer.feature_store.etl.pins import Pin
+
+
+def release_pins(session: Session, bundles: BundleStore) -> Sequence[Pin]:
+    """One for each release that is live, on its way, or served by some environment.
+
+    Raises when a bundle cannot be read: what it needs is then not known.
+    """
+    served = {live.release for live in live_versions(session)}
+    under_way = [str(state) for state in (*STAGES, State.LIVE)]
+    rows = session.scalars(select(ReleaseRow).order_by(ReleaseRow.opened_us)).all()
+    return [_pin(row, bundles) for row in rows if row.state in under_way or row.id in served]
+
+
+def _pin(row: ReleaseRow, bundles: BundleStore) -> Pin:
+    bundle = bundles.open(row.digest)
+    training = msgspec.json.decode((bundle.path / TRAINING).read_bytes(), type=TrainingSetManifest)
+    return Pin(
+        holder=f"release {row.id} ({row.application}/v{row.api_version}, {row.state})",
+        training_set=training.id,
+        tables=training.tables,
+        views=tuple((view.name, view.version) for view in bundle.manifest.service.views),
+    )

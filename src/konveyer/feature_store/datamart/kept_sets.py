@@ -1,0 +1,107 @@
+"""The training sets that are kept: what each is pinned to, who needs it, and removing one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from konveyer.access.actor import Actor
+from konveyer.access.roles import Permission
+from konveyer.catalog import audit
+from konveyer.catalog.session import Catalog
+from konveyer.core.errors import Conflict, did_you_mean
+from konveyer.feature_store.datamart.tables import TrainingSetRow
+from konveyer.feature_store.datamart.training_set import TrainingSetNotFound
+from konveyer.feature_store.etl.pins import Pin, ReadPins
+from konveyer.feature_store.offline.delta import TableRef
+from konveyer.feature_store.offline.files import remove_folder
+
+
+class TrainingSetInUse(Conflict):
+    """A release that is live or on its way was trained on it."""
+
+    code = "training_set_in_use"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptSet:
+    """A training set; `used_by` are the releases that hold it."""
+
+    id: str
+    service: str
+    person: str
+    built_us: int
+    rows: int
+    tables: tuple[TableRef, ...]
+    used_by: tuple[str, ...]
+
+
+def list_training_sets(session: Session, releases: Sequence[Pin]) -> list[KeptSet]:
+    """Newest first."""
+    return [
+        KeptSet(
+            id=row.id,
+            service=row.service,
+            person=row.person,
+            built_us=row.built_us,
+            rows=row.rows,
+            tables=_tables(row),
+            used_by=_used_by(row.id, releases),
+        )
+        for row in session.scalars(select(TrainingSetRow).order_by(TrainingSetRow.built_us.desc()))
+    ]
+
+
+def pins_of_training_sets(session: Session) -> list[Pin]:
+    """Each kept training set can be built again as long as its tables are there."""
+    return [
+        Pin(holder=f"training set {row.id}", training_set=None, tables=_tables(row))
+        for row in session.scalars(select(TrainingSetRow).order_by(TrainingSetRow.id))
+    ]
+
+
+def remove_training_set(
+    catalog: Catalog, actor: Actor, folder: Path, training_set: str, releases: ReadPins
+) -> None:
+    """Unpin its tables and remove its rows under `folder`; a model that learned from it stays.
+
+    Raises `TrainingSetInUse` while one of `releases` holds it. Killed in the middle, it can be
+    removed again.
+    """
+    actor.require(Permission.BUILD_TRAINING_SETS)
+    with catalog.transaction() as session:
+        row = session.get(TrainingSetRow, training_set)
+        if row is None and not _is_left(folder, training_set):
+            known = session.scalars(select(TrainingSetRow.id))
+            raise TrainingSetNotFound(
+                f"There is no training set '{training_set}'.",
+                hint=did_you_mean(training_set, known, otherwise="konveyer training-set list"),
+            )
+        used_by = _used_by(training_set, releases(session))
+        if used_by:
+            raise TrainingSetInUse(
+                f"Training set {training_set} is used by {', '.join(used_by)}.",
+                hint="remove it when no release that is live or on its way needs it",
+            )
+        if row is not None:
+            session.delete(row)
+            audit.record(
+                session, actor.name, "removed", "training set", training_set, rows=row.rows
+            )
+    remove_folder(folder, folder / training_set)
+
+
+def _is_left(folder: Path, training_set: str) -> bool:
+    """Whether a removal was killed before the rows were gone."""
+    return training_set in {path.name for path in folder.glob("set-*")}
+
+
+def _used_by(training_set: str, releases: Sequence[Pin]) -> tuple[str, ...]:
+    return tuple(pin.holder for pin in releases if pin.training_set == training_set)
+
+
+def _tables(row: TrainingSetRow) -> tuple[TableRef, ...]:
+    return msgspec.convert(row.manifest["tables"], tuple[TableRef, ...])
