@@ -75,7 +75,9 @@ def run_etl(here: Here, caller: Caller, order: EtlOrder) -> list[EtlRun]:
     """Compute, check and publish views; answers when they are done."""
     with here.catalog.reading() as session:
         as_of_us = here.settings.clock.now_us()
-        plan = plan_etl(session, caller, order.views, as_of_us=as_of_us)
+        plan = plan_etl(
+            session, caller, order.views, as_of_us=as_of_us, pins=here.release_pins(session)
+        )
     here.run(flow.NAME, plan.run_id, msgspec.to_builtins(plan), purpose="POST /api/etl/runs")
     with here.catalog.reading() as session:
         return runs_of(session, plan.run_id)

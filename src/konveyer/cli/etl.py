@@ -13,6 +13,9 @@ from konveyer.core.wording import seconds, size, when
 if TYPE_CHECKING:
     from konveyer.feature_store.etl.vacuum import TableVacuum
 
+if TYPE_CHECKING:
+    from konveyer.feature_store.etl.flow import PlannedView
+
 _MARKS = {"succeeded": "✓", "failed": "✗"}
 
 
@@ -28,7 +31,8 @@ def etl() -> None:
 def run(context: Context, views: tuple[str, ...], dry_run: bool) -> None:
     """Compute VIEWS (default: all), check their values, and publish the newest online.
 
-    A view that fails keeps its earlier values, offline and online. A run that was killed goes on
+    Versions that releases were trained on are computed too, for as long as they are served. A view
+    that fails keeps its earlier values, offline and online. A run that was killed goes on
     where it stopped when the next command starts.
 
     \b
@@ -43,7 +47,13 @@ def run(context: Context, views: tuple[str, ...], dry_run: bool) -> None:
     workspace = context.workspace
     with workspace.catalog.reading() as session:
         actor = context.actor(session)
-        plan = plan_etl(session, actor, views, as_of_us=context.settings.clock.now_us())
+        plan = plan_etl(
+            session,
+            actor,
+            views,
+            as_of_us=context.settings.clock.now_us(),
+            pins=workspace.release_pins(session),
+        )
     if dry_run:
         _show_plan(context, plan.views, plan.as_of_us)
         return
@@ -53,7 +63,10 @@ def run(context: Context, views: tuple[str, ...], dry_run: bool) -> None:
     def ended() -> list[str]:
         with workspace.catalog.reading() as session:
             done = [run for run in runs_of(session, plan.run_id) if run.finished_us is not None]
-        return [f"{_MARKS[run.status]} {run.view}  {seconds(run.duration_s)}" for run in done]
+        return [
+            f"{_MARKS[run.status]} {run.view} {run.version}  {seconds(run.duration_s)}"
+            for run in done
+        ]
 
     try:
         with told_as_it_happens(ended, quiet=context.as_json):
@@ -148,11 +161,12 @@ def _show_vacuum(plan: "Sequence[TableVacuum]", dry_run: bool) -> None:
     click.echo(f"{freed} would be freed (dry run)." if dry_run else f"{freed} freed.")
 
 
-def _show_plan(context: Context, views: dict[str, str], as_of_us: int) -> None:
+def _show_plan(context: Context, views: "tuple[PlannedView, ...]", as_of_us: int) -> None:
     if context.as_json:
         print_json({"views": views, "as_of": when(as_of_us)})
         return
-    print_table(("view", "version"), views.items(), empty="Nothing to compute.")
+    rows = [(one.view, one.version) for one in views]
+    print_table(("view", "version"), rows, empty="Nothing to compute.")
     click.echo(f"As of {when(as_of_us)}. Nothing was done (dry run).")
 
 
@@ -160,6 +174,7 @@ def _show_runs(runs: list) -> None:  # type: ignore[type-arg]
     rows = [
         (
             run.view,
+            run.version,
             run.status,
             run.person,
             when(run.started_us),
@@ -171,5 +186,16 @@ def _show_runs(runs: list) -> None:  # type: ignore[type-arg]
         )
         for run in runs
     ]
-    columns = ("view", "status", "who", "start", "took", "rows", "online", "table", "error")
+    columns = (
+        "view",
+        "version",
+        "status",
+        "who",
+        "start",
+        "took",
+        "rows",
+        "online",
+        "table",
+        "error",
+    )
     print_table(columns, rows, empty="No runs yet. Start one: konveyer etl run")

@@ -18,6 +18,7 @@ from konveyer.feature_store.definitions.definition import Definition
 from konveyer.feature_store.engines.duckdb import DuckDBEngine
 from konveyer.feature_store.etl import flow
 from konveyer.feature_store.etl.flow import EtlServices
+from konveyer.feature_store.etl.pins import Pin
 from konveyer.feature_store.etl.plan import plan_etl
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
 from konveyer.feature_store.online.memory import MemoryOnlineStore
@@ -41,9 +42,9 @@ class Store:
         with self.services.catalog.transaction() as session:
             apply(session, self.admin, plan_apply(active_state(session), wanted), compiled)
 
-    def etl(self, *views: str) -> None:
-        with self.services.catalog.transaction() as session:
-            plan = plan_etl(session, self.admin, views, as_of_us=self.now_us)
+    def etl(self, *views: str, pins: Sequence[Pin] = ()) -> None:
+        with self.services.catalog.reading() as session:
+            plan = plan_etl(session, self.admin, views, as_of_us=self.now_us, pins=pins)
         flow.etl_flow(self.services).run(PlainSteps(), msgspec.to_builtins(plan))
 
     def training_set(

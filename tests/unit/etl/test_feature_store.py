@@ -11,8 +11,9 @@ import pytest
 from konveyer import Aggregation, Entity, Feature, FeatureService, FeatureView, JoinKey, Source
 from konveyer.access.actor import Actor
 from konveyer.catalog.session import Catalog
-from konveyer.core.clock import parse_instant
+from konveyer.core.clock import FeatureClock, parse_instant
 from konveyer.core.errors import KonveyerError
+from konveyer.feature_store.datamart.lookup import OnlineLookup
 from konveyer.feature_store.datamart.published import published_features
 from konveyer.feature_store.datamart.search import search_features
 from konveyer.feature_store.datamart.show import show_view
@@ -20,7 +21,8 @@ from konveyer.feature_store.datamart.training_set import (
     open_training_set,
 )
 from konveyer.feature_store.definitions.definition import Definition, Kind
-from konveyer.feature_store.etl.runs import list_runs
+from konveyer.feature_store.etl.pins import Pin
+from konveyer.feature_store.etl.runs import EtlRun, list_runs
 from konveyer.feature_store.offline import layout
 from konveyer.feature_store.registry.apply import apply, compile_views
 from konveyer.feature_store.registry.errors import PlanOutdated
@@ -161,6 +163,45 @@ def test_online_equals_offline_for_every_client(store: Store) -> None:
     # Midnight of 10 January: the payments of 7, 8 and 9 January.
     assert online[4] == (3, 1200, 400, 3, "Oslo")
     assert store.online(("b", 4), ("aa", 5)) == [None, None]
+
+
+def test_a_release_goes_on_reading_the_version_that_it_was_trained_on(
+    store: Store, tmp_path: Path
+) -> None:
+    store.apply(*DEFINITIONS)
+    store.etl()
+    with store.services.catalog.reading() as session:
+        trained_on = resolve_service(session, active_state(session), "scoring")
+    views = tuple((view.name, view.version) for view in trained_on.views)
+    pin = Pin(holder="release", training_set=None, tables=(), views=views)
+    released = OnlineLookup(trained_on, store.services.online, FeatureClock(store.now_us))
+    before = released.rows([("a", 3)])
+    assert before == [(3, 900, 300, 0, None)]
+
+    larger = Source(
+        name="payments",
+        sql="SELECT * REPLACE (cents * 10 AS cents) FROM raw_payments",
+        event_time="paid_at",
+    )
+    raw = Source(name="raw_payments", path="payments.parquet")
+    store.apply(CLIENT, raw, larger, SPEND, PROFILE, SCORING)
+    write_payments(tmp_path, cents=101)
+    store.etl(pins=[pin])
+    assert store.online(("a", 3)) == [(3, 9090, None, 0, None)]
+    assert released.rows([("a", 3)]) == [(3, 909, 303, 0, None)]
+    runs = {(run.view, run.version) for run in list_of(store)[:4]}
+    assert len(runs) == 4
+    assert set(views) < runs
+
+    store.apply(CLIENT)  # nothing is defined any more, and the release still reads
+    write_payments(tmp_path, cents=102)
+    store.etl(pins=[pin])
+    assert released.rows([("a", 3)]) == [(3, 918, 306, 0, None)]
+
+
+def list_of(store: Store) -> list[EtlRun]:
+    with store.services.catalog.reading() as session:
+        return list_runs(session)
 
 
 def test_a_value_past_its_ttl_is_not_served(store: Store) -> None:

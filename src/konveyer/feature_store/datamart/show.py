@@ -83,7 +83,9 @@ def _stored(session: Session, state: RegistryState, view: FeatureView) -> ViewDe
             for s in state.sources_of(key)
         ],
         features=[found for found in search_features(session) if found.view == view.name],
-        profiles={} if computed is None else profiles_of(session, computed.run_id, view.name),
+        profiles={}
+        if computed is None
+        else profiles_of(session, computed.run_id, view.name, computed.version),
         computed=computed,
         runs=list_runs(session, view=view.name, limit=_RUNS_SHOWN),
         versions=version_history(session, Kind.VIEW, view.name),

@@ -11,7 +11,6 @@ import pyarrow as pa
 from konveyer.catalog import audit
 from konveyer.catalog.session import Catalog
 from konveyer.core.errors import KonveyerError
-from konveyer.feature_store.definitions.definition import Kind
 from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.etl import runs
@@ -22,7 +21,7 @@ from konveyer.feature_store.offline.delta import DeltaOfflineStore
 from konveyer.feature_store.online.base import OnlineStore
 from konveyer.feature_store.online.codec import RecordCodec
 from konveyer.feature_store.registry.compile import CompiledView
-from konveyer.feature_store.registry.lookup import active_state, compiled_view
+from konveyer.feature_store.registry.lookup import compiled_view, state_at
 from konveyer.feature_store.registry.state import RegistryState
 from konveyer.pipeline.flow import Flow, Json, Payload, Steps, packed_error
 
@@ -35,19 +34,20 @@ class EtlFailed(KonveyerError):
     code = "etl_failed"
 
 
-class EtlStale(KonveyerError):
-    """The definition changed between the plan of a run and its start."""
+class PlannedView(msgspec.Struct, frozen=True, kw_only=True):
+    """A version of a view that a run computes."""
 
-    code = "etl_plan_outdated"
+    view: str
+    version: str
 
 
 class EtlPayload(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run does: `views` maps names to the versions that were planned."""
+    """What a run does. A view may be there in several versions: releases go on reading theirs."""
 
     run_id: str
     person: str
     as_of_us: int
-    views: dict[str, str]
+    views: tuple[PlannedView, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +77,15 @@ def _run(services: EtlServices, steps: Steps, payload: Payload) -> Json:
     """Each view stands by itself: one that fails does not keep the others from being published."""
     order = msgspec.convert(payload, EtlPayload)
     failed: dict[str, dict[str, Any]] = {}
-    for name in order.views:
+    for one in order.views:
+        what = f"{one.view} {one.version}"
         try:
-            table = steps.step(f"compute {name}", partial(_compute, services, order, name))
-            steps.step(f"check {name}", partial(_check, services, order, name, table))
-            steps.step(f"publish {name}", partial(_publish, services, order, name, table))
+            table = steps.step(f"compute {what}", partial(_compute, services, order, one))
+            steps.step(f"check {what}", partial(_check, services, order, one, table))
+            steps.step(f"publish {what}", partial(_publish, services, order, one, table))
         except KonveyerError as error:
-            failed[name] = packed_error(error)
-            steps.step(f"fail {name}", partial(_fail, services, order, name, failed[name]))
+            failed[one.view] = packed_error(error)
+            steps.step(f"fail {what}", partial(_fail, services, order, one, failed[one.view]))
     if failed:
         first = next(iter(failed.values()))
         raise EtlFailed(
@@ -95,34 +96,27 @@ def _run(services: EtlServices, steps: Steps, payload: Payload) -> Json:
     return {"run_id": order.run_id}
 
 
-def _load(services: EtlServices, order: EtlPayload, name: str) -> _View:
+def _load(services: EtlServices, one: PlannedView) -> _View:
     with services.catalog.reading() as session:
-        state = active_state(session)
-        compiled = compiled_view(session, name, order.views[name])
-    view = state.view(name)
-    version = order.views[name]
-    if state.versions[Kind.VIEW, name] != version:
-        raise EtlStale(
-            f"Feature view '{name}' changed after this run was planned.",
-            hint=f"run 'konveyer etl run {name}' again",
-        )
-    return _View(state=state, view=view, version=version, compiled=compiled)
+        state = state_at(session, one.view, one.version)
+        compiled = compiled_view(session, one.view, one.version)
+    return _View(state=state, view=state.view(one.view), version=one.version, compiled=compiled)
 
 
-def _compute(services: EtlServices, order: EtlPayload, name: str) -> Json:
+def _compute(services: EtlServices, order: EtlPayload, one: PlannedView) -> Json:
     with services.catalog.transaction() as session:
         runs.begin(
             session,
             order.run_id,
-            name,
-            order.views[name],
+            one.view,
+            one.version,
             person=order.person,
             as_of_us=order.as_of_us,
         )
-    loaded = _load(services, order, name)
+    loaded = _load(services, one)
     written = write_offline(
         loaded.state,
-        name,
+        one.view,
         loaded.version,
         loaded.compiled,
         engine=services.engine,
@@ -133,9 +127,9 @@ def _compute(services: EtlServices, order: EtlPayload, name: str) -> Json:
     return msgspec.to_builtins(written)
 
 
-def _check(services: EtlServices, order: EtlPayload, name: str, table: Json) -> None:
+def _check(services: EtlServices, order: EtlPayload, one: PlannedView, table: Json) -> None:
     """All values are checked before the first of them is published."""
-    loaded, written = _load(services, order, name), msgspec.convert(table, Written)
+    loaded, written = _load(services, one), msgspec.convert(table, Written)
     features = []
     for part in _snapshots(services, loaded, written, order):
         features.append(part.features)
@@ -149,14 +143,14 @@ def _check(services: EtlServices, order: EtlPayload, name: str, table: Json) -> 
     if features:
         profiles = profile_values(pa.concat_tables(features))
         with services.catalog.transaction() as session:
-            runs.keep_profiles(session, order.run_id, name, profiles)
+            runs.keep_profiles(session, order.run_id, one.view, one.version, profiles)
 
 
-def _publish(services: EtlServices, order: EtlPayload, name: str, table: Json) -> None:
-    loaded, written = _load(services, order, name), msgspec.convert(table, Written)
+def _publish(services: EtlServices, order: EtlPayload, one: PlannedView, table: Json) -> None:
+    loaded, written = _load(services, one), msgspec.convert(table, Written)
     codec = RecordCodec(loaded.compiled.columns)
     published = sum(
-        publish(name, loaded.version, codec, part, services.online)
+        publish(one.view, one.version, codec, part, services.online)
         for part in _snapshots(services, loaded, written, order)
     )
     with services.catalog.transaction() as session:
@@ -166,7 +160,8 @@ def _publish(services: EtlServices, order: EtlPayload, name: str, table: Json) -
             order.person,
             "computed",
             "view",
-            name,
+            one.view,
+            version=one.version,
             run=order.run_id,
             rows=written.rows,
             published=published,
@@ -183,7 +178,9 @@ def _snapshots(services: EtlServices, loaded: _View, written: Written, order: Et
     )
 
 
-def _fail(services: EtlServices, order: EtlPayload, name: str, error: dict[str, Any]) -> None:
+def _fail(
+    services: EtlServices, order: EtlPayload, one: PlannedView, error: dict[str, Any]
+) -> None:
     with services.catalog.transaction() as session:
-        runs.fail(session, order.run_id, name, error)
-        audit.record(session, order.person, "failed", "view", name, run=order.run_id, **error)
+        runs.fail(session, order.run_id, one.view, one.version, error)
+        audit.record(session, order.person, "failed", "view", one.view, run=order.run_id, **error)

@@ -46,7 +46,7 @@ def begin(
     session: Session, run_id: str, view: str, version: str, *, person: str, as_of_us: int
 ) -> None:
     """Note that a view is being computed; a resumed run finds its own row."""
-    if session.get(EtlRunRow, (run_id, view)) is None:
+    if session.get(EtlRunRow, (run_id, view, version)) is None:
         session.add(
             EtlRunRow(
                 run_id=run_id,
@@ -62,15 +62,15 @@ def begin(
 
 def succeed(session: Session, run_id: str, ref: TableRef, *, rows: int, published: int) -> None:
     """Make `ref` the readable version of its view."""
-    row = session.get_one(EtlRunRow, (run_id, ref.view))
+    row = session.get_one(EtlRunRow, (run_id, ref.view, ref.version))
     row.status, row.finished_us, row.error = SUCCEEDED, now_us(), None
     row.rows, row.published = rows, published
     row.table_version, row.buckets = ref.table_version, ref.buckets
 
 
-def fail(session: Session, run_id: str, view: str, error: dict[str, Any]) -> None:
+def fail(session: Session, run_id: str, view: str, version: str, error: dict[str, Any]) -> None:
     """Note why a view failed; what was readable before stays readable."""
-    row = session.get_one(EtlRunRow, (run_id, view))
+    row = session.get_one(EtlRunRow, (run_id, view, version))
     row.status, row.finished_us, row.error = FAILED, now_us(), error
 
 
@@ -149,15 +149,27 @@ def runs_of(session: Session, run_id: str) -> list[EtlRun]:
 
 
 def keep_profiles(
-    session: Session, run_id: str, view: str, profiles: dict[str, dict[str, Any]]
+    session: Session,
+    run_id: str,
+    view: str,
+    version: str,
+    profiles: dict[str, dict[str, Any]],
 ) -> None:
     for feature, profile in profiles.items():
-        session.merge(ProfileRow(run_id=run_id, view=view, feature=feature, profile=profile))
+        session.merge(
+            ProfileRow(run_id=run_id, view=view, version=version, feature=feature, profile=profile)
+        )
 
 
-def profiles_of(session: Session, run_id: str, view: str) -> dict[str, dict[str, Any]]:
+def profiles_of(
+    session: Session, run_id: str, view: str, version: str
+) -> dict[str, dict[str, Any]]:
     """By feature."""
-    query = select(ProfileRow).where(ProfileRow.run_id == run_id, ProfileRow.view == view)
+    query = (
+        select(ProfileRow)
+        .where(ProfileRow.run_id == run_id)
+        .where(ProfileRow.view == view, ProfileRow.version == version)
+    )
     return {row.feature: row.profile for row in session.scalars(query)}
 
 

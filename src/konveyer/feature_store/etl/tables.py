@@ -9,14 +9,14 @@ from konveyer.catalog.base import Base
 
 
 class EtlRunRow(Base):
-    """One view in one run. `table_version` is readable once the status is `succeeded`."""
+    """A version of a view in a run. `table_version` is readable once it is `succeeded`."""
 
     __tablename__ = "etl_runs"
     __table_args__ = (Index("ix_etl_runs_view", "view", "version", "started_us"),)
 
     run_id: Mapped[str] = mapped_column(primary_key=True)
     view: Mapped[str] = mapped_column(primary_key=True)
-    version: Mapped[str]
+    version: Mapped[str] = mapped_column(primary_key=True)
     person: Mapped[str]
     status: Mapped[str]
     as_of_us: Mapped[int]
@@ -36,5 +36,6 @@ class ProfileRow(Base):
 
     run_id: Mapped[str] = mapped_column(primary_key=True)
     view: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(primary_key=True)
     feature: Mapped[str] = mapped_column(primary_key=True)
     profile: Mapped[dict[str, Any]]

@@ -126,6 +126,9 @@ def _activate(
             name=name,
             version=version,
             spec=to_spec(plan.wanted.definitions[kind, name]),
+            reads={
+                f"{k}:{n}": plan.wanted.versions[k, n] for k, n in plan.wanted.reads[kind, name]
+            },
             compiled=form,
             active=True,
             created_us=now_us(),

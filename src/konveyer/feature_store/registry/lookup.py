@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from konveyer.core.schema import Column, ColumnType
-from konveyer.feature_store.definitions.definition import Kind, from_spec
+from konveyer.feature_store.definitions.definition import Definition, Kind, from_spec
 from konveyer.feature_store.definitions.on_demand import OnDemandView
 from konveyer.feature_store.definitions.resolved import (
     ResolvedFeature,
@@ -36,6 +36,20 @@ def active_state(session: Session) -> RegistryState:
     """All definitions that hold now."""
     rows = session.scalars(select(DefinitionRow).where(DefinitionRow.active))
     return registry_state(from_spec(Kind(row.kind), row.spec) for row in rows)
+
+
+def state_at(session: Session, view: str, version: str) -> RegistryState:
+    """A version of a view, active or not, with all that it refers to as that was then."""
+    found: dict[tuple[Kind, str], Definition] = {}
+    wanted = [(Kind.VIEW, view, version)]
+    while wanted:
+        kind, name, at = wanted.pop()
+        row = session.get_one(DefinitionRow, (str(kind), name, at))
+        found[kind, name] = from_spec(kind, row.spec)
+        for key, read_version in row.reads.items():
+            read_kind, _, read = key.partition(":")
+            wanted.append((Kind(read_kind), read, read_version))
+    return registry_state(found.values())
 
 
 def compiled_view(session: Session, name: str, version: str) -> CompiledView:

@@ -11,6 +11,7 @@ from konveyer.catalog.base import Base
 class DefinitionRow(Base):
     """One version of one definition; all versions stay, at most one of a name is active.
 
+    `reads` maps each definition that it refers to, as `kind:name`, to the version of that.
     `compiled` is the view as ETL and the kernel run it (None for other kinds).
     """
 
@@ -20,6 +21,7 @@ class DefinitionRow(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     version: Mapped[str] = mapped_column(primary_key=True)
     spec: Mapped[dict[str, Any]]
+    reads: Mapped[dict[str, Any]]
     compiled: Mapped[dict[str, Any] | None]
     active: Mapped[bool]
     created_us: Mapped[int]

@@ -35,6 +35,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("version", sa.String(), nullable=False),
         sa.Column("spec", sa.JSON(), nullable=False),
+        sa.Column("reads", sa.JSON(), nullable=False),
         sa.Column("compiled", sa.JSON(), nullable=True),
         sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column(
@@ -64,7 +65,7 @@ def upgrade() -> None:
         ),
         sa.Column("buckets", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("error", sa.JSON(), nullable=True),
-        sa.PrimaryKeyConstraint("run_id", "view", name=op.f("pk_etl_runs")),
+        sa.PrimaryKeyConstraint("run_id", "view", "version", name=op.f("pk_etl_runs")),
     )
     op.create_index("ix_etl_runs_view", "etl_runs", ["view", "version", "started_us"], unique=False)
     op.create_table(
@@ -110,9 +111,10 @@ def upgrade() -> None:
         "profiles",
         sa.Column("run_id", sa.String(), nullable=False),
         sa.Column("view", sa.String(), nullable=False),
+        sa.Column("version", sa.String(), nullable=False),
         sa.Column("feature", sa.String(), nullable=False),
         sa.Column("profile", sa.JSON(), nullable=False),
-        sa.PrimaryKeyConstraint("run_id", "view", "feature", name=op.f("pk_profiles")),
+        sa.PrimaryKeyConstraint("run_id", "view", "version", "feature", name=op.f("pk_profiles")),
     )
     op.create_table(
         "releases",
