@@ -44,6 +44,12 @@ class Shop:
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
+    def failed(self, *arguments: str, profile: str | None = None) -> Any:
+        """The JSON answer of a command that did its work and exits with 1: a gate said no."""
+        done = self.attempt(*arguments, profile=profile)
+        assert done.returncode == 1, done.stdout + done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
     def error(self, *arguments: str, profile: str | None = None) -> dict[str, Any]:
         """The error of a command that must fail."""
         done = self.attempt(*arguments, profile=profile)

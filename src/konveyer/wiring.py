@@ -1,5 +1,6 @@
 """The one place that turns settings into backends."""
 
+import logging
 import os
 import signal
 import sys
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     from konveyer.feature_store.etl.pins import Pin
     from konveyer.feature_store.offline.delta import DeltaOfflineStore
     from konveyer.feature_store.online.base import OnlineStore
-    from konveyer.pipeline.flow import Flow, Json, Payload
+    from konveyer.pipeline.flow import Flow, Json, Run
 
 ENGINES = {"duckdb": "konveyer.feature_store.engines.duckdb:DuckDBEngine"}
 OFFLINE_STORES = {"delta": "konveyer.feature_store.offline.delta:DeltaOfflineStore"}
 ONLINE_STORES = {"lmdb": "konveyer.feature_store.online.lmdb:LmdbOnlineStore"}
 BUNDLE_STORES = {"file": "konveyer.bundle.store:BundleStore"}
+
+_LOST_EVERY_S = 5.0
 
 
 @dataclass
@@ -138,19 +141,34 @@ class Workspace:
     def pipelines_url(self) -> str:
         return self.settings.database_url(self.settings.pipelines.url)
 
-    def run(self, flow: str, run_id: str, payload: "Payload", *, purpose: str) -> "Json":
+    def run(self, run: "Run", *, purpose: str) -> "Json":
         """Run a flow to its end: in the serving worker when there is one, otherwise here."""
         from konveyer.pipeline.run import run_flow
 
         return run_flow(
-            self.catalog,
-            self.pipelines_url,
-            self.flows,
-            flow=flow,
-            run_id=run_id,
-            payload=payload,
-            purpose=purpose,
+            self.catalog, self.pipelines_url, self.flows, run, lost=self.lost_runs, purpose=purpose
         )
+
+    def refuse_if_busy(self) -> None:
+        """Raise now what `run` would raise: another command holds the workspace."""
+        from konveyer.pipeline.run import refuse_if_busy
+
+        refuse_if_busy(self.catalog)
+
+    def refuse_if_held(self) -> None:
+        """Raise when any process, a worker too, holds the workspace."""
+        from konveyer.catalog.leases import refuse_if_held
+        from konveyer.pipeline.run import LEASE
+
+        with self.catalog.reading() as session:
+            refuse_if_held(session, LEASE)
+
+    def lost_runs(self) -> "Sequence[Run]":
+        """Runs of releases that stand in an automatic stage and may never have begun."""
+        from konveyer.execution.releases.flow import lost_runs
+
+        with self.catalog.reading() as session:
+            return lost_runs(session)
 
     def close(self) -> None:
         """Close what was opened."""
@@ -191,7 +209,10 @@ def open_bundle_store(settings: Settings) -> BundleStore:
 
 
 def run_worker(workspace: Workspace) -> None:
-    """Hold the workspace and run the flows that commands hand over, until SIGTERM or SIGINT."""
+    """Hold the workspace and run the flows that commands hand over, until SIGTERM or SIGINT.
+
+    Ends the process. Runs under way go on with the next worker.
+    """
     from konveyer.catalog.leases import lease
     from konveyer.execution.releases.live import publish_desired
     from konveyer.execution.serving.json_logs import log_json
@@ -206,9 +227,14 @@ def run_worker(workspace: Workspace) -> None:
         publish_desired(workspace.catalog, workspace.settings.state, environment)
     with (
         lease(workspace.catalog, LEASE, purpose=SERVING),
-        started_worker(workspace.pipelines_url, workspace.flows),
+        started_worker(workspace.pipelines_url, workspace.flows) as worker,
     ):
-        stopping.wait()
+        while not stopping.wait(_LOST_EVERY_S):
+            worker.start(workspace.lost_runs(), unless_under_way=lambda run: run.payload["release"])
+        # A step under way cannot be interrupted; ending at once is what a kill does, and the next
+        # worker runs the step again.
+        logging.shutdown()
+        os._exit(0)
 
 
 def serve_node(

@@ -30,7 +30,7 @@ def test_failing_project_tests_stop_a_release_and_a_corrected_one_goes_on(shop: 
     test = shop.root / PROJECT / "tests" / "test_broken.py"
     test.write_text("def test_it() -> None:\n    assert 1 == 2\n")
     shop.run("train", PROJECT, profile="ana")
-    release = shop.run("submit", PROJECT, profile="ana")
+    release = shop.failed("submit", PROJECT, profile="ana")
     assert release["state"] == "failed"
     assert "tests failed" in release["reason"]
     assert "assert 1 == 2" in release["stages"][0]["evidence"]["tests"]
@@ -52,6 +52,7 @@ def test_failing_project_tests_stop_a_release_and_a_corrected_one_goes_on(shop: 
     [
         ("raise RuntimeError('no data today')", "model_failed"),
         ("return None", "model_failed"),
+        ("raise SystemExit", "model_failed"),
     ],
 )
 def test_a_model_that_fails_leaves_nothing(shop: Shop, what: str, code: str) -> None:
@@ -60,7 +61,9 @@ def test_a_model_that_fails_leaves_nothing(shop: Shop, what: str, code: str) -> 
     source.write_text(f"def train(features, labels, names, categorical, parameters):\n    {what}\n")
     error = shop.error("train", PROJECT, profile="ana")
     assert error["code"] == code
-    assert "model.py" in error["hint"] or "harness" in error["hint"]
+    traceback = error["detail"]["traceback"]
+    assert "model.py" in traceback or "harness" in traceback
+    assert "correct the project" in error["hint"]
     assert set((shop.root / "state/runs").iterdir()) == before
 
 

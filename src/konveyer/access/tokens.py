@@ -16,7 +16,10 @@ from konveyer.core.clock import format_us, now_us
 from konveyer.core.errors import Forbidden, KonveyerError
 
 _DAY_US = 86_400_000_000
-_RENEW = "ask an administrator for a new one: konveyer people token NAME"
+_RENEW = (
+    "ask an administrator for a new one: konveyer people token NAME; "
+    "when none has a valid token: konveyer people recover"
+)
 
 
 class TokenUnknown(KonveyerError):

@@ -1,13 +1,26 @@
 """The REST API: parse, one service call, answer. OpenAPI at /api/openapi.json."""
 
+from http import HTTPStatus
+
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from konveyer import __version__
 from konveyer.api import features, people, releases
-from konveyer.core.errors import KonveyerError
+from konveyer.core.errors import InternalError, KonveyerError, NotFound
 from konveyer.wiring import Workspace
+
+
+class RouteNotFound(NotFound):
+    code = "route_not_found"
+
+
+class BadRequest(KonveyerError):
+    """A request that does not have the form that the API takes."""
+
+    code, status = "bad_request", HTTPStatus.UNPROCESSABLE_ENTITY
 
 
 def create_api(workspace: Workspace) -> FastAPI:
@@ -22,8 +35,14 @@ def create_api(workspace: Workspace) -> FastAPI:
     app.state.workspace = workspace
     app.add_exception_handler(KonveyerError, _explained)
     app.add_exception_handler(HTTPException, _plain)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _unforeseen)
     for router in (features.router, releases.router, people.router):
         app.include_router(router, prefix="/api")
+
+    @app.api_route("/api/{path:path}", methods=["GET", "POST"], include_in_schema=False)
+    def nothing(path: str) -> None:
+        raise RouteNotFound(f"There is no /api/{path}.", hint="GET /api/openapi.json")
 
     @app.get("/health/ready", tags=["health"])
     def ready() -> dict[str, str]:
@@ -42,3 +61,17 @@ def _plain(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type
     body = {"code": "http_error", "message": error.detail, "hint": "GET /api/openapi.json"}
     return JSONResponse({"error": body}, status_code=error.status_code)
+
+
+def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    wrong = BadRequest(
+        f"{where}: {first['msg']}.", hint="GET /api/openapi.json shows what is taken"
+    )
+    return _explained(_request, wrong)
+
+
+def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    return _explained(request, InternalError.of(error))

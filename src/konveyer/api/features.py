@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import msgspec
 from fastapi import APIRouter
 from pydantic import BaseModel
 
@@ -12,7 +11,6 @@ from konveyer.feature_store.datamart.labels import read_labels
 from konveyer.feature_store.datamart.search import FoundFeature, search_features
 from konveyer.feature_store.datamart.show import ViewDetails, show_view
 from konveyer.feature_store.datamart.training_set import build_training_set
-from konveyer.feature_store.etl import flow
 from konveyer.feature_store.etl.plan import plan_etl
 from konveyer.feature_store.etl.runs import EtlRun, list_runs, runs_of
 
@@ -78,7 +76,7 @@ def run_etl(here: Here, caller: Caller, order: EtlOrder) -> list[EtlRun]:
         plan = plan_etl(
             session, caller, order.views, as_of_us=as_of_us, pins=here.release_pins(session)
         )
-    here.run(flow.NAME, plan.run_id, msgspec.to_builtins(plan), purpose="POST /api/etl/runs")
+    here.run(plan.run, purpose="POST /api/etl/runs")
     with here.catalog.reading() as session:
         return runs_of(session, plan.run_id)
 

@@ -1,6 +1,5 @@
 """Releases and what is live over HTTP."""
 
-import msgspec
 from fastapi import APIRouter, BackgroundTasks
 from pydantic import BaseModel
 
@@ -53,14 +52,13 @@ def approve(
     here: Here, caller: Caller, release: str, approval: Approval, later: BackgroundTasks
 ) -> Release:
     """A second person's yes; the gates that follow run in the pipeline worker."""
+    here.refuse_if_busy()
     with here.catalog.transaction() as session:
         service.approve(session, caller, release, comment=approval.comment)
         approved = load_release(session, release)
-    payload = flow.payload_from(approved.state, release, caller.name)
-    if payload is not None:
-        purpose = "POST /api/releases"
-        order = msgspec.to_builtins(payload)
-        later.add_task(here.run, flow.NAME, payload.run_id, order, purpose=purpose)
+    run = flow.run_from(approved.state, release, caller.name)
+    if run is not None:
+        later.add_task(here.run, run, purpose="POST /api/releases")
     return approved
 
 

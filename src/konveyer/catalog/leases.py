@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import delete, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from konveyer.catalog.base import Base
@@ -67,14 +68,38 @@ def lease(catalog: Catalog, name: str, *, purpose: str) -> Iterator[None]:
     process on the same host, and after `TTL_S` by one elsewhere.
     """
     owner = secrets.token_hex(8)
+    try:
+        _take(catalog, name, owner, purpose)
+    except IntegrityError:  # another one took it in the same moment
+        with catalog.reading() as session:
+            refuse_if_held(session, name)
+        raise
+    ended = threading.Event()
+    renewal = threading.Thread(target=_renew, args=(catalog, owner, ended), daemon=True)
+    renewal.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        renewal.join()
+        with catalog.transaction() as session:
+            session.execute(delete(LeaseRow).where(LeaseRow.owner == owner))
+
+
+def refuse_if_held(session: Session, name: str) -> None:
+    """Raise `LeaseHeld` when a living process holds `name`."""
+    held = holder_of(session, name)
+    if held is not None:
+        raise LeaseHeld(
+            f"The workspace is held by '{held.purpose}' (process {held.pid} on {held.host}, "
+            f"since {format_us(held.taken_us)}).",
+            hint="wait until it ends, or run 'konveyer up' so that commands share one worker",
+        )
+
+
+def _take(catalog: Catalog, name: str, owner: str, purpose: str) -> None:
     with catalog.transaction() as session:
-        held = holder_of(session, name)
-        if held is not None:
-            raise LeaseHeld(
-                f"The workspace is held by '{held.purpose}' (process {held.pid} on {held.host}, "
-                f"since {format_us(held.taken_us)}).",
-                hint="wait until it ends, or run 'konveyer up' so that commands share one worker",
-            )
+        refuse_if_held(session, name)
         now = now_us()
         session.execute(delete(LeaseRow).where(LeaseRow.name == name))
         session.add(
@@ -88,16 +113,6 @@ def lease(catalog: Catalog, name: str, *, purpose: str) -> Iterator[None]:
                 expires_us=now + int(TTL_S * 1e6),
             )
         )
-    ended = threading.Event()
-    renewal = threading.Thread(target=_renew, args=(catalog, owner, ended), daemon=True)
-    renewal.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        renewal.join()
-        with catalog.transaction() as session:
-            session.execute(delete(LeaseRow).where(LeaseRow.owner == owner))
 
 
 def _renew(catalog: Catalog, owner: str, ended: threading.Event) -> None:

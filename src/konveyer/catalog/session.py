@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import create_engine, event, inspect
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.orm import Session
 
-from konveyer.core.errors import Conflict
+from konveyer.core.errors import Conflict, KonveyerError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _VERSION_TABLE = "alembic_version"
@@ -32,6 +34,12 @@ class CatalogOutdated(Conflict):
     code = "catalog_outdated"
 
 
+class CatalogUnavailable(KonveyerError):
+    """The database cannot be reached, or is none."""
+
+    code, status = "catalog_unavailable", HTTPStatus.SERVICE_UNAVAILABLE
+
+
 class Catalog:
     """Hands out transactions. Thread-safe; a `Session` belongs to one thread.
 
@@ -41,10 +49,16 @@ class Catalog:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url
         if url.startswith("sqlite:///"):
             Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        self.engine = create_engine(url, pool_pre_ping=True)
+        try:
+            self.engine = create_engine(url, pool_pre_ping=True)
+        except (ArgumentError, ImportError) as error:
+            raise CatalogUnavailable(
+                f"The catalog's URL cannot be used: {error}",
+                hint="write [catalog] url as sqlite:///state/catalog.db or "
+                "postgresql+psycopg://host/name (extra 'postgres')",
+            ) from error
         if self.engine.dialect.name == "sqlite":
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin)
@@ -70,17 +84,23 @@ class Catalog:
         from alembic import command
         from alembic.config import Config
 
-        with self.engine.begin() as connection:
-            self._refuse_newer(connection)
-            config = Config()
-            config.set_main_option("script_location", str(MIGRATIONS))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        try:
+            with self.engine.begin() as connection:
+                self._refuse_newer(connection)
+                config = Config()
+                config.set_main_option("script_location", str(MIGRATIONS))
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except DBAPIError as error:
+            raise _unavailable(self.engine.url, error) from error
 
     def check_version(self) -> None:
         """Raise unless the catalog is exactly of this version."""
-        with self._read_only.connect() as connection:
-            current = self._refuse_newer(connection)
+        try:
+            with self._read_only.connect() as connection:
+                current = self._refuse_newer(connection)
+        except DBAPIError as error:
+            raise _unavailable(self.engine.url, error) from error
         known = _versions()
         if current != known[-1]:
             raise CatalogOutdated(
@@ -104,6 +124,16 @@ class Catalog:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _unavailable(url: URL, error: DBAPIError) -> CatalogUnavailable:
+    """Without the password."""
+    reason = str(error.orig).strip().splitlines()
+    return CatalogUnavailable(
+        f"The catalog {url.render_as_string(hide_password=True)} cannot be used: "
+        f"{reason[0] if reason else error.__class__.__name__}",
+        hint="see that the database is up and that [catalog] url in konveyer.toml is right",
+    )
 
 
 def _versions() -> list[str]:

@@ -18,12 +18,12 @@ import httpx
 
 from konveyer.cli.render import print_json, print_table
 from konveyer.core.errors import Conflict, KonveyerError
-from konveyer.core.settings import FILE_NAME, parse_settings
 from konveyer.core.wording import seconds
+from konveyer.execution.serving.presence import nodes_of
 
 EXAMPLE = "coupon-response"
 SERVICE, PROJECT = "coupon_response", "models/coupon_response"
-HOUSEHOLD, PROD_PORT = 1, 8081
+HOUSEHOLD, PROD_PORT, MARK = 1, 8081, ".konveyer-demo"
 LOGGED_WITHIN_S = 10.0
 AUTHOR, REVIEWER = "ana", "boris"
 
@@ -110,25 +110,29 @@ def fresh_folder(folder: Path) -> None:
     """Remove an earlier demo; never anything else."""
     if not folder.exists() or not any(folder.iterdir()):
         return
-    settings = folder / FILE_NAME
-    is_demo = settings.is_file() and (
-        parse_settings(settings.read_bytes(), root=folder).workspace.name == EXAMPLE
-    )
-    if not is_demo:
+    if not (folder / MARK).is_file():
         raise DemoFolderTaken(
             f"{folder} is not empty and was not made by a demo.", hint="give another --folder"
+        )
+    running = [node for one in ("test", "prod") for node in nodes_of(folder / "state", one)]
+    if running:
+        raise DemoFolderTaken(
+            f"Something still serves from {folder} (process {running[0].pid}).",
+            hint="stop 'konveyer up' there, or give another --folder",
         )
     shutil.rmtree(folder)
 
 
 def run_conveyor(folder: Path, *, as_json: bool) -> None:
     """The demo, start to end. Raises when a step fails; stops what it started in any case."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     root = folder.resolve()
     fresh_folder(root)
     conveyor = Conveyor(root, quiet=as_json)
     summary: dict[str, Any] = {}
     with conveyor.step("Workspace and real data") as facts:
         made = conveyor.run("init", str(root), "--example", EXAMPLE)
+        (root / MARK).write_text("Made by 'konveyer demo', which may replace this folder.\n")
         summary["label_rows"] = made["data"]["labels"]
         facts += [f"{made['data'][name]:,} {name}" for name in ("transactions", "labels")]
     with conveyor.step("People: an author and a reviewer") as facts:
@@ -143,7 +147,11 @@ def run_conveyor(folder: Path, *, as_json: bool) -> None:
         _predict(conveyor, summary, addresses["prod"])
     summary["wall_s"] = round(time.monotonic() - conveyor.started, 1)
     if as_json:
-        print_json(summary)
+        stages = [
+            {name: stage[name] for name in ("stage", "verdict", "waited_s", "worked_s")}
+            for stage in summary["release_stages"]
+        ]
+        print_json(summary | {"release_stages": stages})
     else:
         _print_summary(summary, folder)
 

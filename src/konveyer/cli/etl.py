@@ -38,9 +38,6 @@ def run(context: Context, views: tuple[str, ...], dry_run: bool) -> None:
     \b
     Example: konveyer etl run basket_activity
     """
-    import msgspec
-
-    from konveyer.feature_store.etl.flow import NAME
     from konveyer.feature_store.etl.plan import plan_etl
     from konveyer.feature_store.etl.runs import runs_of
 
@@ -70,11 +67,11 @@ def run(context: Context, views: tuple[str, ...], dry_run: bool) -> None:
 
     try:
         with told_as_it_happens(ended, quiet=context.as_json):
-            workspace.run(NAME, plan.run_id, msgspec.to_builtins(plan), purpose="konveyer etl run")
+            workspace.run(plan.run, purpose="konveyer etl run")
     finally:
         with workspace.catalog.reading() as session:
             runs = runs_of(session, plan.run_id)
-        if not context.as_json:
+        if runs and not context.as_json:
             _show_runs(runs)
     if context.as_json:
         print_json({"run_id": plan.run_id, "views": runs})

@@ -1,5 +1,6 @@
 """The `konveyer` command: one tree, `--json` for scripts, errors with a code and the next step."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from konveyer.cli import (
 )
 from konveyer.cli.context import Context
 from konveyer.cli.render import print_error
-from konveyer.core.errors import KonveyerError
+from konveyer.core.errors import InternalError, KonveyerError
 
 EPILOG = """\b
 Examples:
@@ -93,3 +94,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except Exception as error:
+        if os.environ.get("KONVEYER_TRACEBACK"):
+            raise
+        print_error(InternalError.of(error), as_json="--json" in arguments)
+        sys.exit(1)

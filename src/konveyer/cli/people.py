@@ -86,6 +86,31 @@ def token(context: Context, name: str, days: int, save: bool) -> None:
 
 
 @people.command()
+@click.argument("name", default="admin")
+@pass_context
+def recover(context: Context, name: str) -> None:
+    """Issue a token to the administrator NAME without having one.
+
+    For the person who holds the catalog's database, when every administrator's token has expired
+    or was revoked. Needs no token; it is on record. The token is saved as the default profile.
+
+    \b
+    Example: konveyer people recover admin
+    """
+    from konveyer.access.people import recover_administrator
+    from konveyer.access.profiles import DEFAULT, save_token
+    from konveyer.access.tokens import issue_token
+
+    with context.workspace.catalog.transaction() as session:
+        issued = issue_token(session, recover_administrator(session, name), name)
+    path = save_token(context.settings.state, DEFAULT, issued)
+    if context.as_json:
+        print_json({"name": name, "profile": DEFAULT})
+        return
+    click.echo(f"Saved in {path}.")
+
+
+@people.command()
 @click.argument("name")
 @pass_context
 def revoke(context: Context, name: str) -> None:

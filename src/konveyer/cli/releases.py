@@ -1,6 +1,8 @@
 """`konveyer submit` and `konveyer release`: a trained model on its way to production."""
 
 from pathlib import Path
+from pprint import pformat
+from textwrap import indent
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +13,7 @@ from konveyer.cli.render import print_json, print_table
 from konveyer.core.wording import seconds, when
 
 if TYPE_CHECKING:
-    from konveyer.execution.releases.records import Release
+    from konveyer.execution.releases.records import Release, StageRecord
 
 _MARKS = {"passed": "✓", "failed": "✗", "running": "…"}
 
@@ -32,12 +34,15 @@ def submit(context: Context, project: Path, run_id: str | None, dry_run: bool) -
     from konveyer.development.package import pack_run
     from konveyer.development.project import load_project
     from konveyer.development.training import find_run
-    from konveyer.execution.releases.service import open_release
+    from konveyer.execution.releases.service import check_free, open_release
 
     workspace = context.workspace
-    application = load_project(context.found(project)).model.application
+    project_model = load_project(context.found(project)).model
+    application = project_model.application
+    workspace.refuse_if_busy()
     with workspace.catalog.reading() as session:
         actor = context.actor(session)
+        check_free(session, actor, application, project_model.api_version)
     run, folder = find_run(workspace.workshop.runs, application, run_id)
     if dry_run:
         answer = {"application": application, "run": run.run_id, "metrics": run.metrics}
@@ -120,6 +125,7 @@ def approve(context: Context, release_id: str, comment: str) -> None:
     """
     from konveyer.execution.releases.service import approve as approve_release
 
+    context.workspace.refuse_if_busy()
     with context.workspace.catalog.transaction() as session:
         actor = context.actor(session)
         approve_release(session, actor, release_id, comment=comment)
@@ -154,22 +160,23 @@ def continue_(context: Context, release_id: str) -> None:
     \b
     Example: konveyer release continue rel-01a20f41cfdb3908c07b
     """
+    from konveyer.execution.releases.service import resume
+
     with context.workspace.catalog.reading() as session:
         actor = context.actor(session)
+        resume(session, actor, release_id)
     _advance(context, release_id, actor.name)
 
 
 def _advance(context: Context, release_id: str, person: str) -> None:
     """Run the automatic stages from where the release stands, then show it."""
-    import msgspec
-
-    from konveyer.execution.releases.flow import NAME, payload_from
+    from konveyer.execution.releases.flow import run_from
     from konveyer.execution.releases.records import load_release
 
     workspace = context.workspace
     with workspace.catalog.reading() as session:
         state = load_release(session, release_id).state
-    payload = payload_from(state, release_id, person)
+    run = run_from(state, release_id, person)
 
     def ended() -> list[str]:
         with workspace.catalog.reading() as session:
@@ -180,14 +187,14 @@ def _advance(context: Context, release_id: str, person: str) -> None:
             if stage.finished_us is not None
         ]
 
-    if payload is not None:
-        order = msgspec.to_builtins(payload)
+    if run is not None:
         with told_as_it_happens(ended, quiet=context.as_json):
-            workspace.run(NAME, payload.run_id, order, purpose="konveyer release")
-    _show(context, release_id)
+            workspace.run(run, purpose="konveyer release")
+    _show(context, release_id, must_pass=True)
 
 
-def _show(context: Context, release_id: str) -> None:
+def _show(context: Context, release_id: str, *, must_pass: bool = False) -> None:
+    """Print a release; with `must_pass` a failed one makes the command exit with 1."""
     from konveyer.execution.releases.records import load_release
 
     with context.workspace.catalog.reading() as session:
@@ -197,6 +204,8 @@ def _show(context: Context, release_id: str) -> None:
         print_json(found)
     else:
         _print(found)
+    if must_pass and found.state == "failed":
+        click.get_current_context().exit(1)
 
 
 def _print(found: "Release") -> None:
@@ -215,7 +224,18 @@ def _print(found: "Release") -> None:
     ]
     columns = ("", "stage", "waited", "worked", "measured", "limit")
     print_table(columns, rows, empty="No stage has started.")
+    for stage in found.stages:
+        if stage.verdict == "failed":
+            _print_evidence(stage)
     if found.reason:
         click.secho(f"Stopped: {found.reason}", fg="red")
     if found.state == "review":
         click.echo(f"Next, by a second person: konveyer release approve {found.id}")
+
+
+def _print_evidence(stage: "StageRecord") -> None:
+    """What a failed gate saw."""
+    for name, value in stage.evidence.items():
+        text = value if isinstance(value, str) else pformat(value, width=100, compact=True)
+        click.secho(f"{stage.stage}, {name}:", bold=True)
+        click.echo(indent(text, "  "))

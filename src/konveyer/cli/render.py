@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
+from textwrap import indent
 
 import click
 import msgspec
@@ -21,6 +22,8 @@ def print_error(error: KonveyerError, *, as_json: bool) -> None:
         return
     click.secho(f"error {error.code}: ", fg="red", bold=True, err=True, nl=False)
     click.echo(error.message, err=True)
+    if "traceback" in error.detail:
+        click.echo(indent(str(error.detail["traceback"]), "  | "), err=True)
     if error.hint:
         click.echo(f"  next: {error.hint}", err=True)
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -73,7 +73,8 @@ class Child:
 
     def last_words(self) -> str:
         lines = self.log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        errors = [line for line in lines if line.startswith("error ")]
+        return (errors or lines or ["it said nothing"])[-1]
 
 
 def _die_with_parent() -> None:
@@ -165,11 +166,18 @@ def _wait_until_ready(children: list[Child]) -> None:
 
 
 def stop(children: list[Child]) -> None:
-    """SIGTERM to all, in the end SIGKILL to whoever is still there."""
+    """SIGTERM to all, in the end SIGKILL to whoever is still there.
+
+    The first child, the worker, ends before the nodes do: a gate that measures one of them must
+    not see it go.
+    """
     processes = [child.process for child in children if child.process is not None]
-    for process in processes:
-        process.terminate()
     deadline = time.monotonic() + STOP_WITHIN_S
+    for number, process in enumerate(processes):
+        process.terminate()
+        if number == 0:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_WITHIN_S / 2)
     for process in processes:
         try:
             process.wait(max(0.0, deadline - time.monotonic()))

@@ -30,6 +30,7 @@ def up(context: Context, mlflow: bool, free_ports: bool) -> None:
             click.echo(f"{name:<{width}}  {address}")
         click.echo("Stop with Ctrl-C.")
 
+    context.workspace.refuse_if_held()
     children = children_of(context.settings, free_ports=free_ports, with_mlflow=mlflow)
     supervise(children, announce=announce)
 

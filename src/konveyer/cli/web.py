@@ -4,6 +4,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from konveyer.api.app import create_api
+from konveyer.core.sockets import listening
 from konveyer.execution.serving.json_logs import log_json
 from konveyer.portal.app import create_portal
 from konveyer.wiring import Workspace
@@ -18,6 +19,9 @@ def create_web(workspace: Workspace) -> FastAPI:
 
 def serve_web(workspace: Workspace, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT."""
+    listener = listening(host, port)
     log_json()
-    app = create_web(workspace)
-    uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, server_header=False)
+    config = uvicorn.Config(
+        create_web(workspace), log_config=None, access_log=False, server_header=False
+    )
+    uvicorn.Server(config).run(sockets=[listener])

@@ -45,6 +45,18 @@ class KonveyerError(Exception):
         return answer
 
 
+class InternalError(KonveyerError):
+    """What nobody foresaw; its cause is in the log, or shown with `KONVEYER_TRACEBACK=1`."""
+
+    code, status = "internal_error", HTTPStatus.INTERNAL_SERVER_ERROR
+
+    @classmethod
+    def of(cls, error: Exception) -> "InternalError":
+        first = str(error).strip().splitlines()
+        what = f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
+        return cls(what, hint="run it again with KONVEYER_TRACEBACK=1 to see where, and report it")
+
+
 class NotFound(KonveyerError):
     """Base of every "no such thing" error."""
 

@@ -14,8 +14,9 @@ from konveyer.core.settings import FILE_NAME
 EXAMPLES = {"coupon-response": "coupon_response"}
 _NOT_FILES = shutil.ignore_patterns("__pycache__", "__init__.py", "*.pyc", "prepare.py", ".*")
 _SETTINGS = """\
-# Every place is a URL. These keep all in this folder; a team points them at its servers, such as
-# catalog = "postgresql+psycopg://host/konveyer". Relative paths start here.
+# Every place is a URL. These keep all in this folder, where relative paths start. A team points
+# them at its servers, such as url = "postgresql+psycopg://host/konveyer" under [catalog], and then
+# runs 'konveyer init --upgrade' once.
 [workspace]
 name = "{name}"
 definitions = "features"

@@ -17,7 +17,7 @@ from konveyer.bundle import preparation
 from konveyer.bundle.manifest import ENTITIES, GOLDEN, TRAINING, Entities, Golden
 from konveyer.bundle.manifest import LOCK as BUNDLE_LOCK
 from konveyer.core.clock import now_us
-from konveyer.core.errors import KonveyerError, NotFound
+from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
 from konveyer.core.files import folder_written_whole
 from konveyer.development import harness
 from konveyer.development.environment import ensure_environment
@@ -186,15 +186,27 @@ def _run_harness(python: Path, folder: Path, tracking_url: str, run_id: str) -> 
         env=environment,
         cwd=folder / CODE,
     )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+    if done.returncode or not (folder / "result.json").is_file():
+        code = str(folder / CODE)
+        lines = done.stderr.replace(code, CODE).strip().splitlines()
+        last = lines[-1] if lines else f"it ended with exit status {done.returncode}"
         raise ModelFailed(
-            f"Training failed: {lines[-1]}",
-            hint="the end of the traceback:\n" + "\n".join(lines[-_TRACEBACK_LINES:]),
+            f"Training failed: {last}",
+            hint="correct the project, then train again",
+            detail={"traceback": "\n".join(lines[-_TRACEBACK_LINES:])},
         )
 
 
 def _check_labels(project: Project, training_set: TrainingSet) -> None:
+    for name in (project.labels.label, project.labels.timestamp):
+        if name not in training_set.table.column_names:
+            raise LabelsUnfit(
+                f"Training set {training_set.manifest.id} has no column '{name}', which model.toml "
+                "names under [labels].",
+                hint=did_you_mean(
+                    name, training_set.table.column_names, otherwise="correct model.toml"
+                ),
+            )
     column = training_set.table.column(project.labels.label)
     values = set(column.unique().to_pylist())
     if not pa.types.is_integer(column.type) or not values <= {0, 1}:

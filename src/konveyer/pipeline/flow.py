@@ -30,6 +30,15 @@ class Flow:
     run: Callable[[Steps, Payload], Json]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of the flow named `flow`: the same id is the same run, however often it is asked."""
+
+    flow: str
+    id: str
+    payload: Payload
+
+
 class FlowFailed(KonveyerError):
     """An error that a flow ended with, perhaps in another process: same code, message and hint."""
 

@@ -1,37 +1,65 @@
 """Where a run happens: in the worker that serves the workspace, or here when there is none."""
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-from konveyer.catalog.leases import holder_of, lease
+from konveyer.catalog.leases import holder_of, lease, refuse_if_held
 from konveyer.catalog.session import Catalog
-from konveyer.pipeline.flow import Flow, Json, Payload
+from konveyer.pipeline.flow import Flow, FlowFailed, Json, Run
 
 LEASE = "worker"
 SERVING = "konveyer worker"
+INTERRUPTED = 130
+
+
+def is_served(catalog: Catalog) -> bool:
+    """Whether a worker (`konveyer up`) takes runs."""
+    with catalog.reading() as session:
+        holder = holder_of(session, LEASE)
+    return holder is not None and holder.purpose == SERVING
+
+
+def refuse_if_busy(catalog: Catalog) -> None:
+    """Raise `LeaseHeld` when a run could not be started now: another command holds the lease."""
+    if not is_served(catalog):
+        with catalog.reading() as session:
+            refuse_if_held(session, LEASE)
 
 
 def run_flow(
     catalog: Catalog,
     url: str,
     flows: Sequence[Flow],
+    run: Run,
     *,
-    flow: str,
-    run_id: str,
-    payload: Payload,
+    lost: Callable[[], Sequence[Run]],
     purpose: str,
 ) -> Json:
     """Run a flow to its end and give its result, raising the error that it ended with.
 
-    A serving worker (`konveyer up`) gets the run. Without one this process takes the workspace's
-    lease, first finishes what a killed worker left, then runs it; while another command holds the
-    lease, `LeaseHeld` is raised and nothing happens.
+    A serving worker gets the run. Without one this process takes the workspace's lease, first
+    finishes what a killed worker left and starts what was `lost` before it began, then runs it;
+    while another command holds the lease, `LeaseHeld` is raised and nothing happens.
     """
     from konveyer.pipeline import worker
 
-    with catalog.reading() as session:
-        holder = holder_of(session, LEASE)
-    if holder is not None and holder.purpose == SERVING:
-        return worker.run_elsewhere(url, flow, run_id, payload)
+    if is_served(catalog):
+        return worker.run_elsewhere(url, run, is_served=lambda: is_served(catalog))
     with lease(catalog, LEASE, purpose=purpose), worker.started_worker(url, flows) as here:
-        here.finish_leftovers()
-        return here.run(flow, run_id, payload)
+        try:
+            here.finish_leftovers()
+            for other in lost():
+                if other.id != run.id:
+                    with suppress(FlowFailed):  # on its own record
+                        here.run(other)
+            return here.run(run)
+        except KeyboardInterrupt:
+            # Steps run in threads that nobody can interrupt. Ending at once is what a kill does,
+            # and that is safe: the step under way is run again.
+            sys.stderr.write(
+                "\nInterrupted. The next command that runs something goes on with it.\n"
+            )
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)

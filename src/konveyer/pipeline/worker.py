@@ -1,16 +1,18 @@
 """The worker: runs flows durably on DBOS Transact. The only module that knows DBOS."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
 from dbos import DBOS, DBOSClient, DBOSConfig, Serializer, SetWorkflowID
 
 from konveyer.core.errors import KonveyerError
-from konveyer.pipeline.flow import Flow, Json, Payload, packed_error, unpacked_error
+from konveyer.pipeline.flow import Flow, Json, Run, packed_error, unpacked_error
 
 # One worker at a time holds the workspace's lease, so one stable name is unique, and a run that
 # waits across an upgrade is not stranded by a changed version.
@@ -18,7 +20,14 @@ EXECUTOR, VERSION, QUEUE = "worker", "1", "flows"
 _POLL_S = 0.1
 _AT_ONCE = 4
 _UNFINISHED = ["PENDING", "ENQUEUED"]
+_WORKER_GONE_AFTER_S = 10.0
 _log = logging.getLogger(__name__)
+
+
+class WorkerGone(KonveyerError):
+    """The worker that a run was handed to is not there any more."""
+
+    code, status = "worker_gone", HTTPStatus.SERVICE_UNAVAILABLE
 
 
 class _JsonSerializer(Serializer):
@@ -60,19 +69,35 @@ class Worker:
     def __init__(self, flows: Sequence[Flow]) -> None:
         self._workflows = {flow.name: _workflow(flow) for flow in flows}
 
-    def run(self, flow: str, run_id: str, payload: Payload) -> Json:
+    def run(self, run: Run) -> Json:
         """Run to the end and give its result. A run id that ended before gives that result."""
-        with SetWorkflowID(run_id):
-            handle = DBOS.start_workflow(self._workflows[flow], dict(payload))
-        return _opened(handle.get_result(polling_interval_sec=_POLL_S))
+        return _opened(self._started(run).get_result(polling_interval_sec=_POLL_S))
+
+    def start(self, runs: Sequence[Run], *, unless_under_way: Callable[[Run], str]) -> None:
+        """Start runs without waiting for them.
+
+        One is left out while the id of an unfinished run begins with what `unless_under_way` says.
+        """
+        unfinished = self._unfinished()
+        for run in runs:
+            if not any(found.startswith(unless_under_way(run)) for found in unfinished):
+                self._started(run)
+
+    def _started(self, run: Run) -> Any:
+        with SetWorkflowID(run.id):
+            return DBOS.start_workflow(self._workflows[run.flow], dict(run.payload))
+
+    def _unfinished(self) -> list[str]:
+        found = DBOS.list_workflows(status=_UNFINISHED, load_input=False, load_output=False)
+        return [status.workflow_id for status in found]
 
     def finish_leftovers(self) -> list[str]:
         """Wait for the runs that an earlier worker left behind (resumed at start); their ids."""
-        left = DBOS.list_workflows(status=_UNFINISHED, load_input=False, load_output=False)
-        for status in left:
-            handle: Any = DBOS.retrieve_workflow(status.workflow_id)
+        left = self._unfinished()
+        for run_id in left:
+            handle: Any = DBOS.retrieve_workflow(run_id)
             handle.get_result(polling_interval_sec=_POLL_S)
-        return [status.workflow_id for status in left]
+        return left
 
 
 def _workflow(flow: Flow) -> Any:
@@ -109,19 +134,34 @@ def started_worker(url: str, flows: Sequence[Flow]) -> Iterator[Worker]:
         DBOS.destroy(destroy_registry=True)
 
 
-def run_elsewhere(url: str, flow: str, run_id: str, payload: Payload) -> Json:
+def run_elsewhere(url: str, run: Run, *, is_served: Callable[[], bool]) -> Json:
     """Hand a run to the worker that serves the workspace, and wait for its result."""
     client = DBOSClient(system_database_url=url, serializer=_JsonSerializer())
     try:
         handle: Any = client.enqueue(
             {
                 "queue_name": QUEUE,
-                "workflow_name": flow,
-                "workflow_id": run_id,
+                "workflow_name": run.flow,
+                "workflow_id": run.id,
                 "app_version": VERSION,
             },
-            dict(payload),
+            dict(run.payload),
         )
+        _wait(handle, is_served)
         return _opened(handle.get_result(polling_interval_sec=_POLL_S))
     finally:
         client.destroy()
+
+
+def _wait(handle: Any, is_served: Callable[[], bool]) -> None:
+    """Return once the run has ended; raise when no worker has served for a while."""
+    served_at = time.monotonic()
+    while handle.get_status().status in _UNFINISHED:
+        time.sleep(_POLL_S)
+        if is_served():
+            served_at = time.monotonic()
+        elif time.monotonic() - served_at > _WORKER_GONE_AFTER_S:
+            raise WorkerGone(
+                "The worker stopped before the run ended.",
+                hint="the run goes on with the next 'konveyer up' or command that runs something",
+            )

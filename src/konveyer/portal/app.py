@@ -1,6 +1,8 @@
 """The portal: server-rendered pages over the services of the API. They change nothing."""
 
+import logging
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -12,7 +14,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from konveyer.core.errors import KonveyerError
+from konveyer.core.errors import InternalError, KonveyerError
 from konveyer.core.wording import seconds, when
 from konveyer.portal import pages
 from konveyer.portal.charts import histogram
@@ -24,6 +26,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+_log = logging.getLogger(__name__)
 Page = Callable[[Workspace, Request], tuple[str, dict[str, object]]]
 
 
@@ -38,9 +41,13 @@ def create_portal(workspace: Workspace) -> Starlette:
         def answer(request: Request) -> Response:
             try:
                 name, values = page(workspace, request)
-                status = 200
+                status = HTTPStatus.OK
             except KonveyerError as error:
                 name, values, status = "error.html", {"error": error, "section": ""}, error.status
+            except Exception as error:  # noqa: BLE001 - the boundary: a person must get a page
+                _log.exception("%s failed", request.url.path)
+                values = {"error": InternalError.of(error), "section": ""}
+                name, status = "error.html", HTTPStatus.INTERNAL_SERVER_ERROR
             content = templates.get_template(name).render(
                 workspace=workspace.settings.workspace.name, **values
             )

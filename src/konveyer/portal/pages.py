@@ -58,7 +58,10 @@ def models(workspace: Workspace, _request: Request) -> Answer:
 def releases(workspace: Workspace, _request: Request) -> Answer:
     with workspace.catalog.reading() as session:
         found = list_releases(session, limit=100)
-    rows = [(release, lead_time(release)) for release in found]
+    rows = [
+        (release, lead_time(release), {stage.stage: stage.verdict for stage in release.stages})
+        for release in found
+    ]
     return "releases.html", {"section": "releases", "rows": rows, "stages": STAGES}
 
 
@@ -66,7 +69,9 @@ def release(workspace: Workspace, request: Request) -> Answer:
     with workspace.catalog.reading() as session:
         found = load_release(session, request.path_params["release"])
     reached = {stage.stage for stage in found.stages}
+    manifest = workspace.bundles.open(found.digest).manifest
     return "release.html", {
+        "manifest": manifest,
         "section": "releases",
         "release": found,
         "lead": lead_time(found),

@@ -135,7 +135,7 @@ def test_the_datamart_knows_what_each_feature_says_of_itself(store: Store) -> No
         (by_tag, _) = search_features(session, "shops week")
     bars = found["paid_bar_s"]
     assert bars.description == "Payments of the week (shop bar's)"
-    assert bars.formula == "count(*) over 7d where CAST(shop AS VARCHAR) = 'bar''s'"
+    assert bars.formula == "count(*) over 7d where CAST(\"shop\" AS VARCHAR) = 'bar''s'"
     assert (bars.sensitivity, bars.tags, bars.owner) == ("confidential", ("shops",), "cards-team")
     assert found["shop_last_unbounded"].owner == "shops-team"
     assert found["recent_share"].formula == "spend_2d / amount_sum_unbounded"

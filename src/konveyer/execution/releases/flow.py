@@ -24,7 +24,7 @@ from konveyer.execution.releases.records import (
 )
 from konveyer.execution.releases.tables import ReleaseRow
 from konveyer.execution.releases.verdict import Verdict
-from konveyer.pipeline.flow import Flow, Json, Payload, Steps, packed_error
+from konveyer.pipeline.flow import Flow, Json, Payload, Run, Steps, packed_error
 
 NAME = "release"
 
@@ -35,10 +35,6 @@ class ReleasePayload(msgspec.Struct, frozen=True, kw_only=True):
     release: str
     start: str
     person: str
-
-    @property
-    def run_id(self) -> str:
-        return f"{self.release}-{self.start}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +50,22 @@ def release_flow(services: ReleaseServices) -> Flow:
     return Flow(NAME, partial(_run, services))
 
 
-def payload_from(row_state: str, release: str, person: str) -> ReleasePayload | None:
-    """The run that takes a release on from `row_state`; None when it waits or has ended."""
-    return (
-        ReleasePayload(release=release, start=row_state, person=person)
-        if row_state in AUTOMATIC
-        else None
-    )
+def run_from(state: str, release: str, person: str) -> Run | None:
+    """The run that takes a release on from `state`; None when it waits or has ended."""
+    if state not in AUTOMATIC:
+        return None
+    payload = ReleasePayload(release=release, start=state, person=person)
+    return Run(flow=NAME, id=f"{release}-{state}", payload=msgspec.to_builtins(payload))
+
+
+def lost_runs(session: Session) -> list[Run]:
+    """The runs of all releases in an automatic stage; starting one that runs is harmless.
+
+    A process that dies between opening a release and starting its run leaves such a one.
+    """
+    rows = session.scalars(select(ReleaseRow).where(ReleaseRow.state.in_(map(str, AUTOMATIC))))
+    runs = (run_from(row.state, row.id, row.author) for row in rows)
+    return [run for run in runs if run is not None]
 
 
 def _run(services: ReleaseServices, steps: Steps, payload: Payload) -> Json:

@@ -38,20 +38,8 @@ class ReasonMissing(KonveyerError):
 
 def open_release(session: Session, actor: Actor, bundle: Bundle) -> str:
     """Put a bundle on the conveyor; its first stage is still to run."""
-    actor.require(Permission.SUBMIT_RELEASE)
     manifest = bundle.manifest
-    in_flight = session.scalars(
-        select(ReleaseRow)
-        .where(ReleaseRow.application == manifest.application)
-        .where(ReleaseRow.api_version == manifest.api_version)
-        .where(ReleaseRow.state.in_([str(stage) for stage in STAGES]))
-    ).first()
-    if in_flight is not None:
-        raise ReleaseInFlight(
-            f"Release {in_flight.id} of {manifest.application}/v{manifest.api_version} is in "
-            f"'{in_flight.state}'.",
-            hint=f"wait for it, or reject it: konveyer release reject {in_flight.id} --reason TEXT",
-        )
+    check_free(session, actor, manifest.application, manifest.api_version)
     release = new_id("rel")
     session.add(
         ReleaseRow(
@@ -75,6 +63,30 @@ def approve(session: Session, actor: Actor, release: str, *, comment: str = "") 
     if State(row.state) in (*STAGES[2:], State.LIVE):
         return
     _review(session, actor, row, Action.APPROVE, comment)
+
+
+def resume(session: Session, actor: Actor, release: str) -> None:
+    """May the actor take on an interrupted release? Its author may, and who may review it."""
+    row = release_row(session, release)
+    if row.author != actor.name:
+        actor.require(Permission.REVIEW_RELEASE)
+
+
+def check_free(session: Session, actor: Actor, application: str, api_version: int) -> None:
+    """Raise unless the actor may submit a release of this version now."""
+    actor.require(Permission.SUBMIT_RELEASE)
+    in_flight = session.scalars(
+        select(ReleaseRow)
+        .where(ReleaseRow.application == application)
+        .where(ReleaseRow.api_version == api_version)
+        .where(ReleaseRow.state.in_([str(stage) for stage in STAGES]))
+    ).first()
+    if in_flight is not None:
+        raise ReleaseInFlight(
+            f"Release {in_flight.id} of {application}/v{api_version} is in '{in_flight.state}'.",
+            hint=f"konveyer release continue {in_flight.id}, or wait for it; one in review may be "
+            f"rejected: konveyer release reject {in_flight.id} --reason TEXT",
+        )
 
 
 def reject(session: Session, actor: Actor, release: str, *, reason: str) -> None:

@@ -48,7 +48,7 @@ def parse_request(body: bytes, service: ResolvedService) -> tuple[list[AskedRow]
     """
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidJson(f"The body is not JSON: {error}.", hint=_example(service)) from error
     if not isinstance(value, dict):
         raise WrongFieldType(f"The body is {_kind(value)}, not an object.", hint=_example(service))

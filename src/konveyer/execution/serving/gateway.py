@@ -28,6 +28,9 @@ from konveyer.execution.serving.prediction_log import Prediction, PredictionLog
 from konveyer.execution.serving.router import LiveVersion, Router
 
 MOST_BODY_BYTES = 1_000_000
+# So much of a body that is too large is read and thrown away: a caller that is still sending when
+# the connection closes sees a reset instead of the answer.
+MOST_DRAINED_BYTES = 64_000_000
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -191,16 +194,18 @@ def _unknown(live: LiveVersion, key: tuple[int | str, ...]) -> EntityNotFound:
 
 
 async def _read_body(scope: Scope, receive: Receive) -> bytes:
-    """The whole body, given up as soon as it is, or says it will be, too large."""
+    """The whole body; one that is, or says it will be, too large is drained and refused."""
     announced = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
     parts: list[bytes] = []
     size = int(announced) if announced.isdigit() else 0
     received, more = 0, True
-    while more and max(size, received) <= MOST_BODY_BYTES:
+    while more and received <= MOST_DRAINED_BYTES:
         message = await receive()
-        parts.append(message.get("body", b""))
-        received += len(parts[-1])
+        part = message.get("body", b"")
+        received += len(part)
         more = message.get("more_body", False)
+        if max(size, received) <= MOST_BODY_BYTES:
+            parts.append(part)
     if max(size, received) > MOST_BODY_BYTES:
         raise BodyTooLarge(
             f"The body is larger than {MOST_BODY_BYTES:,} bytes.", hint="send fewer rows at a time"

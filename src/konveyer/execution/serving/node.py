@@ -3,14 +3,13 @@
 import logging
 import os
 import signal
-import socket
 import threading
 from pathlib import Path
 
 import msgspec
 import uvicorn
 
-from konveyer.core.errors import Conflict
+from konveyer.core.sockets import listening
 from konveyer.execution.serving import metrics
 from konveyer.execution.serving.gateway import Gateway
 from konveyer.execution.serving.json_logs import log_json
@@ -20,14 +19,7 @@ from konveyer.execution.serving.router import Router
 
 REFRESH_EVERY_S = 0.2
 DRAIN_WITHIN_S = 10
-_WAITING_CONNECTIONS = 2048
 _log = logging.getLogger(__name__)
-
-
-class AddressTaken(Conflict):
-    """Somebody else listens at the node's address."""
-
-    code = "address_taken"
 
 
 def run_node(
@@ -40,7 +32,7 @@ def run_node(
     Port 0 takes a free one; `presence.nodes_of` tells which.
     """
     log_json()
-    listener = _listen(host, port)
+    listener = listening(host, port)
     address = listener.getsockname()
     url = f"http://{address[0]}:{address[1]}"
     router.refresh()
@@ -85,18 +77,3 @@ def _follow(
                 _log.info("now serving %d version(s)", len(router.live))
         except (OSError, msgspec.MsgspecError):
             _log.exception("the desired versions cannot be read")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        # Whoever reads the announced address may connect at once, and waits until we accept.
-        listener.listen(_WAITING_CONNECTIONS)
-    except OSError as error:
-        listener.close()
-        raise AddressTaken(
-            f"{host}:{port} is in use.", hint="stop what listens there, or give another --port"
-        ) from error
-    return listener

@@ -14,6 +14,7 @@ from konveyer.core.schema import Column, ColumnType, UnsupportedType, column_typ
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.kernel.history import Ints, instants
 
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _CANONICAL_UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 
@@ -94,6 +95,7 @@ def check_labels(
         raise LabelsEmpty("The label frame has no rows.", hint="check how it was made")
     keys = service.keys
     _check_mapping(keys, columns or {})
+    table = _plain(table)
     named = {key.name: (columns or {}).get(key.name, key.name) for key in keys}
     names = list(named.values())
     fields = [field.name for field in service.request]
@@ -138,6 +140,26 @@ def _check_mapping(keys: tuple[Column, ...], columns: Mapping[str, str]) -> None
                 f"'{key}' is no join key of the features.",
                 hint=did_you_mean(key, known, otherwise=f"they have {', '.join(known)}"),
             )
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """One Arrow type for each kind of value, however a data frame library writes it."""
+    for place, field in enumerate(table.schema):
+        kind, column = field.type, table.column(place)
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            raise LabelsWrongType(
+                f"Column '{field.name}' of the label frame is {kind}.",
+                hint="leave it out: a label frame has numbers, texts, booleans and times",
+            )
+        if any(is_text(kind) for is_text in _TEXTS) or pa.types.is_null(kind):
+            kind = pa.string()
+        elif pa.types.is_timestamp(kind) and kind.unit == "ns":
+            kind = pa.timestamp("us", kind.tz)
+        if kind != field.type:
+            table = table.set_column(place, field.name, column.cast(kind, safe=False))
+    return table.replace_schema_metadata(None)
 
 
 def _typed(table: pa.Table, name: str, dtype: ColumnType) -> pa.Table:

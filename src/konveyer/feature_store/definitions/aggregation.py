@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from konveyer.feature_store.definitions.duration import format_duration, parse_duration
 from konveyer.feature_store.definitions.errors import BadDefinition
 from konveyer.feature_store.definitions.meaning import Meaning
-from konveyer.feature_store.definitions.names import check_name
+from konveyer.feature_store.definitions.names import check_column
 
 AggregationFunction = Literal[
     "count", "sum", "mean", "min", "max", "stddev", "first", "last", "count_distinct"
@@ -59,7 +59,7 @@ class Aggregation(Meaning):
             over = UNBOUNDED if window is None else format_duration(window)
             subject = self.column or "rows"
             object.__setattr__(self, "name", f"{subject}_{self.function}_{over}")
-        check_name("Feature", self.name)
+        check_column("Feature", self.name)
         self.check_meaning(self.name)
         if (self.by is None) != (not self.values):
             raise BadDefinition(
@@ -93,7 +93,8 @@ class Aggregation(Meaning):
 
     def _of(self, value: str) -> "Aggregation":
         quoted = value.replace("'", "''")
-        condition = f"CAST({self.by} AS VARCHAR) = '{quoted}'"
+        column = (self.by or "").replace('"', '""')
+        condition = f"CAST(\"{column}\" AS VARCHAR) = '{quoted}'"
         return replace(
             self,
             name=f"{self.name}_{re.sub('[^a-z0-9]+', '_', value.lower()).strip('_')}",

@@ -5,7 +5,7 @@ from typing import Literal
 
 from konveyer.feature_store.definitions.errors import BadDefinition
 from konveyer.feature_store.definitions.meaning import Meaning
-from konveyer.feature_store.definitions.names import check_name
+from konveyer.feature_store.definitions.names import check_column
 
 _SIGNS = {"ratio": "/", "difference": "-"}
 
@@ -26,7 +26,7 @@ class Derived(Meaning):
     right: str
 
     def __post_init__(self) -> None:
-        check_name("Feature", self.name)
+        check_column("Feature", self.name)
         self.check_meaning(self.name)
         if self.operation not in _SIGNS:
             raise BadDefinition(

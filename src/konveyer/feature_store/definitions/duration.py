@@ -11,6 +11,7 @@ _UNITS = {
     "m": timedelta(minutes=1),
     "s": timedelta(seconds=1),
 }
+_LONGEST = timedelta(days=36_525)
 _MICROSECOND = timedelta(microseconds=1)
 _TEXT = re.compile(r"(\d+)([dhms])")
 
@@ -22,7 +23,14 @@ def parse_duration(text: str, *, where: str) -> timedelta:
     datetime.timedelta(days=1, seconds=43200)
     """
     match = _TEXT.fullmatch(text)
-    duration = int(match[1]) * _UNITS[match[2]] if match else timedelta()
+    try:
+        duration = int(match[1]) * _UNITS[match[2]] if match else timedelta()
+    except OverflowError:
+        duration = timedelta.max
+    if duration > _LONGEST:
+        raise BadDefinition(
+            f"{where} is '{text}', which is over a hundred years.", hint="shorten it"
+        )
     if duration <= timedelta():
         raise BadDefinition(
             f"{where} is '{text}', which is not a positive duration.",

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from konveyer.core.schema import Column, ColumnType
 from konveyer.feature_store.definitions.errors import BadDefinition
-from konveyer.feature_store.definitions.names import check_name, check_unique
+from konveyer.feature_store.definitions.names import check_column, check_name, check_unique
 
 KeyType = Literal["int64", "string", "uuid"]
 
@@ -18,7 +18,7 @@ class JoinKey:
     dtype: KeyType
 
     def __post_init__(self) -> None:
-        check_name("Join key", self.name)
+        check_column("Join key", self.name)
         if self.dtype not in get_args(KeyType):
             raise BadDefinition(
                 f"Join key '{self.name}' has type '{self.dtype}'.",

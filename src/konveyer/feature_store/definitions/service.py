@@ -36,6 +36,12 @@ class FeatureService:
 
     def __post_init__(self) -> None:
         check_name("Feature service", self.name)
+        given: object = self.features
+        if isinstance(given, str):
+            raise BadDefinition(
+                f"Feature service '{self.name}' has `features` as a text.",
+                hint=f'write a tuple: ("{self.features}",)',
+            )
         if not self.features:
             raise BadDefinition(
                 f"Feature service '{self.name}' lists no features.",

@@ -11,7 +11,7 @@ from konveyer.feature_store.definitions.derived import Derived
 from konveyer.feature_store.definitions.duration import parse_duration
 from konveyer.feature_store.definitions.errors import BadDefinition
 from konveyer.feature_store.definitions.meaning import Meaning
-from konveyer.feature_store.definitions.names import check_name, check_unique
+from konveyer.feature_store.definitions.names import check_column, check_name, check_unique
 from konveyer.feature_store.definitions.python_code import code_of
 
 # What a view of each kind is given.
@@ -37,7 +37,7 @@ class Feature(Meaning):
     one_of: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_name("Feature", self.name)
+        check_column("Feature", self.name)
         self.check_meaning(self.name)
         if self.dtype not in get_args(FeatureType):
             raise BadDefinition(

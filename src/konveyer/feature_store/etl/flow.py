@@ -23,7 +23,7 @@ from konveyer.feature_store.online.codec import RecordCodec
 from konveyer.feature_store.registry.compile import CompiledView
 from konveyer.feature_store.registry.lookup import compiled_view, state_at
 from konveyer.feature_store.registry.state import RegistryState
-from konveyer.pipeline.flow import Flow, Json, Payload, Steps, packed_error
+from konveyer.pipeline.flow import Flow, Json, Payload, Run, Steps, packed_error
 
 NAME = "etl"
 
@@ -48,6 +48,10 @@ class EtlPayload(msgspec.Struct, frozen=True, kw_only=True):
     person: str
     as_of_us: int
     views: tuple[PlannedView, ...]
+
+    @property
+    def run(self) -> Run:
+        return Run(flow=NAME, id=self.run_id, payload=msgspec.to_builtins(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

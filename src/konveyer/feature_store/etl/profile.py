@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
@@ -35,12 +36,21 @@ def _profile(column: pl.Series) -> dict[str, Any]:
     finite = numbers[np.isfinite(numbers)]
     if not len(finite):
         return {**base, "edges": [], "counts": []}
-    counts, edges = np.histogram(finite, bins=BINS)
+    counts, edges = _histogram(finite)
     return {
         **base,
         "minimum": float(finite.min()),
         "maximum": float(finite.max()),
-        "mean": float(finite.mean()),
+        "mean": float((finite / len(finite)).sum()),
         "edges": edges.tolist(),
         "counts": counts.tolist(),
     }
+
+
+def _histogram(numbers: npt.NDArray[np.float64]) -> tuple[Any, Any]:
+    """One bin for numbers that are too close together, or too far apart, for several."""
+    low, high = numbers.min(), numbers.max()
+    width = high / BINS - low / BINS
+    if not np.isfinite(width) or low + width == low or high - width == high:
+        return np.array([len(numbers)]), np.array([low, high])
+    return np.histogram(numbers, bins=np.linspace(low, high, BINS + 1))

@@ -55,7 +55,7 @@ def bucket_count(rows: int) -> int:
 
 def bucket_sql(keys: Sequence[Column], buckets: int) -> str:
     """The SQL expression of a row's bucket, a 32-bit whole number."""
-    texts = [f"CAST({sql_cast(key.name, key.dtype)} AS VARCHAR)" for key in keys]
+    texts = [f"CAST({sql_cast(quoted(key.name), key.dtype)} AS VARCHAR)" for key in keys]
     parts = [f"length({text}), ':', {text}" for text in texts]
     return f"CAST(md5_number_lower(concat({', '.join(parts)})) % {buckets} AS INTEGER)"
 
@@ -65,21 +65,32 @@ def layout_sql(layout: TableLayout, rows_sql: str, *, buckets: int, until_us: in
 
     Rows without a key or an event time, and rows later than `until_us`, are left out.
     """
-    keys = [key.name for key in layout.keys]
+    keys = [quoted(key.name) for key in layout.keys]
+    event_time = quoted(layout.event_time)
     selected = [f"{bucket_sql(layout.keys, buckets)} AS {BUCKET}"]
-    selected += [f"{sql_cast(key.name, key.dtype)} AS {key.name}" for key in layout.keys]
-    selected.append(f"epoch_us({layout.event_time}) AS {EVENT_TIME}")
+    for name, key in zip(keys, layout.keys, strict=True):
+        selected.append(f"{sql_cast(name, key.dtype)} AS {name}")
+    selected.append(f"epoch_us({event_time}) AS {EVENT_TIME}")
     order = [BUCKET, *keys, EVENT_TIME]
     if layout.created_time is not None:
-        selected.append(f"epoch_us({layout.created_time}) AS {CREATED_TIME}")
+        selected.append(f"epoch_us({quoted(layout.created_time)}) AS {CREATED_TIME}")
         order.append(CREATED_TIME)
-    selected += [f"{sql} AS {column.name}" for column, sql in layout.expressions]
-    present = [f"{name} IS NOT NULL" for name in (*keys, layout.event_time)]
-    condition = " AND ".join([*present, f"epoch_us({layout.event_time}) <= {until_us}"])
+    selected += [f"{sql} AS {quoted(column.name)}" for column, sql in layout.expressions]
+    present = [f"{name} IS NOT NULL" for name in (*keys, event_time)]
+    condition = " AND ".join([*present, f"epoch_us({event_time}) <= {until_us}"])
     return (
         f"SELECT {', '.join(selected)} FROM ({rows_sql}) AS source_rows "  # noqa: S608
         f"WHERE {condition} ORDER BY {', '.join(order)}"
     )
+
+
+def quoted(name: str) -> str:
+    """A column's or table's name in SQL, whatever it is.
+
+    >>> quoted("order")
+    '"order"'
+    """
+    return '"' + name.replace('"', '""') + '"'
 
 
 def sql_cast(expression: str, dtype: ColumnType) -> str:

@@ -23,7 +23,12 @@ def tables_read(sql: str, *, where: str) -> tuple[str, ...]:
 
 def check_condition(sql: str, *, where: str) -> None:
     """Raise unless `sql` is one expression, such as the `where` of an aggregation."""
-    _one_select(f"SELECT * FROM t WHERE ({sql})", where=where)  # noqa: S608 - parsed, never run
+    query = _one_select(f"SELECT * FROM t WHERE ({sql})", where=where)  # noqa: S608 - never run
+    if query.find(exp.AggFunc, exp.Window, exp.Subquery, exp.Union):
+        raise SqlInvalid(
+            f"The condition of {where} must speak of one row: no aggregate, window or subquery.",
+            hint="compute it in a SQL source first",
+        )
 
 
 def _one_select(sql: str, *, where: str) -> exp.Query:

@@ -4,7 +4,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from konveyer.core.errors import did_you_mean
-from konveyer.feature_store.definitions.definition import Definition, Kind, kind_of, version_of
+from konveyer.feature_store.definitions.definition import (
+    Definition,
+    Kind,
+    kind_of,
+    to_spec,
+    version_of,
+)
 from konveyer.feature_store.definitions.entity import Entity
 from konveyer.feature_store.definitions.on_demand import OnDemandView
 from konveyer.feature_store.definitions.service import FeatureService, Reference
@@ -85,7 +91,10 @@ class RegistryState:
 
 def registry_state(definitions: Iterable[Definition]) -> RegistryState:
     """Resolve references; raises on an unknown one, a cycle, or a clash of feature names."""
-    by_key: dict[Key, Definition] = {(kind_of(d), d.name): d for d in definitions}
+    by_key: dict[Key, Definition] = {}
+    for definition in definitions:
+        to_spec(definition)  # refuses values of another type than their field
+        by_key[kind_of(definition), definition.name] = definition
     for kind, name in by_key:
         if kind is Kind.ON_DEMAND and (Kind.VIEW, name) in by_key:
             raise DuplicateDefinition(

@@ -22,6 +22,8 @@ _PERCENTILES = (50, 90, 95, 99)
 _RATE_OF_A_USER = 10.0
 # A generator that starts its users during the first second cannot reach the whole rate.
 _RATE_REACHED = 0.9
+# So few requests say nothing of a percentile.
+_LOWEST_RATE = 5.0
 
 
 class LoadGeneratorFailed(KonveyerError):
@@ -51,7 +53,7 @@ def load_gate(context: GateContext, bundle: Bundle) -> Verdict:
             url,
             predict_path(bundle.manifest),
             bodies,
-            rate_per_s=bundle.manifest.objective.rate_per_s,
+            rate_per_s=max(bundle.manifest.objective.rate_per_s, _LOWEST_RATE),
             seconds=context.services.load_seconds,
         )
     return judge(profile, bundle.manifest.objective)
@@ -62,9 +64,9 @@ def judge(profile: LoadProfile, objective: Objective) -> Verdict:
     return Verdict(
         passed=reached and profile.p99_ms <= objective.p99_ms and not profile.failures,
         rule="the declared rate is answered within the declared p99, without failures",
-        measured=f"{profile.rate_per_s:.0f} requests/s, p99 {profile.p99_ms:.0f} ms, "
+        measured=f"{profile.rate_per_s:.3g} requests/s, p99 {profile.p99_ms:.3g} ms, "
         f"{profile.failures} failures",
-        limit=f"{objective.rate_per_s:.0f} requests/s, p99 {objective.p99_ms:.0f} ms, 0 failures",
+        limit=f"{objective.rate_per_s:g} requests/s, p99 {objective.p99_ms:g} ms, 0 failures",
         evidence={name: getattr(profile, name) for name in LoadProfile.__slots__},
     )
 
@@ -90,6 +92,7 @@ def generate_load(
                 *("--run-time", f"{seconds:.0f}s", "--host", url, "--loglevel", "ERROR"),
             ],
             env={**os.environ, "KONVEYER_LOAD_PLAN": str(plan_file)},
+            start_new_session=True,  # Ctrl-C must not cut the measurement short
             cwd=folder,
             capture_output=True,
             text=True,
@@ -102,16 +105,16 @@ def generate_load(
         raise LoadGeneratorFailed(
             f"locust gave no result: {done.stderr.strip()[-300:]}", hint="run the gate again"
         ) from error
-    return profile_of(stats)
+    return profile_of(stats, seconds)
 
 
-def profile_of(stats: dict[str, Any]) -> LoadProfile:
-    """From locust's statistics of one kind of request.
+def profile_of(stats: dict[str, Any], seconds: float) -> LoadProfile:
+    """From locust's statistics of one kind of request, asked for over `seconds`.
 
     >>> stats = {"response_times": {"2": 98, "7": 2}, "num_requests": 100, "num_failures": 0,
-    ...          "start_time": 0.0, "last_request_timestamp": 1.0, "max_response_time": 7.2}
-    >>> profile_of(stats).p99_ms
-    7.0
+    ...          "max_response_time": 7.2}
+    >>> profile_of(stats, 2.0).p99_ms, profile_of(stats, 2.0).rate_per_s
+    (7.0, 50.0)
     """
     times = sorted((float(ms), count) for ms, count in stats["response_times"].items())
     total = sum(count for _, count in times)
@@ -123,12 +126,11 @@ def profile_of(stats: dict[str, Any]) -> LoadProfile:
             if seen >= math.ceil(total * percentile / 100):
                 found.append(ms)
                 break
-    lasted = stats["last_request_timestamp"] - stats["start_time"]
     p50, p90, p95, p99 = found
     return LoadProfile(
         requests=stats["num_requests"],
         failures=stats["num_failures"],
-        rate_per_s=stats["num_requests"] / lasted if lasted > 0 else 0.0,
+        rate_per_s=stats["num_requests"] / seconds,
         p50_ms=p50,
         p90_ms=p90,
         p95_ms=p95,

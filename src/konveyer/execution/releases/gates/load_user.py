@@ -11,6 +11,7 @@ from pathlib import Path
 from locust import FastHttpUser, constant_throughput, task
 
 _PLAN = json.loads(Path(os.environ["KONVEYER_LOAD_PLAN"]).read_text())
+_PARENT = os.getppid()
 _BODIES = itertools.cycle(_PLAN["bodies"])
 
 
@@ -20,6 +21,8 @@ class Caller(FastHttpUser):
     @task
     def predict(self) -> None:
         """That nobody knows an entity is an answer too; every other error is a failure."""
+        if os.getppid() != _PARENT:  # the gate was killed
+            self.environment.runner.quit()
         call = self.client.post(
             _PLAN["path"], json=next(_BODIES), name="predict", catch_response=True
         )
