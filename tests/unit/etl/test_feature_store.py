@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -202,6 +204,32 @@ def test_a_release_goes_on_reading_the_version_that_it_was_trained_on(
 def list_of(store: Store) -> list[EtlRun]:
     with store.services.catalog.reading() as session:
         return list_runs(session)
+
+
+def test_what_the_source_takes_back_is_served_no_more(store: Store, tmp_path: Path) -> None:
+    store.apply(*DEFINITIONS)
+    store.etl()
+    table = pq.read_table(tmp_path / "payments.parquet")
+    kept = pc.or_(pc.not_equal(table["client_id"], 5), pc.equal(table["bank"], "aa"))
+    days = pc.less(table["paid_at"], pa.scalar(datetime(2026, 1, 9), pa.timestamp("us")))
+    kept = pc.and_(kept, pc.or_(days, pc.not_equal(table["client_id"], 4)))
+    pq.write_table(table.filter(kept), tmp_path / "payments.parquet")
+    store.etl()
+    assert store.online(("a", 5)) == [None]
+    assert store.online(("aa", 4)) == [(2, 800, 400, 2, "Oslo")]
+    assert store.online(("a", 7)) == [(3, 2100, None, 3, "Oslo")]
+    with store.services.catalog.reading() as session:
+        service = resolve_service(session, active_state(session), "scoring")
+    keys = [("a" if client % 2 else "aa", client) for client in range(CLIENTS) if client != 5]
+    offline = published_features(
+        store.services.catalog,
+        store.services.engine,
+        store.services.offline,
+        service,
+        keys,
+        [()] * len(keys),
+    )
+    assert store.online(*keys) == offline
 
 
 def test_a_value_past_its_ttl_is_not_served(store: Store) -> None:

@@ -14,7 +14,15 @@ from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.etl import runs
-from konveyer.feature_store.etl.materialize import Written, publish, snapshots, write_offline
+from konveyer.feature_store.etl.materialize import (
+    Written,
+    publish,
+    published_keys,
+    snapshots,
+    stale_keys,
+    withdraw,
+    write_offline,
+)
 from konveyer.feature_store.etl.profile import profile_values
 from konveyer.feature_store.etl.quality import check_values
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
@@ -152,6 +160,7 @@ def _check(services: EtlServices, order: EtlPayload, one: PlannedView, table: Js
 
 def _publish(services: EtlServices, order: EtlPayload, one: PlannedView, table: Json) -> None:
     loaded, written = _load(services, one), msgspec.convert(table, Written)
+    _withdraw_stale(services, order, one, loaded, written)
     codec = RecordCodec(loaded.compiled.columns)
     published = sum(
         publish(one.view, one.version, codec, part, services.online)
@@ -170,6 +179,28 @@ def _publish(services: EtlServices, order: EtlPayload, one: PlannedView, table: 
             rows=written.rows,
             published=published,
         )
+
+
+def _withdraw_stale(
+    services: EtlServices, order: EtlPayload, one: PlannedView, loaded: _View, written: Written
+) -> None:
+    """Delete the records that the publication would leave as they are, though they hold no more."""
+    with services.catalog.reading() as session:
+        try:
+            before, run = runs.readable_table(session, one.view, one.version)
+        except runs.ViewNotComputed:
+            return
+    old, new = (
+        published_keys(
+            loaded.compiled,
+            ref,
+            engine=services.engine,
+            offline=services.offline,
+            as_of_us=as_of_us,
+        )
+        for ref, as_of_us in ((before, run.as_of_us), (written.ref, order.as_of_us))
+    )
+    withdraw(one.view, one.version, stale_keys(old, new), services.online)
 
 
 def _snapshots(services: EtlServices, loaded: _View, written: Written, order: EtlPayload) -> Any:

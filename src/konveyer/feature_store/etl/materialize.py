@@ -6,10 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.kernel.evaluate import evaluate, last_refresh
-from konveyer.feature_store.kernel.history import EVENT_TIME, history_of, instants
+from konveyer.feature_store.kernel.history import (
+    CREATED_TIME,
+    EVENT_TIME,
+    History,
+    Ints,
+    history_of,
+)
 from konveyer.feature_store.kernel.point_in_time import latest
 from konveyer.feature_store.offline.delta import DeltaOfflineStore, TableRef
 from konveyer.feature_store.offline.layout import bucket_count, conformed, layout_sql
@@ -20,6 +27,8 @@ from konveyer.feature_store.registry.compile import CompiledView
 from konveyer.feature_store.registry.lookup import space_of
 from konveyer.feature_store.registry.python_view import computed_rows
 from konveyer.feature_store.registry.state import RegistryState
+
+PUBLISHED_US = "_published_us"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,13 +107,23 @@ def snapshots(
 
 
 def _snapshot(compiled: CompiledView, rows: pa.Table, as_of_us: int) -> Snapshot:
-    plan = compiled.plan
-    history = history_of(rows, plan.keys)
-    entities = history.entities
+    history = history_of(rows, compiled.plan.keys)
+    entities, event_us, at_us = _entities(compiled, history, as_of_us)
+    return Snapshot(
+        keys=entities,
+        features=evaluate(compiled.plan, history, entities, at_us),
+        event_us=event_us,
+    )
+
+
+def _entities(
+    compiled: CompiledView, history: History, as_of_us: int
+) -> tuple[pa.Table, Ints, Ints]:
+    """Who is published, the time of each record, and the moment at which it is evaluated."""
+    plan, entities = compiled.plan, history.entities
     at_us = last_refresh(np.full(len(entities), as_of_us, np.int64), plan.refresh_us)
-    features = evaluate(plan, history, entities, at_us)
     if plan.windowed:
-        return Snapshot(keys=entities, features=features, event_us=at_us)
+        return entities, at_us, at_us
     # An entity whose rows are all later, or past their TTL, has nothing to publish.
     winner = latest(
         history,
@@ -113,17 +132,59 @@ def _snapshot(compiled: CompiledView, rows: pa.Table, as_of_us: int) -> Snapshot
         oldest_us=None if plan.ttl_us is None else at_us - plan.ttl_us,
         as_known=plan.as_known,
     )
-    present = pa.array(winner >= 0)
-    event_us = instants(history.rows.column(EVENT_TIME))[winner[winner >= 0]]
-    return Snapshot(
-        keys=entities.filter(present), features=features.filter(present), event_us=event_us
-    )
+    present = winner >= 0
+    return entities.filter(pa.array(present)), history.event_us[winner[present]], at_us[present]
+
+
+def published_keys(
+    compiled: CompiledView,
+    ref: TableRef,
+    *,
+    engine: Engine,
+    offline: DeltaOfflineStore,
+    as_of_us: int,
+) -> pa.Table:
+    """The join keys of every entity that `snapshots` publishes, and the time of its record.
+
+    Reads keys and times alone.
+    """
+    table, keys = offline.open(ref), compiled.plan.keys
+    created = [CREATED_TIME] if CREATED_TIME in table.schema.names else []
+
+    def one(bucket: int) -> pa.Table:
+        rows = table.read(bucket, [*keys, EVENT_TIME, *created]).table
+        entities, event_us, _ = _entities(compiled, history_of(rows, keys), as_of_us)
+        return entities.append_column(PUBLISHED_US, pa.array(event_us))
+
+    return pa.concat_tables(engine.map(one, range(ref.buckets)))
+
+
+def stale_keys(before: pa.Table, now: pa.Table) -> pa.Table:
+    """The join keys whose record of `before` would outlive a publication of `now`.
+
+    An entity that is there no more, or whose newest row was taken back: an online store keeps the
+    record with the newer time.
+    """
+    keys = [name for name in before.column_names if name != PUBLISHED_US]
+    both = before.join(now, keys, join_type="left outer", right_suffix="_now")
+    after = both.column(f"{PUBLISHED_US}_now")
+    older = pc.less(after, both.column(PUBLISHED_US))
+    return both.filter(pc.or_kleene(pc.is_null(after), older)).select(keys)
+
+
+def withdraw(name: str, version: str, keys: pa.Table, store: OnlineStore) -> None:
+    """Delete the records of these entities. Repeating it is harmless."""
+    store.delete(space_of(name, version), _encoded(keys))
+
+
+def _encoded(keys: pa.Table) -> list[bytes]:
+    columns = [keys.column(name).to_pylist() for name in keys.column_names]
+    return [encode_key(values) for values in zip(*columns, strict=True)]
 
 
 def publish(name: str, version: str, codec: RecordCodec, part: Snapshot, store: OnlineStore) -> int:
     """Put one bucket's values online; how many entities that were. Repeating it is harmless."""
-    columns = [part.keys.column(key).to_pylist() for key in part.keys.column_names]
-    keys = [encode_key(values) for values in zip(*columns, strict=True)]
+    keys = _encoded(part.keys)
     values = codec.encode(part.features, part.event_us)
     store.put(
         space_of(name, version),
