@@ -4,9 +4,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
+from konveyer.catalog.session import Catalog
+from konveyer.execution.releases.records import list_releases
+from konveyer.execution.releases.tables import ReleaseRow
 from tests.support import Shop, served
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
@@ -70,6 +74,44 @@ def test_the_release_shows_each_gate_with_its_evidence(portal: str, page: Page) 
     ]
     page.locator("summary").nth(4).click()
     assert "p99_ms" in page.locator("details").nth(4).inner_text()
+
+
+def test_releases_that_stopped_or_wait_are_shown_too(
+    shop_with_many_releases: Shop, page: Page
+) -> None:
+    with served(shop_with_many_releases.root) as url:
+        answer = page.goto(f"{url}/releases")
+        assert answer is not None
+        assert answer.ok
+        states = page.locator("tbody .status").all_inner_texts()
+        assert sorted(states) == ["checks", "failed", "live", "review"]
+        for link in page.locator("tbody a").all():
+            href = link.get_attribute("href") or ""
+            assert httpx.get(url + href).is_success
+
+
+@pytest.fixture
+def shop_with_many_releases(released_shop: Shop, tmp_path: Path) -> Shop:
+    """One that is live, and others that stand before, in and after their first stages."""
+    shop = released_shop.copied_to(tmp_path / "many")
+    catalog = Catalog(f"sqlite:///{shop.root}/state/catalog.db")
+    with catalog.transaction() as session:
+        (live,) = list_releases(session)
+        for number, state in enumerate(("checks", "review", "failed")):
+            session.add(
+                ReleaseRow(
+                    id=f"rel-{state}",
+                    application=live.application,
+                    api_version=number + 2,
+                    digest=live.digest,
+                    author="ana",
+                    state=state,
+                    reason="checks: ruff failed" if state == "failed" else None,
+                    opened_us=live.opened_us,
+                )
+            )
+    catalog.close()
+    return shop
 
 
 def test_runs_and_models(portal: str, page: Page) -> None:

@@ -1,5 +1,6 @@
 """Processes killed with -9 in the middle: the next start finishes what they began."""
 
+import os
 import signal
 import subprocess
 import time
@@ -8,12 +9,21 @@ from typing import Any
 
 import httpx
 
+from konveyer.access.actor import Actor
+from konveyer.access.roles import Role
 from konveyer.catalog.session import Catalog
+from konveyer.core.settings import load_settings
+from konveyer.development.package import pack_run
+from konveyer.development.training import find_run
 from konveyer.execution.releases.records import load_release
+from konveyer.execution.releases.service import open_release
 from konveyer.execution.serving.prediction_reader import read_predictions
 from konveyer.execution.serving.presence import nodes_of
 from konveyer.feature_store.etl.runs import EtlRun, list_runs
+from konveyer.wiring import open_workspace
 from tests.support import Shop, node, wait_for
+
+ANA = Actor("ana", frozenset({Role.DATA_SCIENTIST}))
 
 
 def killed_when(condition: Any, command: list[str], log: Path) -> None:
@@ -71,12 +81,8 @@ def release_of(root: Path, release: str) -> Any:
 def test_a_release_killed_in_the_middle_goes_on_and_passes_no_gate_twice(shop: Shop) -> None:
     release = shop.run("submit", "models/coupon_response", profile="ana")["id"]
 
-    def in_the_load_gate() -> bool:
-        stages = release_of(shop.root, release).stages
-        return bool(stages) and stages[-1].stage == "load"
-
     command = shop.command("release", "approve", release, profile="boris")
-    killed_when(in_the_load_gate, command, shop.root / "killed.log")
+    killed_when(lambda: in_load(shop.root, release), command, shop.root / "killed.log")
     before = {stage.stage: stage for stage in release_of(shop.root, release).stages}
     assert before["load"].verdict == "running"
     wait_for(lambda: not nodes_of(shop.root / "state", "test"))  # its test node ends with it
@@ -90,6 +96,42 @@ def test_a_release_killed_in_the_middle_goes_on_and_passes_no_gate_twice(shop: S
     for passed in ("functional", "integration"):
         assert stages[passed]["finished_us"] == before[passed].finished_us
     assert nodes_of(shop.root / "state", "test") == []
+
+
+def test_ctrl_c_in_a_gate_decides_nothing(shop: Shop) -> None:
+    release = shop.run("submit", "models/coupon_response", profile="ana")["id"]
+    command = shop.command("release", "approve", release, profile="boris")
+    log = shop.root / "interrupted.log"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True) as process,
+    ):
+        wait_for(lambda: in_load(shop.root, release), process)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(10) == 130
+    assert "goes on with it" in log.read_text()
+    assert release_of(shop.root, release).state == "load"
+    error = shop.error("release", "continue", release, profile="eva")
+    assert error["code"] == "not_allowed"
+    assert shop.run("release", "continue", release, profile="ana")["state"] == "live"
+
+
+def in_load(root: Path, release: str) -> bool:
+    stages = release_of(root, release).stages
+    return bool(stages) and stages[-1].stage == "load"
+
+
+def test_a_release_whose_run_never_began_goes_on_with_the_next_command(shop: Shop) -> None:
+    """As if its process had died between opening it and starting its run."""
+    workspace = open_workspace(load_settings(shop.root))
+    run, folder = find_run(workspace.workshop.runs, "coupon-response", None)
+    bundle = pack_run(run, folder, "ana", workspace.bundles)
+    with workspace.catalog.transaction() as session:
+        release = open_release(session, ANA, bundle)
+    workspace.close()
+    assert release_of(shop.root, release).state == "checks"
+    shop.run("etl", "run", "demographics")
+    assert release_of(shop.root, release).state == "review"
 
 
 def answered(client: httpx.Client, count: int, name: str) -> set[str]:

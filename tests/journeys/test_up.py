@@ -63,6 +63,38 @@ def reachable(url: str) -> bool:
         return False
 
 
+def test_stopping_it_in_the_middle_of_a_release_fails_nothing(shop: Shop) -> None:
+    release = shop.run("submit", "models/coupon_response", profile="ana")["id"]
+
+    def stage() -> str:
+        return str(shop.run("release", "show", release)["state"])
+
+    with up(shop) as (process, _):
+        assert shop.error("up", "--free-ports")["code"] == "workspace_held"
+        command = shop.command("release", "approve", release, profile="boris")
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as approval:
+            wait_for(lambda: stage() == "load", approval)
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+            answer, _ = approval.communicate(timeout=60)
+    assert json.loads(answer.splitlines()[-1])["error"]["code"] == "worker_gone"
+    assert stage() == "load"
+    with up(shop):
+        wait_for(lambda: stage() == "live")
+
+
+def test_several_commands_at_once_share_the_worker(shop_copy: Shop) -> None:
+    with up(shop_copy):
+        commands = [
+            shop_copy.command("etl", "run", *views)
+            for views in ((), ("basket_activity",), ("demographics", "coupon_savings"))
+        ]
+        running = [subprocess.Popen(c, stdout=subprocess.PIPE, text=True) for c in commands]
+        answers = [json.loads(process.communicate(timeout=120)[0]) for process in running]
+    for answer in answers:
+        assert {run["status"] for run in answer["views"]} == {"succeeded"}
+
+
 def test_nothing_outlives_a_killed_one(shop_copy: Shop) -> None:
     with up(shop_copy) as (process, _):
         running = children(process)
