@@ -21,6 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from tests.support import wait_for
 
 _SLOTS = 16_384
+_NODES = 3
 _BUS_OFFSET = 10_000  # a node of a cluster also listens there
 
 
@@ -107,12 +108,14 @@ def redis_server(folder: Path, *options: str) -> Iterator[RedisServer]:
 
 
 @contextmanager
-def redis_cluster(folder: Path, *, announced: Sequence[int] = ()) -> Iterator[list[RedisServer]]:
+def redis_cluster(
+    folder: Path, *, ports: Sequence[int] = (), announced: Sequence[int] = ()
+) -> Iterator[list[RedisServer]]:
     """Three primaries that share the slots; `announced` are the ports that they tell clients."""
+    ports = ports or [free_port() for _ in range(_NODES)]
     with ExitStack() as stack:
         nodes = []
-        for number in range(3):
-            port = free_port()
+        for number, port in enumerate(ports):
             options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]
             if announced:
                 options += ["--cluster-announce-ip", "127.0.0.1"]
@@ -123,7 +126,7 @@ def redis_cluster(folder: Path, *, announced: Sequence[int] = ()) -> Iterator[li
             node.start()
             stack.callback(node.stop)
             nodes.append(node)
-        edges = [_SLOTS * number // 3 for number in range(4)]
+        edges = [_SLOTS * number // _NODES for number in range(_NODES + 1)]
         for number, node in enumerate(nodes):
             with node.client as client:
                 slots = range(edges[number], edges[number + 1])
@@ -138,7 +141,7 @@ def redis_cluster(folder: Path, *, announced: Sequence[int] = ()) -> Iterator[li
 def _is_whole(node: RedisServer) -> bool:
     with node.client as client:
         info: dict[str, str] = client.execute_command("CLUSTER INFO")
-        return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "3"
+        return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == str(_NODES)
 
 
 @dataclass(frozen=True)
@@ -166,8 +169,10 @@ def tls_in_front(ports: Sequence[int], context: ssl.SSLContext) -> Iterator[list
     thread.start()
     try:
         servers = asyncio.run_coroutine_threadsafe(_listen(ports, context), loop).result(10)
-        yield [server.sockets[0].getsockname()[1] for server in servers]
-        asyncio.run_coroutine_threadsafe(_end(servers), loop).result(10)
+        try:
+            yield [server.sockets[0].getsockname()[1] for server in servers]
+        finally:
+            asyncio.run_coroutine_threadsafe(_end(servers), loop).result(10)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

@@ -13,7 +13,8 @@ _MOST_BYTES = 4 * 2**20
 
 # The event time of a record is bytes 8 to 15, little-endian and signed. Lua's numbers are doubles,
 # which 64 bits do not fit into, and Redis compares strings in the server's locale: so the bytes are
-# compared as numbers, the highest first with its sign bit flipped.
+# compared as numbers, the highest first with its sign bit flipped. `pcall` gives the server's own
+# error (out of memory, read only), which `call` would wrap into one of the script.
 _PUT_UNLESS_OLDER = """
 local old = redis.call('GETRANGE', KEYS[1], 8, 15)
 if #old == 8 then
@@ -26,7 +27,8 @@ if #old == 8 then
     if was < is then break end
   end
 end
-redis.call('SET', KEYS[1], ARGV[1])
+local done = redis.pcall('SET', KEYS[1], ARGV[1])
+if done.err then return redis.error_reply(done.err:match('%u%u+ .*') or done.err) end
 return 1
 """
 
