@@ -16,6 +16,7 @@ from typing import Any
 
 import trustme
 from redis import Redis
+from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.support import wait_for
@@ -58,6 +59,8 @@ class RedisServer:
         try:
             with self.client as client:
                 return bool(client.ping())
+        except AuthenticationError:
+            return True
         except RedisConnectionError:
             return False
 
@@ -100,8 +103,8 @@ def free_port() -> int:
 @contextmanager
 def redis_server(folder: Path, *options: str) -> Iterator[RedisServer]:
     server = RedisServer(folder, free_port(), options)
-    server.start()
     try:
+        server.start()
         yield server
     finally:
         server.stop()
@@ -123,8 +126,8 @@ def redis_cluster(
                 options += ["--cluster-announce-bus-port", str(port + _BUS_OFFSET)]
             node = RedisServer(folder / str(number), port, options)
             node.folder.mkdir(parents=True)
-            node.start()
             stack.callback(node.stop)
+            node.start()
             nodes.append(node)
         edges = [_SLOTS * number // _NODES for number in range(_NODES + 1)]
         for number, node in enumerate(nodes):
