@@ -165,13 +165,15 @@ def authority(folder: Path, *, host: str = "127.0.0.1") -> Authority:
 
 
 @contextmanager
-def tls_in_front(ports: Sequence[int], context: ssl.SSLContext) -> Iterator[list[int]]:
-    """For each of `ports` a loopback port that speaks TLS and passes all on to it."""
+def in_front(
+    ports: Sequence[int], context: ssl.SSLContext | None = None, *, at: int = 0
+) -> Iterator[list[int]]:
+    """For each of `ports` a loopback port, which speaks TLS with `context`, and passes all on."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
-        servers = asyncio.run_coroutine_threadsafe(_listen(ports, context), loop).result(10)
+        servers = asyncio.run_coroutine_threadsafe(_listen(ports, context, at), loop).result(10)
         try:
             yield [server.sockets[0].getsockname()[1] for server in servers]
         finally:
@@ -182,9 +184,12 @@ def tls_in_front(ports: Sequence[int], context: ssl.SSLContext) -> Iterator[list
         loop.close()
 
 
-async def _listen(ports: Sequence[int], context: ssl.SSLContext) -> list[asyncio.Server]:
+async def _listen(
+    ports: Sequence[int], context: ssl.SSLContext | None, at: int
+) -> list[asyncio.Server]:
     return [
-        await asyncio.start_server(_passing_on(port), "127.0.0.1", 0, ssl=context) for port in ports
+        await asyncio.start_server(_passing_on(port), "127.0.0.1", at, ssl=context)
+        for port in ports
     ]
 
 

@@ -22,9 +22,9 @@ from konveyer.testing.online_store import (
 from tests.redis_servers import (
     RedisServer,
     authority,
+    in_front,
     redis_cluster,
     redis_server,
-    tls_in_front,
 )
 
 
@@ -73,7 +73,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 @pytest.fixture(scope="module")
 def tls_url(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ca = authority(tmp_path_factory.mktemp("ca"))
-    with tls_in_front([server.port], ca.context) as (port,):
+    with in_front([server.port], ca.context) as (port,):
         yield f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={ca.file}"
 
 

@@ -17,7 +17,7 @@ from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.online.codec import encode_key
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
 from konveyer.wiring import Workspace, open_workspace
-from tests.redis_servers import RedisServer, authority, redis_server, tls_in_front
+from tests.redis_servers import RedisServer, authority, in_front, redis_server
 from tests.support import Shop, node, wait_for
 
 PREDICT = "/coupon-response/v1/predict"
@@ -82,7 +82,7 @@ def bank(redis: RedisServer, tmp_path: Path) -> Iterator[Shop]:
     shop = Shop(tmp_path / "bank")
     shop.run("init", str(shop.root))
     ca = authority(shop.root)
-    with tls_in_front([redis.port], ca.context) as (port,):
+    with in_front([redis.port], ca.context) as (port,):
         password = quote(PASSWORD, safe="")
         shop.keep_online(f"rediss://:{password}@127.0.0.1:{port}/0?ssl_ca_certs={ca.file.name}")
         settings = shop.root / "konveyer.toml"

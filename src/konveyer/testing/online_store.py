@@ -4,10 +4,13 @@ import multiprocessing
 import os
 import signal
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -41,6 +44,17 @@ def assert_whole(values: "list[bytes | None]", *event_times_us: int) -> None:
     """Each value is that of a `publication` of one of these times."""
     allowed = {publication(event_us, rows=1)[0].value for event_us in event_times_us}
     assert set(values) <= allowed
+
+
+@contextmanager
+def threads_that_alternate() -> Iterator[None]:
+    """Python changes threads after nearly every instruction, which brings races out."""
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval_s)
 
 
 class OnlineStoreConformance:
@@ -245,13 +259,12 @@ class OnlineStoreConformance:
         assert_whole(store.get("s", keys), 59)
 
     def test_of_many_writers_the_newest_event_wins(self, store: OnlineStore) -> None:
-        def write(writer: int) -> None:
-            for event_us in range(writer, 200, 4):
-                store.put("s", publication(event_us, rows=5))
-
-        with ThreadPoolExecutor(4) as threads:
-            list(threads.map(write, range(4)))
-        assert_whole(store.get("s", [one.key for one in publication(0, rows=5)]), 199)
+        keys = [one.key for one in publication(0, rows=500)]
+        for first in range(1, 41, 4):
+            at_once = [publication(first + n, rows=500) for n in range(4)]
+            with threads_that_alternate(), ThreadPoolExecutor(4) as threads:
+                list(threads.map(partial(store.put, "s"), at_once))
+            assert_whole(store.get("s", keys), first + 3)
 
 
 class SharedOnlineStoreConformance(OnlineStoreConformance):

@@ -43,7 +43,8 @@ class OnlineStore(Protocol):
     `keys`; a key never written gives None. `delete` leaves nothing behind, not even the event
     time: a replay that still holds the entity writes it again.
 
-    Each backend also has `from_url(url, root)`, where `root` is the workspace's folder.
+    A backend that settings can name also has `from_url(url, root)`; `root` is the workspace's
+    folder.
     """
 
     def put(self, space: str, records: Iterable[Record]) -> None: ...

@@ -114,6 +114,10 @@ class RedisClient:
             return self._opened
 
     def _fail(self, what: str, error: Exception) -> NoReturn:
+        if isinstance(error, RedisClusterException):
+            # The client knows the nodes by the addresses that they told it. When all of those are
+            # gone, only the url leads to the new ones.
+            self.close()
         reason = _QUOTED_COMMAND.split(str(error), maxsplit=1)[0].strip(" .")
         hint = next((text for kinds, text in _HINTS if isinstance(error, kinds)), _HINT)
         # Not chained: a log would show the text that is cut off here.
