@@ -10,6 +10,7 @@ import pytest
 from konveyer.access.actor import Actor
 from konveyer.access.roles import Role
 from konveyer.catalog.session import Catalog
+from tests.redis_servers import RedisServer, redis_server
 from tests.support import Shop
 
 ADMIN = Actor("admin", frozenset({Role.ADMINISTRATOR}))
@@ -81,4 +82,22 @@ def released_shop(trained_shop: Shop, tmp_path_factory: pytest.TempPathFactory) 
     assert release["state"] == "review", json.dumps(release, indent=1)
     release = copy.run("release", "approve", release["id"], profile="boris")
     assert release["state"] == "live", json.dumps(release, indent=1)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def shop_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """The server of `redis_shop`."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_shop(
+    released_shop: Shop, shop_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Shop:
+    """The released workspace with its features in Redis; not to be changed."""
+    copy = released_shop.copied_to(tmp_path_factory.mktemp("on_redis") / "shop")
+    copy.keep_online(shop_redis.url)
+    copy.run("etl", "run")
     return copy

@@ -38,6 +38,13 @@ class Shop:
         shutil.copytree(self.root, root, symlinks=True, ignore=shutil.ignore_patterns("nodes"))
         return Shop(root)
 
+    def keep_online(self, url: str) -> None:
+        """Point `[online] url` somewhere else."""
+        settings = self.root / "konveyer.toml"
+        text = settings.read_text()
+        assert text.count('"lmdb:state/online"') == 1
+        settings.write_text(text.replace("lmdb:state/online", url))
+
     def run(self, *arguments: str, profile: str | None = None) -> Any:
         """The JSON answer of a command that must succeed."""
         done = self.attempt(*arguments, profile=profile)

@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 ENGINES = {"duckdb": "konveyer.feature_store.engines.duckdb:DuckDBEngine"}
 OFFLINE_STORES = {"delta": "konveyer.feature_store.offline.delta:DeltaOfflineStore"}
-ONLINE_STORES = {"lmdb": "konveyer.feature_store.online.lmdb:LmdbOnlineStore"}
+ONLINE_STORES = {
+    "lmdb": "konveyer.feature_store.online.lmdb:LmdbOnlineStore",
+    "redis": "konveyer.feature_store.online.redis:RedisOnlineStore",
+    "rediss": "konveyer.feature_store.online.redis:RedisOnlineStore",
+}
 BUNDLE_STORES = {"file": "konveyer.bundle.store:BundleStore"}
 
 _LOST_EVERY_S = 5.0
@@ -199,7 +203,7 @@ def create_catalog(settings: Settings) -> "Catalog":
 def open_online_store(settings: Settings) -> "OnlineStore":
     url = settings.online.url
     store = backend_for(url, ONLINE_STORES, setting="online")
-    return cast("OnlineStore", store(settings.path(url)))
+    return cast("OnlineStore", store.from_url(url, settings.root))
 
 
 def open_bundle_store(settings: Settings) -> BundleStore:

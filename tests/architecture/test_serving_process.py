@@ -4,12 +4,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support import Shop, node
 
 
-def test_a_node_never_loads_sql_or_frames(released_shop: Shop, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("workspace", "driver", "other"),
+    [("released_shop", "lmdb", "redis"), ("redis_shop", "redis", "lmdb")],
+)
+def test_a_node_never_loads_sql_or_frames(
+    workspace: str, driver: str, other: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     """Looks at the modules of a process that predicts and logs with the node's own code."""
-    root = str(released_shop.root)
+    root = str(request.getfixturevalue(workspace).root)
     code = f"""
 import sys
 from pathlib import Path
@@ -36,6 +44,8 @@ print("\\n".join(sys.modules))
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     heavy = {"sqlalchemy", "pandas", "polars", "mlflow", "pyspark", "lightgbm", "duckdb", "dbos"}
     assert loaded & heavy == set()
+    assert driver in loaded
+    assert other not in loaded
     assert list(tmp_path.glob("*.parquet"))
 
 

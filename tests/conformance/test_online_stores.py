@@ -4,7 +4,8 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,19 @@ import pytest
 from konveyer.feature_store.online.base import OnlineStore
 from konveyer.feature_store.online.lmdb import LmdbOnlineStore
 from konveyer.feature_store.online.memory import MemoryOnlineStore
-from konveyer.testing.online_store import OnlineStoreConformance, record
+from konveyer.feature_store.online.redis import RedisOnlineStore
+from konveyer.testing.online_store import (
+    OnlineStoreConformance,
+    SharedOnlineStoreConformance,
+    record,
+)
+from tests.redis_servers import (
+    RedisServer,
+    authority,
+    in_front,
+    redis_cluster,
+    redis_server,
+)
 
 
 class TestMemory(OnlineStoreConformance):
@@ -21,12 +34,75 @@ class TestMemory(OnlineStoreConformance):
         return MemoryOnlineStore()
 
 
-class TestLmdb(OnlineStoreConformance):
+class TestLmdb(SharedOnlineStoreConformance):
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[OnlineStore]:
         store = LmdbOnlineStore(tmp_path)
         yield store
         store.close()
+
+    @pytest.fixture
+    def elsewhere(self, tmp_path: Path) -> Callable[[], OnlineStore]:
+        return partial(LmdbOnlineStore, tmp_path)
+
+
+class OnRedis(SharedOnlineStoreConformance):
+    """On servers that a subclass starts once; every test finds them empty."""
+
+    @pytest.fixture
+    def url(self) -> str:
+        pytest.fail("override the `url` fixture")
+
+    @pytest.fixture
+    def elsewhere(self, url: str) -> Callable[[], OnlineStore]:
+        return partial(RedisOnlineStore.from_url, url, Path())
+
+    @pytest.fixture
+    def store(self, elsewhere: Callable[[], OnlineStore]) -> Iterator[OnlineStore]:
+        store = elsewhere()
+        yield store
+        store.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def tls_url(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    ca = authority(tmp_path_factory.mktemp("ca"))
+    with in_front([server.port], ca.context) as (port,):
+        yield f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={ca.file}"
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
+    with redis_cluster(tmp_path_factory.mktemp("cluster")) as nodes:
+        yield nodes
+
+
+class TestRedis(OnRedis):
+    @pytest.fixture
+    def url(self, server: RedisServer) -> str:
+        server.empty()
+        return server.url
+
+
+class TestRedisOverTls(OnRedis):
+    @pytest.fixture
+    def url(self, server: RedisServer, tls_url: str) -> str:
+        server.empty()
+        return tls_url
+
+
+class TestRedisCluster(OnRedis):
+    @pytest.fixture
+    def url(self, nodes: list[RedisServer]) -> str:
+        for node in nodes:
+            node.empty()
+        return nodes[0].cluster_url
 
 
 def _fill(folder: Path, rows: int) -> None:

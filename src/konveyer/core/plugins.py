@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from konveyer.core.errors import KonveyerError
@@ -13,21 +14,42 @@ class UnknownScheme(KonveyerError):
     code = "unknown_scheme"
 
 
+class BackendNotInstalled(KonveyerError):
+    """A backend whose driver is an extra that this environment lacks."""
+
+    code = "backend_not_installed"
+
+
 def scheme_of(url: str) -> str:
     return url.partition(":")[0].partition("+")[0]
 
 
+def path_of(url: str, root: Path) -> Path:
+    """The folder or file of a local URL such as `delta:offline`, taken from `root`."""
+    return root / url.partition(":")[2]
+
+
 def backend_for(url: str, table: Mapping[str, str], *, setting: str) -> Any:
-    """The object that `table` names for the scheme of `url`.
+    """The object that `table` names for the scheme of `url`. Errors show no more of the URL than
+    its scheme, for it may hold a password.
 
     >>> backend_for("json:x", {"json": "json:loads"}, setting="demo")("1")
     1
     """
-    target = table.get(scheme_of(url))
+    scheme = scheme_of(url)
+    target = table.get(scheme)
     if target is None:
         raise UnknownScheme(
-            f"'{url}' in [{setting}] has a scheme that no backend answers to.",
+            f"[{setting}] url begins with '{scheme}:', and no backend answers to that.",
             hint=f"use one of: {', '.join(sorted(table))}",
         )
     module, _, name = target.partition(":")
-    return getattr(import_module(module), name)
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.startswith("konveyer"):
+            raise
+        raise BackendNotInstalled(
+            f"'{scheme}:' in [{setting}] needs the package '{error.name}', which is not installed.",
+            hint="install the extra that docs/settings.md names for it",
+        ) from error

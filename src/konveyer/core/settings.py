@@ -6,6 +6,7 @@ import msgspec
 
 from konveyer.core.clock import FeatureClock, parse_instant
 from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
+from konveyer.core.plugins import path_of
 
 FILE_NAME = "konveyer.toml"
 
@@ -97,7 +98,7 @@ class Settings(_Section, frozen=True):
 
     def path(self, url: str) -> Path:
         """The folder or file of a local URL such as `delta:offline`, taken from the root."""
-        return self.root / url.partition(":")[2]
+        return path_of(url, self.root)
 
     def database_url(self, url: str) -> str:
         """A SQLAlchemy URL with a relative SQLite path made absolute."""

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterable, Sequence
+from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
 from konveyer.core.errors import KonveyerError
@@ -13,7 +14,7 @@ EVENT_OFFSET = 8
 class OnlineStoreUnavailable(KonveyerError):
     """The online store cannot be read or written."""
 
-    code = "online_store_unavailable"
+    code, status = "online_store_unavailable", HTTPStatus.SERVICE_UNAVAILABLE
 
 
 class Record(NamedTuple):
@@ -36,9 +37,14 @@ def event_us_of(value: bytes) -> int:
 class OnlineStore(Protocol):
     """Newest record per entity key. Thread-safe. Bytes in, bytes out: `codec` owns types.
 
-    A space is a name for one version of one view; a reader sees a whole old or a whole new record.
-    `put` keeps the record with the newer event time (the later one on a tie), so a replayed
-    publication is harmless. `get` answers in the order of `keys`; a key never written gives None.
+    A space is a name for one version of one view; a reader sees a whole old or a whole new record,
+    also after a `put` that was interrupted. `put` keeps the record with the newer event time (the
+    later one on a tie), so a replayed publication is harmless. `get` answers in the order of
+    `keys`; a key never written gives None. `delete` leaves nothing behind, not even the event
+    time: a replay that still holds the entity writes it again.
+
+    A backend that settings can name also has `from_url(url, root)`; `root` is the workspace's
+    folder.
     """
 
     def put(self, space: str, records: Iterable[Record]) -> None: ...

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import lmdb
 
+from konveyer.core.plugins import path_of
 from konveyer.feature_store.online.base import OnlineStoreUnavailable, Record, event_us_of
 
 _FIRST_MAP_BYTES = 64 * 2**20
@@ -21,6 +22,10 @@ class LmdbOnlineStore:
     The map doubles when it is full, and readers follow. A key longer than LMDB allows is stored
     under its digest.
     """
+
+    @classmethod
+    def from_url(cls, url: str, root: Path) -> "LmdbOnlineStore":
+        return cls(path_of(url, root))
 
     def __init__(self, folder: Path) -> None:
         self._write_lock = threading.Lock()

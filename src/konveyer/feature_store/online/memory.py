@@ -9,7 +9,7 @@ from konveyer.feature_store.online.base import Record, event_us_of
 class MemoryOnlineStore:
     """See `OnlineStore`. Gone when the process ends."""
 
-    def __init__(self, _url: str = "memory:") -> None:
+    def __init__(self) -> None:
         self._spaces: dict[str, dict[bytes, bytes]] = {}
         self._lock = threading.Lock()
 
