@@ -63,7 +63,8 @@ def show(context: Context, view: str) -> None:
         took = seconds(run.duration_s)
         click.echo(f"computed  {when(run.finished_us)} by {run.person} in {took}, {run.rows} rows")
     for source in details.sources:
-        click.echo(f"source    {source['name']}: {' '.join(source['reads'].split())}")
+        place = " ".join(source.reads.split())
+        click.echo(f"source    {source.name} ({source.kind}): {place}")
     rows = [
         (
             f.feature,

@@ -33,7 +33,8 @@ from konveyer.feature_store.etl.runs import list_runs
 from konveyer.feature_store.offline import layout
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
 from konveyer.feature_store.online.memory import MemoryOnlineStore
-from konveyer.feature_store.registry.apply import apply, compile_views
+from konveyer.feature_store.registry.apply import apply
+from konveyer.feature_store.registry.check import Checked, check_definitions
 from konveyer.feature_store.registry.errors import PlanOutdated
 from konveyer.feature_store.registry.lookup import active_state, resolve_service, version_history
 from konveyer.feature_store.registry.plan import plan_apply
@@ -75,10 +76,13 @@ class Store:
     admin: Actor
 
     def apply(self, *definitions: Definition) -> None:
-        wanted = registry_state(definitions)
-        compiled = compile_views(wanted, self.services.engine, self.services.root)
+        checked = self.check(*definitions)
         with self.services.catalog.transaction() as session:
-            apply(session, self.admin, plan_apply(active_state(session), wanted), compiled)
+            apply(session, self.admin, plan_apply(active_state(session), checked.state), checked)
+
+    def check(self, *definitions: Definition) -> Checked:
+        state = registry_state(definitions)
+        return check_definitions(state, self.services.engine, self.services.places)
 
     def etl(self, *views: str, as_of_us: int = NOW) -> None:
         with self.services.catalog.transaction() as session:
@@ -274,12 +278,11 @@ def test_applying_is_idempotent_and_keeps_history(store: Store) -> None:
 
 
 def test_a_plan_that_somebody_overtook_is_refused_whole(store: Store) -> None:
-    state = registry_state(DEFINITIONS)
-    compiled = compile_views(state, store.services.engine, store.services.root)
-    plan = plan_apply(registry_state([]), state)
+    checked = store.check(*DEFINITIONS)
+    plan = plan_apply(registry_state([]), checked.state)
     store.apply(CLIENT, PAYMENTS)
     with store.services.catalog.transaction() as session, pytest.raises(PlanOutdated):
-        apply(session, store.admin, plan, compiled)
+        apply(session, store.admin, plan, checked)
     with store.services.catalog.transaction() as session:
         assert active_state(session).names(Kind.VIEW) == []
 

@@ -15,10 +15,29 @@ from konveyer.feature_store.etl.runs import (
     profiles_of,
     readable_table,
 )
-from konveyer.feature_store.registry.lookup import VersionEntry, active_state, version_history
+from konveyer.feature_store.registry.lookup import (
+    VersionEntry,
+    active_state,
+    source_forms,
+    version_history,
+)
 from konveyer.feature_store.registry.usage import FeatureUse, uses_of_view
 
 _RUNS_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceDetails:
+    """A source in the lineage of a view: its kind, where it stands, and its columns with types.
+
+    `reads` is a path, SQL, or a database by its name with a table or a query; never a URL.
+    """
+
+    name: str
+    kind: str
+    reads: str
+    columns: dict[str, str]
+    description: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +54,7 @@ class ViewDetails:
     sql: str | None
     refresh: str
     ttl: str | None
-    sources: list[dict[str, str]]
+    sources: list[SourceDetails]
     features: list[FoundFeature]
     profiles: dict[str, dict[str, Any]]
     computed: EtlRun | None
@@ -52,7 +71,7 @@ def show_view(session: Session, name: str) -> ViewDetails:
         computed: EtlRun | None = readable_table(session, name, state.versions[key])[1]
     except ViewNotComputed:
         computed = None
-    sources = state.sources_of(key)
+    found = source_forms(session)
     return ViewDetails(
         name=name,
         version=state.versions[key],
@@ -65,8 +84,14 @@ def show_view(session: Session, name: str) -> ViewDetails:
         refresh=view.refresh,
         ttl=view.ttl,
         sources=[
-            {"name": s.name, "reads": cleandoc(s.sql or s.path or ""), "description": s.description}
-            for s in sources
+            SourceDetails(
+                name=source.name,
+                kind=found[source.name].kind,
+                reads=cleandoc(source.place),
+                columns=found[source.name].columns,
+                description=source.description,
+            )
+            for source in state.sources_of(key)
         ],
         features=[found for found in search_features(session) if found.view == name],
         profiles={} if computed is None else profiles_of(session, computed.run_id, name),

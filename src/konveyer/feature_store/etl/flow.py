@@ -1,6 +1,7 @@
 """ETL as a durable flow: for each view compute, check, publish. A killed run resumes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from konveyer.feature_store.etl.quality import check_values
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
 from konveyer.feature_store.online.base import OnlineStore
 from konveyer.feature_store.online.codec import RecordCodec
+from konveyer.feature_store.registry.check import SourceForm
 from konveyer.feature_store.registry.compile import CompiledView
-from konveyer.feature_store.registry.lookup import active_state, compiled_view
+from konveyer.feature_store.registry.lookup import active_state, compiled_view, source_forms
 from konveyer.feature_store.registry.state import RegistryState
+from konveyer.feature_store.sources.kind import Places
 from konveyer.pipeline.flow import Flow, Json, Payload, Steps, packed_error
 
 NAME = "etl"
@@ -52,13 +55,18 @@ class EtlPayload(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EtlServices:
-    """What the flow works with."""
+    """What the flow works with; `databases` are the URLs that sources name, from the settings."""
 
     catalog: Catalog
     engine: Engine
     offline: DeltaOfflineStore
     online: OnlineStore
     root: Path
+    databases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def places(self) -> Places:
+        return Places(root=self.root, databases=self.databases)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +75,7 @@ class _View:
     view: FeatureView
     version: str
     compiled: CompiledView
+    found: dict[str, SourceForm]
 
 
 def etl_flow(services: EtlServices) -> Flow:
@@ -98,6 +107,7 @@ def _run(services: EtlServices, steps: Steps, payload: Payload) -> Json:
 def _load(services: EtlServices, order: EtlPayload, name: str) -> _View:
     with services.catalog.reading() as session:
         state = active_state(session)
+        found = source_forms(session)
         compiled = compiled_view(session, name, order.views[name])
     view = state.view(name)
     version = order.views[name]
@@ -106,7 +116,7 @@ def _load(services: EtlServices, order: EtlPayload, name: str) -> _View:
             f"Feature view '{name}' changed after this run was planned.",
             hint=f"run 'konveyer etl run {name}' again",
         )
-    return _View(state=state, view=view, version=version, compiled=compiled)
+    return _View(state=state, view=view, version=version, compiled=compiled, found=found)
 
 
 def _compute(services: EtlServices, order: EtlPayload, name: str) -> Json:
@@ -125,9 +135,10 @@ def _compute(services: EtlServices, order: EtlPayload, name: str) -> Json:
         name,
         loaded.version,
         loaded.compiled,
+        found=loaded.found,
         engine=services.engine,
         offline=services.offline,
-        root=services.root,
+        places=services.places,
         until_us=order.as_of_us,
     )
     return msgspec.to_builtins(written)

@@ -1,12 +1,13 @@
 """Bringing a view's rows into the offline layout, and its newest values online."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.kernel.evaluate import evaluate, last_refresh
 from konveyer.feature_store.kernel.history import EVENT_TIME, history_of, instants
@@ -15,10 +16,11 @@ from konveyer.feature_store.offline.delta import DeltaOfflineStore, TableRef
 from konveyer.feature_store.offline.layout import bucket_count, conformed, layout_sql
 from konveyer.feature_store.online.base import OnlineStore, Record
 from konveyer.feature_store.online.codec import RecordCodec, encode_key
-from konveyer.feature_store.registry.apply import attach_sources
+from konveyer.feature_store.registry.check import SourceForm, sources_attached
 from konveyer.feature_store.registry.compile import CompiledView
 from konveyer.feature_store.registry.lookup import space_of
 from konveyer.feature_store.registry.state import RegistryState
+from konveyer.feature_store.sources.kind import Places
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,34 +46,60 @@ def write_offline(
     version: str,
     compiled: CompiledView,
     *,
+    found: Mapping[str, SourceForm],
     engine: Engine,
     offline: DeltaOfflineStore,
-    root: Path,
+    places: Places,
     until_us: int,
 ) -> Written:
-    """Compute a view's rows up to `until_us` and write them as one new table version."""
-    attach_sources(state, name, engine, root)
-    counted = engine.query(f"SELECT count(*) AS n FROM ({compiled.rows_sql})").read_all()  # noqa: S608
-    rows: int = counted.column("n")[0].as_py()
-    buckets = bucket_count(rows)
-    sql = layout_sql(compiled.layout, compiled.rows_sql, buckets=buckets, until_us=until_us)
-    reader = _CountedRows(conformed(engine.query(sql), compiled.layout.schema))
-    ref = offline.write(name, version, reader.reader, buckets=buckets)
+    """Compute a view's rows up to `until_us` and write them as one new table version.
+
+    `found` are the sources as they were when the view was applied. Whatever goes wrong names the
+    view and leaves the table as it was.
+    """
+    attached = sources_attached(state, name, compiled, found, engine=engine, places=places)
+    with _naming(name), attached as session:
+        counted = session.query(f"SELECT count(*) AS n FROM ({compiled.rows_sql})").read_all()  # noqa: S608
+        rows: int = counted.column("n")[0].as_py()
+        buckets = bucket_count(rows)
+        sql = layout_sql(compiled.layout, compiled.rows_sql, buckets=buckets, until_us=until_us)
+        reader = _CountedRows(conformed(session.query(sql), compiled.layout.schema))
+        try:
+            ref = offline.write(name, version, reader.reader, buckets=buckets)
+        except KonveyerError as error:
+            # A row that cannot be read fails the write: the reader knows why, the store does not.
+            raise reader.error or error from error
     return Written(ref=ref, rows=reader.rows)
 
 
+@contextmanager
+def _naming(view: str) -> Iterator[None]:
+    try:
+        yield
+    except KonveyerError as error:
+        where = f"Feature view '{view}'"
+        if where not in error.message:
+            error.message = f"{where}: {error.message}"
+        raise
+
+
 class _CountedRows:
-    """A reader that counts the rows that pass through it."""
+    """A reader that counts the rows that pass through it, and keeps the error that it ends with."""
 
     def __init__(self, reader: pa.RecordBatchReader) -> None:
         self.rows = 0
+        self.error: KonveyerError | None = None
         self._source = reader
         self.reader = pa.RecordBatchReader.from_batches(reader.schema, self._batches())
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        for batch in self._source:
-            self.rows += batch.num_rows
-            yield batch
+        try:
+            for batch in self._source:
+                self.rows += batch.num_rows
+                yield batch
+        except KonveyerError as error:
+            self.error = error
+            raise
 
 
 def snapshots(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
+from pyarrow.dataset import Dataset
 
 from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.offline.layout import BUCKET
@@ -74,3 +75,17 @@ class DeltaOfflineStore:
                 f"Version {ref.table_version} of the table of '{ref.view}' cannot be read: {error}",
                 hint=f"run 'konveyer etl run {ref.view}' to write a new version",
             ) from error
+
+
+def open_delta(path: Path) -> Dataset:
+    """Any Delta table as it is now; a writer that commits later is not seen. Nothing is read yet:
+    a query over the dataset reads only the files and columns that it needs.
+    """
+    try:
+        dataset: Dataset = DeltaTable(str(path)).to_pyarrow_dataset()
+    except (DeltaError, OSError) as error:
+        raise OfflineTableUnreadable(
+            f"The Delta table {path} cannot be read: {str(error).splitlines()[0]}",
+            hint="see that the table is whole, and that it needs no newer reader",
+        ) from error
+    return dataset

@@ -53,7 +53,8 @@ def bucket_count(rows: int) -> int:
 
 def bucket_sql(keys: Sequence[str], buckets: int) -> str:
     """The SQL expression of a row's bucket, a 32-bit whole number."""
-    parts = [f"length(CAST({key} AS VARCHAR)), ':', CAST({key} AS VARCHAR)" for key in keys]
+    texts = [f"CAST({quoted(key)} AS VARCHAR)" for key in keys]
+    parts = [f"length({text}), ':', {text}" for text in texts]
     return f"CAST(md5_number_lower(concat({', '.join(parts)})) % {buckets} AS INTEGER)"
 
 
@@ -64,19 +65,32 @@ def layout_sql(layout: TableLayout, rows_sql: str, *, buckets: int, until_us: in
     """
     keys = [key.name for key in layout.keys]
     selected = [f"{bucket_sql(keys, buckets)} AS {BUCKET}"]
-    selected += [f"{sql_cast(key.name, key.dtype)} AS {key.name}" for key in layout.keys]
-    selected.append(f"epoch_us({layout.event_time}) AS {EVENT_TIME}")
-    order = [BUCKET, *keys, EVENT_TIME]
+    for key in layout.keys:
+        name = quoted(key.name)
+        selected.append(f"{sql_cast(name, key.dtype)} AS {name}")
+    happened = quoted(layout.event_time)
+    selected.append(f"epoch_us({happened}) AS {EVENT_TIME}")
+    order = [BUCKET, *map(quoted, keys), EVENT_TIME]
     if layout.created_time is not None:
-        selected.append(f"epoch_us({layout.created_time}) AS {CREATED_TIME}")
+        selected.append(f"epoch_us({quoted(layout.created_time)}) AS {CREATED_TIME}")
         order.append(CREATED_TIME)
-    selected += [f"{sql} AS {column.name}" for column, sql in layout.expressions]
-    present = [f"{name} IS NOT NULL" for name in (*keys, layout.event_time)]
-    condition = " AND ".join([*present, f"epoch_us({layout.event_time}) <= {until_us}"])
+    selected += [f"{sql} AS {quoted(column.name)}" for column, sql in layout.expressions]
+    present = [f"{name} IS NOT NULL" for name in (*map(quoted, keys), happened)]
+    condition = " AND ".join([*present, f"epoch_us({happened}) <= {until_us}"])
     return (
         f"SELECT {', '.join(selected)} FROM ({rows_sql}) AS source_rows "  # noqa: S608
         f"WHERE {condition} ORDER BY {', '.join(order)}"
     )
+
+
+def quoted(name: str) -> str:
+    """A column's or a table's name in SQL, also one that is a word of SQL.
+
+    >>> quoted("at")
+    '"at"'
+    """
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
 
 
 def sql_cast(expression: str, dtype: ColumnType) -> str:

@@ -13,9 +13,10 @@ from konveyer.feature_store.definitions.source import Source
 from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.kernel.evaluate import ViewPlan, WindowedFeature
 from konveyer.feature_store.kernel.history import CREATED_TIME, EVENT_TIME
-from konveyer.feature_store.offline.layout import TableLayout, sql_cast
-from konveyer.feature_store.registry.errors import UnknownColumn, UnknownReference, WrongType
+from konveyer.feature_store.offline.layout import TableLayout, quoted, sql_cast
+from konveyer.feature_store.registry.errors import UnknownReference
 from konveyer.feature_store.registry.sql import check_condition
+from konveyer.feature_store.sources.errors import UnknownColumn, WrongType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,9 @@ def compile_view(
             keys=keys,
             event_time=EVENT_TIME,
             created_time=created,
-            expressions=tuple((column, sql_cast(column.name, column.dtype)) for column in features),
+            expressions=tuple(
+                (column, sql_cast(quoted(column.name), column.dtype)) for column in features
+            ),
         ),
         plan=_plan(view, keys, columns=tuple(column.name for column in features)),
         columns=features,
@@ -87,7 +90,7 @@ def _windowed(
         windowed.append(feature)
         features.append(Column(aggregation.name, _result_type(aggregation, dtype)))
     return CompiledView(
-        rows_sql=f"SELECT * FROM {source.name}",  # noqa: S608 - a checked name
+        rows_sql=f"SELECT * FROM {quoted(source.name)}",  # noqa: S608 - a checked name
         layout=TableLayout(
             keys=keys,
             event_time=source.event_time,
@@ -141,7 +144,7 @@ def _input(
     if aggregation.column is None or dtype is None or aggregation.function == "count":
         return None
     name = f"of_{aggregation.column}"
-    inputs[name] = (Column(name, dtype), sql_cast(aggregation.column, dtype))
+    inputs[name] = (Column(name, dtype), sql_cast(quoted(aggregation.column), dtype))
     return name
 
 
@@ -154,7 +157,7 @@ def _filter(
         check_condition(aggregation.where, where=where)
         conditions.append(f"({aggregation.where})")
     if aggregation.function == "count" and aggregation.column is not None:
-        conditions.append(f"{aggregation.column} IS NOT NULL")
+        conditions.append(f"{quoted(aggregation.column)} IS NOT NULL")
     if not conditions:
         return None
     sql = f"coalesce({' AND '.join(conditions)}, false)"

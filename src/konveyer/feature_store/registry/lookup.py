@@ -1,6 +1,6 @@
 """Reading the registry: what holds now, and a service resolved for training and serving."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 from sqlalchemy import select
@@ -13,6 +13,7 @@ from konveyer.feature_store.definitions.resolved import (
     ResolvedService,
     ResolvedView,
 )
+from konveyer.feature_store.registry.check import SourceForm
 from konveyer.feature_store.registry.compile import CompiledView
 from konveyer.feature_store.registry.state import RegistryState, features_of, registry_state
 from konveyer.feature_store.registry.tables import DefinitionRow
@@ -30,8 +31,15 @@ class VersionEntry:
 
 def active_state(session: Session) -> RegistryState:
     """All definitions that hold now."""
-    rows = session.scalars(select(DefinitionRow).where(DefinitionRow.active))
-    return registry_state(from_spec(Kind(row.kind), row.spec) for row in rows)
+    rows = session.scalars(select(DefinitionRow).where(DefinitionRow.active)).all()
+    state = registry_state(from_spec(Kind(row.kind), row.spec) for row in rows)
+    return replace(state, versions={(Kind(row.kind), row.name): row.version for row in rows})
+
+
+def source_forms(session: Session) -> dict[str, SourceForm]:
+    """Each source that holds now, as it was found when it was applied."""
+    query = select(DefinitionRow).where(DefinitionRow.active, DefinitionRow.kind == Kind.SOURCE)
+    return {row.name: msgspec.convert(row.compiled, SourceForm) for row in session.scalars(query)}
 
 
 def compiled_view(session: Session, name: str, version: str) -> CompiledView:

@@ -11,7 +11,8 @@ from konveyer.catalog.base import Base
 class DefinitionRow(Base):
     """One version of one definition; all versions stay, at most one of a name is active.
 
-    `compiled` is the view as ETL and the kernel run it (None for other kinds).
+    `compiled` is the view as ETL and the kernel run it, or the source as it was found (None for
+    other kinds).
     """
 
     __tablename__ = "definitions"
