@@ -53,7 +53,7 @@ class AdbcConnection:
 
         try:
             yield
-        except (adbc_driver_manager.Error, OSError) as error:  # Arrow makes OSError of ADBC's
+        except (adbc_driver_manager.Error, OSError, pa.ArrowException) as error:
             raise self._explained(error) from None  # the driver's own words may hold a secret
 
 
@@ -99,7 +99,10 @@ def _explained(source: Source, url: DatabaseUrl, error: Exception) -> KonveyerEr
 
     lines = url.masked(str(error)).strip().splitlines() or [""]
     where = f"Source '{source.name}', database '{source.database}': {lines[0]}"
-    if isinstance(error, adbc_driver_manager.ProgrammingError):
+    # While rows arrive, Arrow stands between. A server that is there says ERROR, and one that
+    # goes says FATAL, or nothing.
+    answered = isinstance(error, adbc_driver_manager.ProgrammingError | pa.ArrowException)
+    if answered or "ERROR:" in lines[0]:
         return DatabaseRefused(where, hint="correct the table, the query or the grants")
     return DatabaseUnreadable(
         where, hint="see that the database answers, then run again; nothing was changed"
