@@ -1,7 +1,7 @@
 """Connections to databases through ADBC, as Arrow. The only module that knows ADBC."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -76,11 +76,20 @@ def connected(source: Source, url: DatabaseUrl, uri: str) -> Iterator[AdbcConnec
         ) from error
     with ExitStack() as stack:
         try:
-            connection = stack.enter_context(closing(connect(uri)))
-            cursor = stack.enter_context(closing(connection.cursor()))
+            connection = connect(uri)
+            stack.callback(_close, connection)
+            cursor = connection.cursor()
+            stack.callback(_close, cursor)
         except adbc_driver_manager.Error as error:
             raise explained(error) from None
         yield AdbcConnection(cursor, explained)
+
+
+def _close(opened: "Connection | Cursor") -> None:
+    import adbc_driver_manager
+
+    with suppress(adbc_driver_manager.Error):  # what was read is whole, or has failed already
+        opened.close()
 
 
 def _connect(scheme: str) -> "Callable[[str], Connection]":
