@@ -1,6 +1,7 @@
 """One suite for every database that a source can name, on real servers and files."""
 
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -455,6 +456,15 @@ def test_a_sqlite_file_that_is_not_there(desk: Desk) -> None:
     assert error.code == "database_unreadable"
     assert "gone.db" in error.message
     assert not (desk.root / "gone.db").exists()
+
+
+def test_a_missing_driver_names_what_to_install(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "adbc_driver_sqlite", None)
+    error = desk.with_databases(crm="sqlite:///crm.db").refusal(CLIENT, PAYMENTS)
+    assert error.code == "database_driver_missing"
+    assert error.hint == "install the extra: konveyer[databases]"
 
 
 def test_databases_stand_in_the_settings(tmp_path: Path) -> None:

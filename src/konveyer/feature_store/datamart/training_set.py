@@ -226,9 +226,10 @@ def places_by_bucket(
     if buckets == 1:
         return [np.arange(len(spine), dtype=np.int64)]
     numbered = spine.append_column("place", pa.array(np.arange(len(spine), dtype=np.int64)))
-    engine.attach_table("spine", numbered)
     bucket = bucket_sql(spine.column_names, buckets)
-    found = engine.query(f"SELECT place, {bucket} AS {BUCKET} FROM spine").read_all()  # noqa: S608
+    with engine.session() as session:
+        session.attach_table("spine", numbered)
+        found = session.query(f"SELECT place, {bucket} AS {BUCKET} FROM spine").read_all()  # noqa: S608
     place, which = found["place"].to_numpy(), found[BUCKET].to_numpy()
     return [np.sort(place[which == number]) for number in range(buckets)]
 

@@ -64,11 +64,7 @@ def write_offline(
         buckets = bucket_count(rows)
         sql = layout_sql(compiled.layout, compiled.rows_sql, buckets=buckets, until_us=until_us)
         reader = _CountedRows(conformed(session.query(sql), compiled.layout.schema))
-        try:
-            ref = offline.write(name, version, reader.reader, buckets=buckets)
-        except KonveyerError as error:
-            # A row that cannot be read fails the write: the reader knows why, the store does not.
-            raise reader.error or error from error
+        ref = offline.write(name, version, reader.reader, buckets=buckets)
     return Written(ref=ref, rows=reader.rows)
 
 
@@ -84,22 +80,17 @@ def _naming(view: str) -> Iterator[None]:
 
 
 class _CountedRows:
-    """A reader that counts the rows that pass through it, and keeps the error that it ends with."""
+    """A reader that counts the rows that pass through it."""
 
     def __init__(self, reader: pa.RecordBatchReader) -> None:
         self.rows = 0
-        self.error: KonveyerError | None = None
         self._source = reader
         self.reader = pa.RecordBatchReader.from_batches(reader.schema, self._batches())
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        try:
-            for batch in self._source:
-                self.rows += batch.num_rows
-                yield batch
-        except KonveyerError as error:
-            self.error = error
-            raise
+        for batch in self._source:
+            self.rows += batch.num_rows
+            yield batch
 
 
 def snapshots(
