@@ -10,6 +10,7 @@ import pytest
 from konveyer.access.actor import Actor
 from konveyer.access.roles import Role
 from konveyer.catalog.session import Catalog
+from tests.desk import Desk, opened_desk
 from tests.redis_servers import RedisServer, redis_server
 from tests.support import Shop
 
@@ -48,6 +49,13 @@ def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]
     catalog.migrate()
     yield catalog
     catalog.close()
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """A feature store of one test."""
+    with opened_desk(tmp_path) as desk:
+        yield desk
 
 
 @pytest.fixture(scope="session")

@@ -98,7 +98,7 @@ def node(
 
 
 def wait_for(
-    condition: Callable[[], object], process: "subprocess.Popen[bytes] | None" = None
+    condition: Callable[[], object], process: "subprocess.Popen[Any] | None" = None
 ) -> None:
     """Return once `condition` holds; fail after a minute, or when `process` has ended."""
     deadline = time.monotonic() + 60

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from konveyer.feature_store.etl.pins import Pin
     from konveyer.feature_store.offline.delta import DeltaOfflineStore
     from konveyer.feature_store.online.base import OnlineStore
+    from konveyer.feature_store.sources.kind import Places
     from konveyer.pipeline.flow import Flow, Json, Run
 
 ENGINES = {"duckdb": "konveyer.feature_store.engines.duckdb:DuckDBEngine"}
@@ -97,7 +98,16 @@ class Workspace:
             offline=self.offline,
             online=self.online,
             root=self.settings.root,
+            databases=self.places.databases,
         )
+
+    @property
+    def places(self) -> "Places":
+        """Where sources stand."""
+        from konveyer.feature_store.sources.kind import Places
+
+        urls = {name: database.url for name, database in self.settings.databases.items()}
+        return Places(root=self.settings.root, databases=urls)
 
     @property
     def flows(self) -> "Sequence[Flow]":

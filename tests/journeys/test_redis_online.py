@@ -112,7 +112,10 @@ def online(
 
 
 def offline(workspace: Workspace, service: ResolvedService) -> list[tuple[object, ...]]:
-    return published_features(workspace.catalog, workspace.engine, workspace.offline, service, KEYS)
+    requests = [()] * len(KEYS)
+    return published_features(
+        workspace.catalog, workspace.engine, workspace.offline, service, KEYS, requests
+    )
 
 
 def test_features_in_redis_from_their_publication_to_a_forgotten_client(bank: Shop) -> None:

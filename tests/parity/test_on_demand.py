@@ -159,7 +159,7 @@ def test_it_is_found_and_shown_with_its_code(store: Store) -> None:
     assert (found.view, found.feature, found.owner) == ("payment", "share", "payments-team")
     assert shown.on_demand
     assert "return {" in (shown.code or "")
-    assert "amount (float64, from the request)" in [source["reads"] for source in shown.sources]
+    assert ("amount", "request") in [(source.name, source.kind) for source in shown.sources]
 
 
 def test_it_survives_the_catalog() -> None:

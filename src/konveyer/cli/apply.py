@@ -20,7 +20,7 @@ def apply(context: Context, dry_run: bool) -> None:
     Example: konveyer apply --dry-run
     """
     from konveyer.feature_store.registry.apply import apply as apply_plan
-    from konveyer.feature_store.registry.apply import compile_views
+    from konveyer.feature_store.registry.check import check_definitions
     from konveyer.feature_store.registry.discover import load_definitions
     from konveyer.feature_store.registry.lookup import active_state
     from konveyer.feature_store.registry.plan import plan_apply
@@ -28,12 +28,12 @@ def apply(context: Context, dry_run: bool) -> None:
 
     settings, workspace = context.settings, context.workspace
     wanted = registry_state(load_definitions(settings.root / settings.workspace.definitions))
-    compiled = compile_views(wanted, workspace.engine, settings.root)
+    checked = check_definitions(wanted, workspace.engine, workspace.places)
     with workspace.catalog.transaction() as session:
         actor = context.actor(session)
-        plan = plan_apply(active_state(session), wanted)
+        plan = plan_apply(active_state(session), checked.state)
         if plan.changes and not dry_run:
-            apply_plan(session, actor, plan, compiled)
+            apply_plan(session, actor, plan, checked)
     if context.as_json:
         print_json({"changes": plan.changes, "unchanged": plan.unchanged, "applied": not dry_run})
         return

@@ -67,7 +67,8 @@ def show(context: Context, view: str) -> None:
     if not details.on_demand:
         click.echo(f"refresh   {details.refresh}    ttl {details.ttl or 'none'}")
     for source in details.sources:
-        click.echo(f"source    {source['name']}: {' '.join(source['reads'].split())}")
+        place = " ".join(source.reads.split())
+        click.echo(f"source    {source.name} ({source.kind}): {place}")
     rows = [
         (
             f.feature,

@@ -69,6 +69,7 @@ class Settings(_Section, frozen=True):
     online: Location = Location(url="lmdb:state/online")
     bundles: Location = Location(url="file:bundles")
     engine: Location = Location(url="duckdb:")
+    databases: dict[str, Location] = msgspec.field(default_factory=dict)
     tracking: TrackingSettings = TrackingSettings()
     environments: dict[str, Listen] = msgspec.field(default_factory=_two_environments)
     portal: Listen = Listen(port=8080)

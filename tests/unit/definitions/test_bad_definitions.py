@@ -8,9 +8,10 @@ import pytest
 
 from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.engines.duckdb import DuckDBEngine
-from konveyer.feature_store.registry.apply import compile_views
+from konveyer.feature_store.registry.check import check_definitions
 from konveyer.feature_store.registry.discover import load_definitions
 from konveyer.feature_store.registry.state import registry_state
+from konveyer.feature_store.sources.kind import Places
 
 GOOD = """
 from konveyer import *
@@ -47,7 +48,7 @@ def compiled(root: Path, text: str) -> object:
     state = registry_state(load_definitions(root / "features"))
     engine = DuckDBEngine()
     try:
-        return compile_views(state, engine, root)
+        return check_definitions(state, engine, Places(root=root))
     finally:
         engine.close()
 

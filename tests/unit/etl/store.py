@@ -22,7 +22,8 @@ from konveyer.feature_store.etl.pins import Pin
 from konveyer.feature_store.etl.plan import plan_etl
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
 from konveyer.feature_store.online.memory import MemoryOnlineStore
-from konveyer.feature_store.registry.apply import apply, compile_views
+from konveyer.feature_store.registry.apply import apply
+from konveyer.feature_store.registry.check import Checked, check_definitions
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
 from konveyer.feature_store.registry.plan import plan_apply
 from konveyer.feature_store.registry.state import registry_state
@@ -37,10 +38,13 @@ class Store:
     now_us: int
 
     def apply(self, *definitions: Definition) -> None:
-        wanted = registry_state(definitions)
-        compiled = compile_views(wanted, self.services.engine, self.services.root)
+        checked = self.check(*definitions)
         with self.services.catalog.transaction() as session:
-            apply(session, self.admin, plan_apply(active_state(session), wanted), compiled)
+            apply(session, self.admin, plan_apply(active_state(session), checked.state), checked)
+
+    def check(self, *definitions: Definition) -> Checked:
+        state = registry_state(definitions)
+        return check_definitions(state, self.services.engine, self.services.places)
 
     def etl(self, *views: str, pins: Sequence[Pin] = ()) -> None:
         with self.services.catalog.reading() as session:

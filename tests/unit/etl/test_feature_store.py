@@ -26,7 +26,7 @@ from konveyer.feature_store.definitions.definition import Definition, Kind
 from konveyer.feature_store.etl.pins import Pin
 from konveyer.feature_store.etl.runs import EtlRun, list_runs
 from konveyer.feature_store.offline import layout
-from konveyer.feature_store.registry.apply import apply, compile_views
+from konveyer.feature_store.registry.apply import apply
 from konveyer.feature_store.registry.errors import PlanOutdated
 from konveyer.feature_store.registry.lookup import active_state, resolve_service, version_history
 from konveyer.feature_store.registry.plan import plan_apply
@@ -287,12 +287,11 @@ def test_applying_is_idempotent_and_keeps_history(store: Store) -> None:
 
 
 def test_a_plan_that_somebody_overtook_is_refused_whole(store: Store) -> None:
-    state = registry_state(DEFINITIONS)
-    compiled = compile_views(state, store.services.engine, store.services.root)
-    plan = plan_apply(registry_state([]), state)
+    checked = store.check(*DEFINITIONS)
+    plan = plan_apply(registry_state([]), checked.state)
     store.apply(CLIENT, PAYMENTS)
     with store.services.catalog.transaction() as session, pytest.raises(PlanOutdated):
-        apply(session, store.admin, plan, compiled)
+        apply(session, store.admin, plan, checked)
     with store.services.catalog.transaction() as session:
         assert active_state(session).names(Kind.VIEW) == []
 

@@ -119,7 +119,9 @@ def places_by_bucket(
     if buckets == 1:
         return [np.arange(len(spine), dtype=np.int64)]
     sql = f"SELECT {bucket_sql(keys, MOST_BUCKETS)} AS {BUCKET} FROM spine"  # noqa: S608
-    numbers = engine.query_table("spine", spine, sql).column(BUCKET).to_numpy() % buckets
+    with engine.session() as session:
+        session.attach_table("spine", spine)
+        numbers = session.query(sql).read_all().column(BUCKET).to_numpy() % buckets
     order = np.argsort(numbers, kind="stable")
     bounds = np.searchsorted(numbers[order], np.arange(buckets + 1))
     return [order[start:end] for start, end in pairwise(bounds)]

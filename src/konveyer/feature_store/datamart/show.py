@@ -17,11 +17,30 @@ from konveyer.feature_store.etl.runs import (
     profiles_of,
     readable_table,
 )
-from konveyer.feature_store.registry.lookup import VersionEntry, active_state, version_history
+from konveyer.feature_store.registry.lookup import (
+    VersionEntry,
+    active_state,
+    source_forms,
+    version_history,
+)
 from konveyer.feature_store.registry.state import RegistryState
 from konveyer.feature_store.registry.usage import FeatureUse, uses_of_view
 
 _RUNS_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceDetails:
+    """A source in the lineage of a view: its kind, where it stands, and its columns with types.
+
+    `reads` is a path, SQL, or a database by its name with a table or a query; never a URL.
+    """
+
+    name: str
+    kind: str
+    reads: str
+    columns: dict[str, str]
+    description: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +61,7 @@ class ViewDetails:
     code: str | None
     refresh: str
     ttl: str | None
-    sources: list[dict[str, str]]
+    sources: list[SourceDetails]
     features: list[FoundFeature]
     profiles: dict[str, dict[str, Any]]
     computed: EtlRun | None
@@ -66,6 +85,7 @@ def _stored(session: Session, state: RegistryState, view: FeatureView) -> ViewDe
         computed: EtlRun | None = readable_table(session, view.name, state.versions[key])[1]
     except ViewNotComputed:
         computed = None
+    found = source_forms(session, state)
     return ViewDetails(
         name=view.name,
         version=state.versions[key],
@@ -79,8 +99,14 @@ def _stored(session: Session, state: RegistryState, view: FeatureView) -> ViewDe
         refresh=view.refresh,
         ttl=view.ttl,
         sources=[
-            {"name": s.name, "reads": cleandoc(s.sql or s.path or ""), "description": s.description}
-            for s in state.sources_of(key)
+            SourceDetails(
+                name=source.name,
+                kind=found[source.name].kind,
+                reads=cleandoc(source.place),
+                columns=found[source.name].columns,
+                description=source.description,
+            )
+            for source in state.sources_of(key)
         ],
         features=[found for found in search_features(session) if found.view == view.name],
         profiles={}
@@ -94,7 +120,6 @@ def _stored(session: Session, state: RegistryState, view: FeatureView) -> ViewDe
 
 
 def _on_demand(session: Session, state: RegistryState, view: OnDemandView) -> ViewDetails:
-    given = [f"{field.name} ({field.dtype}, from the request)" for field in view.request]
     return ViewDetails(
         name=view.name,
         version=state.versions[Kind.ON_DEMAND, view.name],
@@ -107,10 +132,8 @@ def _on_demand(session: Session, state: RegistryState, view: OnDemandView) -> Vi
         code=view.code,
         refresh="on demand",
         ttl=None,
-        sources=[
-            {"name": what.partition(" ")[0], "reads": what, "description": ""}
-            for what in [*given, *view.inputs]
-        ],
+        sources=[_input("request", field.name, field.dtype) for field in view.request]
+        + [_input("feature", feature, "") for feature in view.inputs],
         features=[found for found in search_features(session) if found.view == view.name],
         profiles={},
         computed=None,
@@ -118,3 +141,8 @@ def _on_demand(session: Session, state: RegistryState, view: OnDemandView) -> Vi
         versions=version_history(session, Kind.ON_DEMAND, view.name),
         uses=uses_of_view(session, view.name),
     )
+
+
+def _input(kind: str, name: str, dtype: str) -> SourceDetails:
+    columns = {name: dtype} if dtype else {}
+    return SourceDetails(name=name, kind=kind, reads=name, columns=columns, description="")

@@ -83,6 +83,6 @@ def version_of(definition: Definition, reads: Mapping[str, str] | None = None) -
     """Twelve hex digits of the digest of the content and of the versions of what it `reads`.
 
     `reads` maps `kind:name` to a version, so that a change of a source makes a new version of
-    every view over it, and that of every service with the view.
+    every view over it, and that of every service with the view; `types` stands for column types.
     """
     return short(digest_value([to_spec(definition), reads or {}]))

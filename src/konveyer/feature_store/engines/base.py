@@ -1,9 +1,11 @@
 """Engine: runs SQL over attached tables and maps jobs over buckets."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
+from pyarrow.dataset import Dataset
 
 from konveyer.core.errors import KonveyerError
 
@@ -16,17 +18,25 @@ class QueryFailed(KonveyerError):
     code = "query_failed"
 
 
-class SourceFileMissing(KonveyerError):
-    """The file of a source does not exist or cannot be read."""
+class SourceUnreadable(KonveyerError):
+    """The files of a source are damaged, or changed or vanished while they were read."""
 
-    code = "source_file_missing"
+    code = "source_unreadable"
 
 
 class Engine(Protocol):
-    """Thread-safe. Naive times are UTC. Errors are `QueryFailed` or `SourceFileMissing`."""
+    """Thread-safe. Naive times are UTC. Errors are `QueryFailed` or `SourceUnreadable`, also those
+    that come while the rows of a query are read."""
 
-    def attach(self, name: str, path: str) -> None:
-        """Make the Parquet file, folder or glob at `path` readable as table `name`."""
+    def session(self) -> AbstractContextManager["Engine"]:
+        """This engine with tables of its own, for one thread: what is attached there is seen by
+        nobody else and gone at the end."""
+
+    def attach_parquet(self, name: str, files: Sequence[str]) -> None:
+        """Make Parquet files readable as table `name`, with the columns of the first."""
+
+    def attach_dataset(self, name: str, dataset: Dataset) -> None:
+        """Make an Arrow dataset readable as table `name`: only what a query needs is read."""
 
     def attach_query(self, name: str, sql: str) -> None:
         """Make one SELECT over attached tables readable as table `name`; it runs when read."""
@@ -37,8 +47,8 @@ class Engine(Protocol):
     def query(self, sql: str) -> pa.RecordBatchReader:
         """Run `sql`; rows arrive in batches, in the order that the query asks for."""
 
-    def query_table(self, name: str, table: pa.Table, sql: str) -> pa.Table:
-        """Run `sql` over `table`, which this query alone can read as table `name`."""
+    def attach_table(self, name: str, table: pa.Table) -> None:
+        """Make `table` readable as table `name`, replacing an earlier one."""
 
     def map(self, job: Callable[[int], T], buckets: Iterable[int]) -> Iterator[T]:
         """Run `job` for each bucket, several at once; results in the order of `buckets`."""

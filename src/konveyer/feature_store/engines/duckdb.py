@@ -1,42 +1,56 @@
 """The default engine: DuckDB in this process."""
 
 import os
+import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
+from pyarrow.dataset import Dataset
 
-from konveyer.feature_store.engines.base import QueryFailed, SourceFileMissing
+from konveyer.feature_store.engines.base import QueryFailed, SourceUnreadable
 
 T = TypeVar("T")
 _BATCH_ROWS = 100_000
+# DuckDB's messages about files and streams; the others are about the query.
+_ABOUT_DATA = re.compile(r"IO Error|Invalid Input Error: .*(file|parquet|stream)", re.IGNORECASE)
 
 
 class DuckDBEngine:
     """See `Engine`. One connection, used by one thread at a time; DuckDB itself uses all cores."""
 
-    def __init__(self, url: str = "duckdb:") -> None:
-        self._connection = duckdb.connect(url.partition(":")[2] or ":memory:")
+    def __init__(
+        self, url: str = "duckdb:", *, connection: duckdb.DuckDBPyConnection | None = None
+    ) -> None:
+        self._connection = connection or duckdb.connect(url.partition(":")[2] or ":memory:")
         self._connection.execute("SET TimeZone = 'UTC'")
         self._lock = threading.RLock()
 
-    def attach(self, name: str, path: str) -> None:
-        location = Path(path)
-        pattern = f"{path}/**/*.parquet" if location.is_dir() else path
-        if not any(mark in path for mark in "*?[") and not location.exists():
-            raise SourceFileMissing(
-                f"Source '{name}' reads {path}, which does not exist.",
-                hint="check the source's path; relative paths start at the workspace",
-            )
-        quoted = pattern.replace("'", "''")
-        self._run(f"CREATE OR REPLACE VIEW {name} AS SELECT * FROM read_parquet('{quoted}')")  # noqa: S608
+    @contextmanager
+    def session(self) -> Iterator["DuckDBEngine"]:
+        own = DuckDBEngine(connection=self._connection.cursor())
+        try:
+            yield own
+        finally:
+            own.close()
+
+    def attach_parquet(self, name: str, files: Sequence[str]) -> None:
+        listed = ", ".join(f"'{_escaped(file)}'" for file in files)
+        self.attach_query(name, f"SELECT * FROM read_parquet([{listed}])")  # noqa: S608
+
+    def attach_dataset(self, name: str, dataset: Dataset) -> None:
+        self._register(name, dataset)
+
+    def attach_table(self, name: str, table: pa.Table) -> None:
+        self._register(name, table)
 
     def attach_query(self, name: str, sql: str) -> None:
-        self._run(f"CREATE OR REPLACE VIEW {name} AS {sql}")
+        # Temporary: seen by this connection alone.
+        self._run(f'CREATE OR REPLACE TEMP VIEW "{name}" AS {sql}')
 
     def describe(self, sql: str) -> pa.Schema:
         return self.query(f"SELECT * FROM ({sql}) LIMIT 0").schema  # noqa: S608
@@ -44,19 +58,14 @@ class DuckDBEngine:
     def query(self, sql: str) -> pa.RecordBatchReader:
         with self._lock:
             try:
-                relation = self._connection.sql(sql)
-                return relation.to_arrow_reader(_BATCH_ROWS)
+                reader = self._connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
             except duckdb.Error as error:
                 raise _explained(error) from error
+        return pa.RecordBatchReader.from_batches(reader.schema, _explaining(reader))
 
-    def query_table(self, name: str, table: pa.Table, sql: str) -> pa.Table:
-        # A cursor is a connection of its own: what it registers, no other query sees.
-        with self._connection.cursor() as cursor:
-            try:
-                cursor.register(name, table)
-                return cursor.sql(sql).to_arrow_reader(_BATCH_ROWS).read_all()
-            except duckdb.Error as error:
-                raise _explained(error) from error
+    def _register(self, name: str, rows: Any) -> None:
+        with self._lock:
+            self._connection.register(name, rows)
 
     def _run(self, sql: str) -> None:
         with self._lock:
@@ -74,6 +83,22 @@ class DuckDBEngine:
         self._connection.close()
 
 
-def _explained(error: duckdb.Error) -> QueryFailed:
+def _explaining(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from reader
+    except (duckdb.Error, OSError, pa.ArrowInvalid) as error:  # Arrow makes OSError of DuckDB's
+        raise _explained(error) from error
+
+
+def _explained(error: Exception) -> QueryFailed | SourceUnreadable:
     first = str(error).strip().splitlines()[0]
+    if _ABOUT_DATA.match(first):
+        return SourceUnreadable(
+            f"DuckDB: {first}",
+            hint="restore the files of the source, then run again; nothing was changed",
+        )
     return QueryFailed(f"DuckDB: {first}", hint="correct the SQL of the definition")
+
+
+def _escaped(file: str) -> str:
+    return file.replace("'", "''")

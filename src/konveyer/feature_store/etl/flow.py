@@ -1,6 +1,7 @@
 """ETL as a durable flow: for each view compute, check, publish. A killed run resumes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,11 @@ from konveyer.feature_store.etl.quality import check_values
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
 from konveyer.feature_store.online.base import OnlineStore
 from konveyer.feature_store.online.codec import RecordCodec
+from konveyer.feature_store.registry.check import SourceForm
 from konveyer.feature_store.registry.compile import CompiledView
-from konveyer.feature_store.registry.lookup import compiled_view, state_at
+from konveyer.feature_store.registry.lookup import compiled_view, source_forms, state_at
 from konveyer.feature_store.registry.state import RegistryState
+from konveyer.feature_store.sources.kind import Places
 from konveyer.pipeline.flow import Flow, Json, Payload, Run, Steps, packed_error
 
 NAME = "etl"
@@ -64,13 +67,18 @@ class EtlPayload(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EtlServices:
-    """What the flow works with."""
+    """What the flow works with; `databases` are the URLs that sources name, from the settings."""
 
     catalog: Catalog
     engine: Engine
     offline: DeltaOfflineStore
     online: OnlineStore
     root: Path
+    databases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def places(self) -> Places:
+        return Places(root=self.root, databases=self.databases)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +87,7 @@ class _View:
     view: FeatureView
     version: str
     compiled: CompiledView
+    found: dict[str, SourceForm]
 
 
 def etl_flow(services: EtlServices) -> Flow:
@@ -111,8 +120,15 @@ def _run(services: EtlServices, steps: Steps, payload: Payload) -> Json:
 def _load(services: EtlServices, one: PlannedView) -> _View:
     with services.catalog.reading() as session:
         state = state_at(session, one.view, one.version)
+        found = source_forms(session, state)
         compiled = compiled_view(session, one.view, one.version)
-    return _View(state=state, view=state.view(one.view), version=one.version, compiled=compiled)
+    return _View(
+        state=state,
+        view=state.view(one.view),
+        version=one.version,
+        compiled=compiled,
+        found=found,
+    )
 
 
 def _compute(services: EtlServices, order: EtlPayload, one: PlannedView) -> Json:
@@ -131,9 +147,10 @@ def _compute(services: EtlServices, order: EtlPayload, one: PlannedView) -> Json
         one.view,
         loaded.version,
         loaded.compiled,
+        found=loaded.found,
         engine=services.engine,
         offline=services.offline,
-        root=services.root,
+        places=services.places,
         until_us=order.as_of_us,
     )
     return msgspec.to_builtins(written)

@@ -1,13 +1,14 @@
 """Bringing a view's rows into the offline layout, and its newest values online."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.kernel.evaluate import evaluate, last_refresh
 from konveyer.feature_store.kernel.history import (
@@ -22,11 +23,12 @@ from konveyer.feature_store.offline.delta import DeltaOfflineStore, TableRef
 from konveyer.feature_store.offline.layout import bucket_count, conformed, layout_sql
 from konveyer.feature_store.online.base import OnlineStore, Record
 from konveyer.feature_store.online.codec import RecordCodec, encode_key
-from konveyer.feature_store.registry.apply import attach_sources
+from konveyer.feature_store.registry.check import SourceForm, sources_attached
 from konveyer.feature_store.registry.compile import CompiledView
 from konveyer.feature_store.registry.lookup import space_of
 from konveyer.feature_store.registry.python_view import computed_rows
 from konveyer.feature_store.registry.state import RegistryState
+from konveyer.feature_store.sources.kind import Places
 
 PUBLISHED_US = "_published_us"
 
@@ -54,24 +56,41 @@ def write_offline(
     version: str,
     compiled: CompiledView,
     *,
+    found: Mapping[str, SourceForm],
     engine: Engine,
     offline: DeltaOfflineStore,
-    root: Path,
+    places: Places,
     until_us: int,
 ) -> Written:
-    """Compute a view's rows up to `until_us` and write them as one new table version."""
-    attach_sources(state, name, engine, root)
-    counted = engine.query(f"SELECT count(*) AS n FROM ({compiled.rows_sql})").read_all()  # noqa: S608
-    rows: int = counted.column("n")[0].as_py()
-    buckets = bucket_count(rows)
-    given = compiled.given or compiled.layout
-    sql = layout_sql(given, compiled.rows_sql, buckets=buckets, until_us=until_us)
-    rows_read = conformed(engine.query(sql), given.schema)
-    if compiled.code is not None:
-        rows_read = computed_rows(name, compiled, rows_read, until_us=until_us)
-    reader = _CountedRows(rows_read)
-    ref = offline.write(name, version, reader.reader, buckets=buckets)
+    """Compute a view's rows up to `until_us` and write them as one new table version.
+
+    `found` are the sources as they were when the view was applied. Whatever goes wrong names the
+    view and leaves the table as it was.
+    """
+    attached = sources_attached(state, name, compiled, found, engine=engine, places=places)
+    with _naming(name), attached as session:
+        counted = session.query(f"SELECT count(*) AS n FROM ({compiled.rows_sql})").read_all()  # noqa: S608
+        rows: int = counted.column("n")[0].as_py()
+        buckets = bucket_count(rows)
+        given = compiled.given or compiled.layout
+        sql = layout_sql(given, compiled.rows_sql, buckets=buckets, until_us=until_us)
+        rows_read = conformed(session.query(sql), given.schema)
+        if compiled.code is not None:
+            rows_read = computed_rows(name, compiled, rows_read, until_us=until_us)
+        reader = _CountedRows(rows_read)
+        ref = offline.write(name, version, reader.reader, buckets=buckets)
     return Written(ref=ref, rows=reader.rows)
+
+
+@contextmanager
+def _naming(view: str) -> Iterator[None]:
+    try:
+        yield
+    except KonveyerError as error:
+        where = f"Feature view '{view}'"
+        if where not in error.message:
+            error.message = f"{where}: {error.message}"
+        raise
 
 
 class _CountedRows:

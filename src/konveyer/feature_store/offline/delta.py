@@ -18,6 +18,7 @@ from deltalake import (
     write_deltalake,
 )
 from deltalake.exceptions import DeltaError, TableNotFoundError
+from pyarrow.dataset import Dataset
 
 from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.offline.files import StoredFile, files_under, remove_folder
@@ -295,3 +296,17 @@ def _not_written(view: str, error: Exception) -> OfflineWriteFailed:
         f"The table of '{view}' could not be written: {error}",
         hint="see that the disk has room, then run ETL again",
     )
+
+
+def open_delta(path: Path) -> Dataset:
+    """Any Delta table as it is now; a writer that commits later is not seen. Nothing is read yet:
+    a query over the dataset reads only the files and columns that it needs.
+    """
+    try:
+        dataset: Dataset = DeltaTable(str(path)).to_pyarrow_dataset()
+    except (DeltaError, OSError) as error:
+        raise OfflineTableUnreadable(
+            f"The Delta table {path} cannot be read: {str(error).splitlines()[0]}",
+            hint="see that the table is whole, and that it needs no newer reader",
+        ) from error
+    return dataset

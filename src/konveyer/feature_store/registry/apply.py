@@ -1,6 +1,6 @@
-"""Check definitions against real data, then make them the ones that hold, in one transaction."""
+"""Make checked definitions the ones that hold, in one transaction."""
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -12,70 +12,16 @@ from konveyer.access.roles import Permission
 from konveyer.catalog import audit
 from konveyer.core.clock import now_us
 from konveyer.feature_store.definitions.definition import Kind, to_spec
-from konveyer.feature_store.definitions.on_demand import OnDemandView
-from konveyer.feature_store.definitions.python_code import callable_of
-from konveyer.feature_store.engines.base import Engine, QueryFailed
-from konveyer.feature_store.kernel.on_demand import OnDemandComputation, as_array
-from konveyer.feature_store.registry.compile import CompiledView, compile_view
-from konveyer.feature_store.registry.errors import PlanOutdated, SqlInvalid
+from konveyer.feature_store.registry.check import Checked
+from konveyer.feature_store.registry.errors import PlanOutdated
 from konveyer.feature_store.registry.plan import ApplyPlan
-from konveyer.feature_store.registry.python_view import call, without_bucket
-from konveyer.feature_store.registry.state import RegistryState
 from konveyer.feature_store.registry.tables import DefinitionRow
 
 
-def compile_views(state: RegistryState, engine: Engine, root: Path) -> dict[str, CompiledView]:
-    """Every view of `state`, checked against the real columns of its sources."""
-    compiled = {}
-    for name in state.names(Kind.VIEW):
-        view = state.view(name)
-        attach_sources(state, name, engine, root)
-        source = None if view.source is None else state.source(view.source)
-        sql = view.sql if source is None else f"SELECT * FROM {source.name}"  # noqa: S608
-        try:
-            rows = engine.describe(sql or "")
-            result = compile_view(view, state.entity(view.entity), source, rows)
-            given = result.given or result.layout
-            for _, expression in given.expressions:
-                engine.describe(f"SELECT {expression} FROM ({sql}) AS source_rows")  # noqa: S608
-        except QueryFailed as error:
-            raise SqlInvalid(f"Feature view '{name}': {error.message}", hint=error.hint) from error
-        if result.code is not None:
-            call(name, result, without_bucket(given.schema).empty_table())
-        compiled[name] = result
-    for name in state.names(Kind.ON_DEMAND):
-        _try_on_nulls(state.on_demand(name), compiled)
-    return compiled
-
-
-def _try_on_nulls(view: OnDemandView, compiled: dict[str, CompiledView]) -> None:
-    """Any input may be null: what the function makes of nulls shows its outputs and their shape."""
-    types = {field.name: field.column.dtype for field in view.request}
-    for name, feature in view.input_features:
-        types |= {c.name: c.dtype for c in compiled[name].columns if c.name == feature}
-    outputs = [feature.column for feature in view.features]
-    compute = OnDemandComputation(view.name, callable_of(view.code), outputs)
-    compute({name: as_array([None, None], dtype) for name, dtype in types.items()})
-
-
-def attach_sources(state: RegistryState, view: str, engine: Engine, root: Path) -> None:
-    """Make all that a view reads readable by name in the engine."""
-    for source in state.sources_of((Kind.VIEW, view)):
-        if source.sql is not None:
-            try:
-                engine.attach_query(source.name, source.sql)
-            except QueryFailed as error:
-                raise SqlInvalid(
-                    f"Source '{source.name}': {error.message}", hint=error.hint
-                ) from error
-        else:
-            engine.attach(source.name, str(root / (source.path or "")))
-
-
-def apply(
-    session: Session, actor: Actor, plan: ApplyPlan, compiled: dict[str, CompiledView]
-) -> None:
-    """Make `plan.wanted` hold. Applying it again changes nothing; history is kept."""
+def apply(session: Session, actor: Actor, plan: ApplyPlan, checked: Checked) -> None:
+    """Make `plan.wanted`, which was checked, hold. Applying it again changes nothing; history is
+    kept.
+    """
     actor.require(Permission.DEFINE_FEATURES)
     active = select(DefinitionRow).where(DefinitionRow.active)
     rows = {(row.kind, row.name): row for row in session.scalars(active)}
@@ -89,7 +35,7 @@ def apply(
         if change.before is not None:
             rows[change.kind, change.name].active = False
         if change.after is not None:
-            _activate(session, actor, plan, Kind(change.kind), change.name, compiled)
+            _activate(session, actor, plan, Kind(change.kind), change.name, checked)
         audit.record(
             session,
             actor.name,
@@ -99,6 +45,9 @@ def apply(
             before=change.before,
             after=change.after,
         )
+    for (kind, name), row in rows.items():
+        if row.active and kind == Kind.SOURCE:  # it may have got columns since it was applied
+            row.compiled = msgspec.to_builtins(checked.sources[name])
 
 
 def _activate(
@@ -107,11 +56,13 @@ def _activate(
     plan: ApplyPlan,
     kind: Kind,
     name: str,
-    compiled: dict[str, CompiledView],
+    checked: Checked,
 ) -> None:
     version = plan.wanted.versions[kind, name]
     session.flush()
-    form: Any = msgspec.to_builtins(compiled[name]) if kind is Kind.VIEW else None
+    found: dict[Kind, Mapping[str, object]]
+    found = {Kind.VIEW: checked.views, Kind.SOURCE: checked.sources}
+    form: Any = msgspec.to_builtins(found[kind][name]) if kind in found else None
     if session.get(DefinitionRow, (str(kind), name, version)) is not None:
         session.execute(
             update(DefinitionRow)

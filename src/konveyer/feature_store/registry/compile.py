@@ -15,8 +15,9 @@ from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.kernel.evaluate import DerivedFeature, ViewPlan, WindowedFeature
 from konveyer.feature_store.kernel.history import CREATED_TIME, EVENT_TIME
 from konveyer.feature_store.offline.layout import TableLayout, quoted, sql_cast
-from konveyer.feature_store.registry.errors import UnknownColumn, UnknownReference, WrongType
+from konveyer.feature_store.registry.errors import UnknownReference
 from konveyer.feature_store.registry.sql import check_condition
+from konveyer.feature_store.sources.errors import UnknownColumn, WrongType
 
 _NUMBERS = frozenset({ColumnType.INT64, ColumnType.FLOAT64})
 _ORDERED = _NUMBERS | {ColumnType.TIMESTAMP}

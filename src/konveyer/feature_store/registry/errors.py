@@ -33,16 +33,10 @@ class SqlInvalid(KonveyerError):
     code = "sql_invalid"
 
 
-class UnknownColumn(KonveyerError):
-    """A definition names a column that its rows do not have."""
+class SourceChanged(KonveyerError):
+    """The columns of a source are no longer those that a view was applied with."""
 
-    code = "unknown_column"
-
-
-class WrongType(KonveyerError):
-    """A column has another type than its use needs."""
-
-    code = "wrong_type"
+    code = "source_changed"
 
 
 class FeatureClash(KonveyerError):

@@ -1,6 +1,6 @@
 """Reading the registry: what holds now, and a service resolved for training and serving."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 from sqlalchemy import select
@@ -17,6 +17,7 @@ from konveyer.feature_store.definitions.resolved import (
     ResolvedView,
 )
 from konveyer.feature_store.definitions.view import FeatureView
+from konveyer.feature_store.registry.check import SourceForm
 from konveyer.feature_store.registry.compile import CompiledView
 from konveyer.feature_store.registry.state import RegistryState, features_of, registry_state
 from konveyer.feature_store.registry.tables import DefinitionRow
@@ -34,22 +35,34 @@ class VersionEntry:
 
 def active_state(session: Session) -> RegistryState:
     """All definitions that hold now."""
-    rows = session.scalars(select(DefinitionRow).where(DefinitionRow.active))
-    return registry_state(from_spec(Kind(row.kind), row.spec) for row in rows)
+    rows = session.scalars(select(DefinitionRow).where(DefinitionRow.active)).all()
+    state = registry_state(from_spec(Kind(row.kind), row.spec) for row in rows)
+    return replace(state, versions={(Kind(row.kind), row.name): row.version for row in rows})
+
+
+def source_forms(session: Session, state: RegistryState) -> dict[str, SourceForm]:
+    """Each source of `state`, as it was found when that version was applied."""
+    rows = (
+        session.get_one(DefinitionRow, (str(kind), name, version))
+        for (kind, name), version in state.versions.items()
+        if kind is Kind.SOURCE
+    )
+    return {row.name: msgspec.convert(row.compiled, SourceForm) for row in rows}
 
 
 def state_at(session: Session, view: str, version: str) -> RegistryState:
     """A version of a view, active or not, with all that it refers to as that was then."""
     found: dict[tuple[Kind, str], Definition] = {}
+    versions: dict[tuple[Kind, str], str] = {}
     wanted = [(Kind.VIEW, view, version)]
     while wanted:
         kind, name, at = wanted.pop()
         row = session.get_one(DefinitionRow, (str(kind), name, at))
-        found[kind, name] = from_spec(kind, row.spec)
+        found[kind, name], versions[kind, name] = from_spec(kind, row.spec), at
         for key, read_version in row.reads.items():
             read_kind, _, read = key.partition(":")
             wanted.append((Kind(read_kind), read, read_version))
-    return registry_state(found.values())
+    return replace(registry_state(found.values()), versions=versions)
 
 
 def compiled_view(session: Session, name: str, version: str) -> CompiledView:

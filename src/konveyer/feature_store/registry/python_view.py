@@ -38,13 +38,19 @@ def computed_rows(
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
-def without_bucket(schema: pa.Schema) -> pa.Schema:
+def call_on_nothing(view: str, compiled: CompiledView) -> None:
+    """What the function makes of no rows shows its columns and their types."""
+    assert compiled.given is not None  # noqa: S101 - a view with a function is given rows
+    call(view, compiled, _without_bucket(compiled.given.schema).empty_table())
+
+
+def _without_bucket(schema: pa.Schema) -> pa.Schema:
     return pa.schema([field for field in schema if field.name != BUCKET])
 
 
 def call(view: str, compiled: CompiledView, given: pa.Table) -> pa.Table:
     """The function's rows for some entities, sorted, with the columns and types of the view."""
-    schema = without_bucket(compiled.layout.schema)
+    schema = _without_bucket(compiled.layout.schema)
     try:
         result = callable_of(compiled.code or "")(pl.from_arrow(given))
     except Exception as error:

@@ -17,8 +17,17 @@ def tables_read(sql: str, *, where: str) -> tuple[str, ...]:
     """
     query = _one_select(sql, where=where)
     own = {cte.alias_or_name for cte in query.find_all(exp.CTE)}
-    found = {table.name for table in query.find_all(exp.Table) if table.name not in own}
-    return tuple(sorted(found))
+    read = []
+    for table in query.find_all(exp.Table):
+        if isinstance(table.this, exp.GenerateSeries):
+            continue
+        if not isinstance(table.this, exp.Identifier) or table.db:
+            raise SqlInvalid(
+                f"The SQL of {where} reads {table.sql(DIALECT)}, which is no source's name.",
+                hint="define a Source for it, and read that",
+            )
+        read.append(table.name)
+    return tuple(sorted(set(read) - own))
 
 
 def check_condition(sql: str, *, where: str) -> None:

@@ -1,8 +1,9 @@
 """All definitions that hold at one time, with their references resolved and their versions."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from konveyer.core.digest import digest_value, short
 from konveyer.core.errors import did_you_mean
 from konveyer.feature_store.definitions.definition import (
     Definition,
@@ -88,9 +89,19 @@ class RegistryState:
                 ordered[read] = None
         return [self.source(name) for _, name in ordered]
 
+    def sources(self) -> list[Source]:
+        """All sources; one follows what it reads."""
+        return [self.source(name) for kind, name in _in_order(self.reads) if kind is Kind.SOURCE]
 
-def registry_state(definitions: Iterable[Definition]) -> RegistryState:
-    """Resolve references; raises on an unknown one, a cycle, or a clash of feature names."""
+
+def registry_state(
+    definitions: Iterable[Definition], types: Mapping[str, object] | None = None
+) -> RegistryState:
+    """Resolve references; raises on an unknown one, a cycle, or a clash of feature names.
+
+    `types` are the column types that each view was found to have: they belong to its version, for
+    what was computed and published with other types cannot be read with these.
+    """
     by_key: dict[Key, Definition] = {}
     for definition in definitions:
         to_spec(definition)  # refuses values of another type than their field
@@ -103,9 +114,10 @@ def registry_state(definitions: Iterable[Definition]) -> RegistryState:
     reads = {key: _checked_reads(definition, by_key) for key, definition in by_key.items()}
     versions: dict[Key, str] = {}
     for key in _in_order(reads):
-        versions[key] = version_of(
-            by_key[key], {f"{kind}:{name}": versions[kind, name] for kind, name in reads[key]}
-        )
+        read = {f"{kind}:{name}": versions[kind, name] for kind, name in reads[key]}
+        if key[0] is Kind.VIEW and types and key[1] in types:
+            read["types"] = short(digest_value(types[key[1]]))
+        versions[key] = version_of(by_key[key], read)
     return RegistryState(definitions=by_key, reads=reads, versions=versions)
 
 

@@ -12,7 +12,8 @@ class DefinitionRow(Base):
     """One version of one definition; all versions stay, at most one of a name is active.
 
     `reads` maps each definition that it refers to, as `kind:name`, to the version of that.
-    `compiled` is the view as ETL and the kernel run it (None for other kinds).
+    `compiled` is the view as ETL and the kernel run it, or the source as it was found (None for
+    other kinds).
     """
 
     __tablename__ = "definitions"

@@ -1,0 +1,201 @@
+"""Check definitions against the real data: every source, and every view over its sources."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from konveyer.core.errors import did_you_mean
+from konveyer.core.schema import ColumnType, UnsupportedType, column_type
+from konveyer.feature_store.definitions.definition import Kind
+from konveyer.feature_store.definitions.on_demand import OnDemandView
+from konveyer.feature_store.definitions.python_code import callable_of
+from konveyer.feature_store.definitions.source import Source
+from konveyer.feature_store.engines.base import Engine, QueryFailed
+from konveyer.feature_store.kernel.on_demand import OnDemandComputation, as_array
+from konveyer.feature_store.offline.layout import quoted
+from konveyer.feature_store.registry.compile import CompiledView, compile_view
+from konveyer.feature_store.registry.errors import SourceChanged, SqlInvalid
+from konveyer.feature_store.registry.python_view import call_on_nothing
+from konveyer.feature_store.registry.state import RegistryState, registry_state
+from konveyer.feature_store.sources.attach import attach
+from konveyer.feature_store.sources.errors import UnknownColumn, WrongType
+from konveyer.feature_store.sources.kind import Places, SourceKind
+from konveyer.feature_store.sources.staging import staging_folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceForm:
+    """A source as it was found: its kind, and its columns with their types."""
+
+    kind: SourceKind
+    columns: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """Definitions that fit the data. The versions in `state` cover the types that views have."""
+
+    state: RegistryState
+    views: dict[str, CompiledView]
+    sources: dict[str, SourceForm]
+
+
+def check_definitions(state: RegistryState, engine: Engine, places: Places) -> Checked:
+    """Look at every source, also at those that no view reads, then compile every view.
+
+    Raises the first thing that does not fit. Columns are looked at; rows are not computed.
+    """
+    sources, views = {}, {}
+    with engine.session() as session:
+        for source in state.sources():
+            sources[source.name], columns = _attached(source, session, places, None)
+            _check_times(source, columns)
+            _check_keys(state, source, columns)
+        for name in state.names(Kind.VIEW):
+            views[name] = _compiled(state, name, session)
+            if views[name].code is not None:
+                call_on_nothing(name, views[name])
+        for name in state.names(Kind.ON_DEMAND):
+            _try_on_nulls(state.on_demand(name), views)
+    types = {name: _types_of(view) for name, view in views.items()}
+    checked = registry_state(state.definitions.values(), types)
+    return Checked(state=checked, views=views, sources=sources)
+
+
+@contextmanager
+def sources_attached(
+    state: RegistryState,
+    view: str,
+    compiled: CompiledView,
+    found: Mapping[str, SourceForm],
+    *,
+    engine: Engine,
+    places: Places,
+) -> Iterator[Engine]:
+    """A session in which all that `view` reads are tables with rows, for the block.
+
+    Raises `SourceChanged` where it has other columns than when it was applied (`compiled`, and
+    `found` by source), as far as they matter to the view.
+    """
+    with staging_folder(places.staging) as folder, engine.session() as session:
+        now: dict[str, SourceForm] = {}
+        try:
+            for source in state.sources_of((Kind.VIEW, view)):
+                now[source.name], _ = _attached(source, session, places, folder)
+            fits = _types_of(_compiled(state, view, session)) == _types_of(compiled)
+        except (UnknownColumn, WrongType, SqlInvalid, UnsupportedType) as error:
+            changes = _changes(found, now)
+            if changes:
+                raise _changed(view, changes, error.message) from error
+            raise
+        if not fits:
+            raise _changed(view, _changes(found, now), "its features would have other types.")
+        yield session
+
+
+def _attached(
+    source: Source, session: Engine, places: Places, staging: Path | None
+) -> tuple[SourceForm, pa.Schema]:
+    try:
+        kind = attach(source, session, places, staging=staging)
+        columns = session.describe(f"SELECT * FROM {quoted(source.name)}")  # noqa: S608 - a checked name
+    except QueryFailed as error:
+        raise SqlInvalid(f"Source '{source.name}': {error.message}", hint=error.hint) from error
+    types = {field.name: _type_name(field.type) for field in columns}
+    return SourceForm(kind=kind, columns=types), columns
+
+
+def _compiled(state: RegistryState, name: str, session: Engine) -> CompiledView:
+    """The view, checked against the real columns of its attached sources."""
+    view = state.view(name)
+    source = None if view.source is None else state.source(view.source)
+    sql = view.sql if source is None else f"SELECT * FROM {quoted(source.name)}"  # noqa: S608
+    try:
+        rows = session.describe(sql or "")
+        result = compile_view(view, state.entity(view.entity), source, rows)
+        given = result.given or result.layout
+        for _, expression in given.expressions:
+            session.describe(f"SELECT {expression} FROM ({sql}) AS source_rows")  # noqa: S608
+    except QueryFailed as error:
+        raise SqlInvalid(f"Feature view '{name}': {error.message}", hint=error.hint) from error
+    return result
+
+
+def _try_on_nulls(view: OnDemandView, compiled: Mapping[str, CompiledView]) -> None:
+    """Any input may be null: what the function makes of nulls shows its outputs and their shape."""
+    types = {field.name: field.column.dtype for field in view.request}
+    for name, feature in view.input_features:
+        types |= {c.name: c.dtype for c in compiled[name].columns if c.name == feature}
+    outputs = [feature.column for feature in view.features]
+    compute = OnDemandComputation(view.name, callable_of(view.code), outputs)
+    compute({name: as_array([None, None], dtype) for name, dtype in types.items()})
+
+
+def _check_times(source: Source, columns: pa.Schema) -> None:
+    for role, name in (("event", source.event_time), ("created", source.created_time)):
+        if name is not None:
+            _check_column(f"Source '{source.name}', {role} time", name, columns, "timestamp")
+
+
+def _check_keys(state: RegistryState, source: Source, columns: pa.Schema) -> None:
+    """The join keys of the views that aggregate `source`."""
+    for name in state.names(Kind.VIEW):
+        view = state.view(name)
+        if view.source == source.name:
+            for key in state.entity(view.entity).join_keys:
+                if key.dtype == "uuid":
+                    continue  # it may come as text, and is looked at with its view
+                where = f"Source '{source.name}', join key of feature view '{name}'"
+                _check_column(where, key.name, columns, key.dtype)
+
+
+def _check_column(where: str, name: str, columns: pa.Schema, wanted: str) -> None:
+    if name not in columns.names:
+        raise UnknownColumn(
+            f"{where}: there is no column '{name}'.",
+            hint=did_you_mean(
+                name, columns.names, otherwise=f"its columns are {', '.join(columns.names)}"
+            ),
+        )
+    found = column_type(columns.field(name).type, where=f"{where}, column '{name}'")
+    if found != ColumnType(wanted):
+        raise WrongType(
+            f"{where}: column '{name}' must be {wanted}, but it is {found}.",
+            hint="cast it in a SQL source, or correct the definition",
+        )
+
+
+def _types_of(compiled: CompiledView) -> list[list[str]]:
+    """What of a view's form depends on the types of the data: the columns that it keeps."""
+    kept = [column for column, _ in compiled.layout.expressions]
+    columns = (*compiled.layout.keys, *kept, *compiled.columns)
+    return [[column.name, str(column.dtype)] for column in columns]
+
+
+def _type_name(arrow: pa.DataType) -> str:
+    try:
+        return str(column_type(arrow, where=""))
+    except UnsupportedType:
+        return str(arrow)
+
+
+def _changes(before: Mapping[str, SourceForm], now: Mapping[str, SourceForm]) -> list[str]:
+    """Columns that a source lost, or that changed their type. New ones harm nobody."""
+    return [
+        f"source '{source}', column '{column}' was {was} and is {form.columns.get(column, 'gone')}"
+        for source, form in now.items()
+        for column, was in before[source].columns.items()
+        if form.columns.get(column) != was
+    ]
+
+
+def _changed(view: str, changes: Sequence[str], problem: str) -> SourceChanged:
+    said = "; ".join([*changes, problem])
+    return SourceChanged(
+        f"Feature view '{view}' was applied with other columns: {said}",
+        hint="correct the data; or, if this is how it shall be, run 'konveyer apply' for a new "
+        "version of the view",
+    )

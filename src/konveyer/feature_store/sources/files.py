@@ -1,0 +1,82 @@
+"""The files of a source, and whether Parquet files go together."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from konveyer.feature_store.definitions.source import Source
+from konveyer.feature_store.engines.base import SourceUnreadable
+from konveyer.feature_store.sources.errors import SourceFileMissing, WrongType
+
+
+def files_of(source: Source, root: Path) -> list[Path]:
+    """The file, every `*.parquet` under the folder, or what the glob matches, sorted.
+
+    What is hidden or marked as unfinished (a name that begins with `.` or `_`) does not count.
+    """
+    path = source.path or ""
+    place = root / path
+    if place.is_dir():
+        found = [file for file in place.rglob("*.parquet") if _shown(file.relative_to(place))]
+    elif place.is_file():
+        found = [place]
+    else:
+        names = glob.glob(path, root_dir=root, recursive=True)  # noqa: PTH207 - `**` and roots
+        found = [root / name for name in names if (root / name).is_file()]
+    if not found:
+        what = "has no files" if place.is_dir() or glob.has_magic(path) else "does not exist"
+        raise SourceFileMissing(
+            f"Source '{source.name}' reads {path}, which {what}.",
+            hint="check the source's path; relative paths start at the workspace",
+        )
+    return sorted(found)
+
+
+def check_parquet(source: Source, files: Sequence[Path]) -> None:
+    """Raise unless every footer can be read and a column has the same type in all files.
+
+    An engine reads all files with the types of the first, and would round what does not fit.
+    """
+    first = _schema(source, files[0])
+    types = {field.name: _family(field.type) for field in first}
+    for file in files[1:]:
+        for field in _schema(source, file):
+            expected = types.get(field.name)
+            if expected is not None and _family(field.type) != expected:
+                one = first.field(field.name).type
+                raise WrongType(
+                    f"Source '{source.name}', column '{field.name}' is {one} in {files[0].name} "
+                    f"and {field.type} in {file.name}.",
+                    hint="write the files with one type, or give each kind a source of its own",
+                )
+
+
+def _schema(source: Source, file: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(file)
+    except (pa.ArrowException, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise SourceUnreadable(
+            f"Source '{source.name}', file {file}: {first}",
+            hint="restore the file, then run again; nothing was changed",
+        ) from error
+
+
+def _family(dtype: pa.DataType) -> str:
+    """Types between which a value never changes, or an engine says so."""
+    if pa.types.is_integer(dtype):
+        return "integer"
+    if pa.types.is_timestamp(dtype):
+        return "timestamp"
+    if pa.types.is_dictionary(dtype):
+        return _family(dtype.value_type)
+    if pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype):
+        return str(pa.string())
+    return str(dtype)
+
+
+def _shown(relative: Path) -> bool:
+    return not any(part.startswith((".", "_")) for part in relative.parts)

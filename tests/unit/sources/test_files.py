@@ -1,0 +1,243 @@
+"""Parquet files: which are read, and what happens when they are damaged, gone or changed."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from konveyer import Aggregation, Entity, Feature, FeatureView, JoinKey, Source
+from tests.desk import Desk
+
+CLIENT = Entity(name="client", join_keys=(JoinKey("client_id", "int64"),))
+PAYMENTS = Source(name="payments", path="payments", event_time="paid_at")
+SPEND = FeatureView(
+    name="spend",
+    entity="client",
+    source="payments",
+    aggregations=(Aggregation(column="amount", function="sum", over="30d"),),
+)
+DEFINITIONS = (CLIENT, PAYMENTS, SPEND)
+DAY = 86_400_000_000
+
+
+def payments(amounts: pa.Array, *, first: int = 0, **more: pa.Array) -> pa.Table:
+    """One payment for each amount, by clients 0, 1, 2, on 1 January 2026."""
+    count = len(amounts)
+    start = 1_767_225_600_000_000
+    return pa.table(
+        {
+            "client_id": pa.array([(first + row) % 3 for row in range(count)], pa.int64()),
+            "paid_at": pa.array([start + row for row in range(count)], pa.timestamp("us")),
+            "amount": amounts,
+            **more,
+        }
+    )
+
+
+def write(root: Path, name: str, table: pa.Table) -> Path:
+    file = root / "payments" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, file)
+    return file
+
+
+@pytest.fixture
+def file(desk: Desk) -> Path:
+    return write(desk.root, "a.parquet", payments(pa.array([1, 2, 3])))
+
+
+def amounts(desk: Desk) -> list[int]:
+    return sorted(amount for (amount,) in desk.rows("spend", "of_amount"))
+
+
+def test_a_folder_is_all_its_finished_files(desk: Desk, file: Path) -> None:
+    write(desk.root, "year=2026/b.parquet", payments(pa.array([4, 5])))
+    write(desk.root, "_temporary/c.parquet", payments(pa.array([100])))
+    write(desk.root, ".hidden.parquet", payments(pa.array([100])))
+    desk.apply(*DEFINITIONS)
+    desk.etl()
+    assert amounts(desk) == [1, 2, 3, 4, 5]
+
+
+def test_a_glob_is_what_it_matches(desk: Desk, file: Path) -> None:
+    write(desk.root, "b.parquet", payments(pa.array([4])))
+    desk.apply(CLIENT, replace(PAYMENTS, path="payments/b*.parquet"), SPEND)
+    desk.etl()
+    assert amounts(desk) == [4]
+
+
+@pytest.mark.parametrize("path", ["nothing.parquet", "nothing/*.parquet", "payments"])
+def test_a_place_without_files(desk: Desk, path: str) -> None:
+    (desk.root / "payments").mkdir()
+    error = desk.refusal(CLIENT, replace(PAYMENTS, path=path))
+    assert error.code == "source_file_missing"
+    assert "'payments'" in error.message
+    assert path in error.message
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all", None])
+def test_a_damaged_file_is_found_when_definitions_are_applied(
+    desk: Desk, file: Path, content: bytes | None
+) -> None:
+    whole = file.read_bytes()
+    second = file.with_name("b.parquet")
+    second.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    error = desk.refusal(*DEFINITIONS)
+    assert error.code == "source_unreadable"
+    assert "'payments'" in error.message
+    assert str(second) in error.message
+
+
+def test_a_page_that_is_damaged_later_fails_the_run_and_nothing_else(
+    desk: Desk, file: Path
+) -> None:
+    big = payments(pa.array([row * 7919 % 100_003 for row in range(200_000)]))
+    desk.apply(*DEFINITIONS)
+    desk.etl()
+    pq.write_table(big, file, row_group_size=20_000)
+    whole = bytearray(file.read_bytes())
+    middle = len(whole) // 2
+    for place in range(middle, middle + 3000):
+        whole[place] ^= 0xFF
+    good = pq.ParquetFile(file).metadata
+    file.write_bytes(whole)
+    assert pq.ParquetFile(file).metadata.num_rows == good.num_rows  # the footer is as it was
+    error = desk.failure("spend")
+    assert error["code"] == "source_unreadable"
+    assert str(file) in error["message"]
+    pq.write_table(big, file)
+    desk.etl()
+    assert len(amounts(desk)) == 200_000
+
+
+def test_a_file_that_vanished_fails_the_run_until_it_is_back(desk: Desk, file: Path) -> None:
+    desk.apply(*DEFINITIONS)
+    desk.etl()
+    away = desk.root / "away"
+    shutil.move(file, away)
+    error = desk.failure("spend")
+    assert error["code"] == "source_file_missing"
+    shutil.move(away, file)
+    desk.etl()
+    assert amounts(desk) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (payments(pa.array(["1", "2", "3"])), "'amount' was int64 and is string"),
+        (payments(pa.array([1.5, 2.5, 3.5])), "'amount' was int64 and is float64"),
+        (payments(pa.array([1, 2, 3])).drop_columns("amount"), "'amount' was int64 and is gone"),
+        (
+            payments(pa.array([1, 2, 3])).set_column(0, "client_id", pa.array(["a", "b", "c"])),
+            "'client_id' was int64 and is string",
+        ),
+    ],
+)
+def test_a_column_that_changed_under_the_definition(
+    desk: Desk, file: Path, changed: pa.Table, said: str
+) -> None:
+    desk.apply(*DEFINITIONS)
+    desk.etl()
+    whole = file.read_bytes()
+    pq.write_table(changed, file)
+    error = desk.failure("spend")
+    assert error["code"] == "source_changed"
+    assert f"source 'payments', column {said}" in error["message"]
+    file.write_bytes(whole)
+    desk.etl()
+    assert amounts(desk) == [1, 2, 3]
+
+
+def test_a_changed_column_is_named_through_sql_sources(desk: Desk, file: Path) -> None:
+    doubled = Source(
+        name="doubled",
+        sql="SELECT client_id, paid_at, 2 * amount AS amount FROM payments",
+        event_time="paid_at",
+    )
+    view = replace(SPEND, source="doubled")
+    desk.apply(CLIENT, PAYMENTS, doubled, view)
+    desk.etl()
+    pq.write_table(
+        payments(pa.array([1, 2, 3])).rename_columns(["client_id", "paid_at", "x"]), file
+    )
+    error = desk.failure("spend")
+    assert error["code"] == "source_changed"
+    assert "source 'payments', column 'amount' was int64 and is gone" in error["message"]
+
+
+def test_columns_that_no_view_needs_may_come_and_go(desk: Desk, file: Path) -> None:
+    note = pa.array(["x", "y", "z"])
+    pq.write_table(payments(pa.array([1, 2, 3]), note=note), file)
+    desk.apply(*DEFINITIONS)
+    pq.write_table(payments(pa.array([1, 2, 3]), extra=pa.array([1, 2, 3])), file)
+    desk.etl()
+    assert amounts(desk) == [1, 2, 3]
+
+
+def test_applying_again_accepts_other_types_as_a_new_version(desk: Desk, file: Path) -> None:
+    """What was published with the old types stays readable by those who hold the old version."""
+    desk.apply(*DEFINITIONS)
+    desk.etl()
+    pq.write_table(payments(pa.array([1.5, 2.5, 3.5])), file)
+    desk.failure("spend")
+    desk.apply(*DEFINITIONS)
+    assert desk.readable("spend") is None
+    desk.etl()
+    assert amounts(desk) == [1.5, 2.5, 3.5]
+    shown = desk.show("spend")
+    assert [entry.active for entry in shown.versions] == [True, False]
+    assert shown.sources[0].columns["amount"] == "float64"
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (pa.array([1.5]), "int64 in a.parquet and double in b.parquet"),
+        (pa.array(["1"]), "int64 in a.parquet and string in b.parquet"),
+    ],
+)
+def test_files_of_one_source_must_agree(
+    desk: Desk, file: Path, other: pa.Array, named: str
+) -> None:
+    """An engine would round 1.5 to the type of the first file."""
+    write(desk.root, "b.parquet", payments(other))
+    error = desk.refusal(*DEFINITIONS)
+    assert error.code == "wrong_type"
+    assert f"'payments', column 'amount' is {named}" in error.message
+
+
+def test_whole_numbers_of_different_widths_agree(desk: Desk, file: Path) -> None:
+    write(desk.root, "b.parquet", payments(pa.array([4], pa.int16())))
+    desk.apply(*DEFINITIONS)
+    desk.etl()
+    assert amounts(desk) == [1, 2, 3, 4]
+
+
+def test_a_column_that_a_later_file_lacks(desk: Desk, file: Path) -> None:
+    write(desk.root, "b.parquet", payments(pa.array([4])).drop_columns("amount"))
+    desk.apply(*DEFINITIONS)
+    error = desk.failure("spend")
+    assert error["code"] == "source_unreadable"
+    assert "amount" in error["message"]
+    assert "b.parquet" in error["message"]
+
+
+def test_a_value_that_sql_cannot_cast_fails_the_run(desk: Desk, file: Path) -> None:
+    text = FeatureView(
+        name="profile",
+        entity="client",
+        sql="SELECT client_id, paid_at AS event_time, CAST(note AS BIGINT) AS age FROM payments",
+        features=(Feature(name="age", dtype="int64"),),
+    )
+    pq.write_table(payments(pa.array([1, 2]), note=pa.array(["31", "32"])), file)
+    desk.apply(CLIENT, PAYMENTS, text)
+    desk.etl()
+    pq.write_table(payments(pa.array([1, 2]), note=pa.array(["31", "old"])), file)
+    error = desk.failure("profile")
+    assert error["code"] == "query_failed"
+    assert "'old'" in error["message"]
+    assert "note" in error["message"]
