@@ -185,7 +185,7 @@ class DeltaOfflineStore:
         try:
             table = DeltaTable(str(path))
             if table.version() != ref.table_version:
-                table.restore(ref.table_version)
+                table.restore(ref.table_version, post_commithook_properties=_KEEP_LOG)
             table_version = _overwrite(
                 path, rows.add_column(0, BUCKET, numbers), predicate=f"{BUCKET} = {bucket}"
             )
