@@ -15,7 +15,7 @@ from konveyer.access.actor import Actor
 from konveyer.access.roles import Permission
 from konveyer.catalog import audit
 from konveyer.catalog.session import Catalog
-from konveyer.core.clock import now_us
+from konveyer.core.clock import format_us, now_us
 from konveyer.core.errors import Conflict, NotFound, did_you_mean
 from konveyer.core.files import folder_written_whole
 from konveyer.core.ids import new_id
@@ -45,6 +45,12 @@ class TrainingSetDiffers(Conflict):
     """A training set was built again from its manifest and came out different."""
 
     code = "training_set_differs"
+
+
+class TrainingSetNotRebuildable(Conflict):
+    """An entity that was forgotten was in it."""
+
+    code = "training_set_not_rebuildable"
 
 
 class TrainingSetManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,10 +152,18 @@ def rebuild_training_set(
 ) -> pa.Table:
     """The training set of `manifest` once more, from the definitions and tables that it names.
 
-    Raises `TrainingSetDiffers` when `labels` or the result are not those of the manifest.
+    Raises `TrainingSetDiffers` when `labels` or the result are not those of the manifest, and
+    `TrainingSetNotRebuildable` when an entity in it was forgotten everywhere.
     """
     actor.require(Permission.BUILD_TRAINING_SETS)
     with catalog.reading() as session:
+        kept = session.get(TrainingSetRow, manifest.id)
+        if kept is not None and kept.altered_us is not None:
+            raise TrainingSetNotRebuildable(
+                f"Training set {manifest.id} cannot be built again: an entity in it was forgotten "
+                f"on {format_us(kept.altered_us)}.",
+                hint="its other rows are kept; build a new one that can be repeated",
+            )
         views = pin_views(session, offline, manifest.service, manifest.tables)
     checked = check_labels(
         labels,

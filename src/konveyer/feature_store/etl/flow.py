@@ -15,6 +15,7 @@ from konveyer.feature_store.definitions.definition import Kind
 from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.etl import runs
+from konveyer.feature_store.etl.forgotten import forgotten_digests, without_forgotten
 from konveyer.feature_store.etl.materialize import Written, publish, snapshots, write_offline
 from konveyer.feature_store.etl.profile import profile_values
 from konveyer.feature_store.etl.quality import check_values
@@ -120,11 +121,14 @@ def _compute(services: EtlServices, order: EtlPayload, name: str) -> Json:
             as_of_us=order.as_of_us,
         )
     loaded = _load(services, order, name)
+    # Read after the run was noted: whoever is forgotten from now on finds the run and waits.
+    with services.catalog.reading() as session:
+        digests = forgotten_digests(session, loaded.view.entity)
     written = write_offline(
         loaded.state,
         name,
         loaded.version,
-        loaded.compiled,
+        without_forgotten(loaded.compiled, digests),
         engine=services.engine,
         offline=services.offline,
         root=services.root,

@@ -20,7 +20,13 @@ from deltalake import (
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from konveyer.core.errors import KonveyerError
-from konveyer.feature_store.offline.files import StoredFile, files_under, remove_folder
+from konveyer.feature_store.offline.files import (
+    StoredFile,
+    check_inside,
+    files_under,
+    remove_folder,
+)
+from konveyer.feature_store.offline.identity import Key, rewrite_without
 from konveyer.feature_store.offline.layout import BUCKET
 
 # Small enough that a few entities are found by reading few rows, large enough to read fast.
@@ -194,6 +200,15 @@ class DeltaOfflineStore:
         return TableRef(
             view=ref.view, version=ref.version, table_version=table_version, buckets=ref.buckets
         )
+
+    def rewrite_file(self, view: str, version: str, path: Path, key: Key) -> None:
+        """Take an entity's rows out of one file, in every table version that has the file.
+
+        The log goes on saying how large the file was, so that afterwards those versions are
+        readable by `TableVersion` alone. Not for a version that is to be restored.
+        """
+        check_inside(self.folder_of(view, version), path)
+        rewrite_without(path, key, row_group_size=_ROW_GROUP_ROWS)
 
     def open(self, ref: TableRef) -> TableVersion:
         """Read the log of one version; the data is read by `TableVersion.read`."""
