@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,6 +20,7 @@ from konveyer.feature_store.datamart import forget as module
 from konveyer.feature_store.datamart.forget import BeingComputed, forget
 from konveyer.feature_store.datamart.held import BadKey, EntityNotFound, Held, find_entity
 from konveyer.feature_store.datamart.kept_sets import pins_of_training_sets
+from konveyer.feature_store.datamart.tables import TrainingSetRow
 from konveyer.feature_store.datamart.training_set import (
     TrainingSet,
     TrainingSetNotRebuildable,
@@ -231,6 +233,17 @@ def test_files_that_no_training_set_needs_go_whole(store: Store) -> None:
         plan,
     )
     assert len(content(store, readable(store)["spend"])) > 0
+
+
+def test_he_is_found_though_the_tables_of_an_old_training_set_are_gone(store: Store) -> None:
+    built = store.training_set(labels(("né", 17)))
+    store.etl()
+    lost = [replace(ref, table_version=99) for ref in built.manifest.tables]
+    with store.services.catalog.transaction() as session:
+        row = session.get_one(TrainingSetRow, built.manifest.id)
+        row.manifest = {**row.manifest, "tables": msgspec.to_builtins(lost)}
+    forgotten(store, everywhere=True)
+    assert find(store).training_sets == ()
 
 
 def test_a_readable_version_that_is_not_the_newest_is_the_one_that_is_rewritten(

@@ -20,7 +20,7 @@ from konveyer.feature_store.definitions.definition import Kind, from_spec
 from konveyer.feature_store.definitions.entity import Entity
 from konveyer.feature_store.etl.flow import EtlServices
 from konveyer.feature_store.etl.runs import WrittenTable, running_views, written_tables
-from konveyer.feature_store.offline.delta import StoredTable, TableRef
+from konveyer.feature_store.offline.delta import OfflineTableUnreadable, StoredTable, TableRef
 from konveyer.feature_store.offline.files import StoredFile
 from konveyer.feature_store.offline.identity import Key, key_digest, rows_in_file
 from konveyer.feature_store.offline.layout import BUCKET, MOST_BUCKETS, bucket_sql
@@ -220,7 +220,7 @@ class _Search:
 
     def readable(self, view: tuple[str, str]) -> Iterator[HeldTable]:
         for one in self.written.get(view, ())[-1:]:
-            rows = self._rows_in(one.ref)
+            rows = self._rows_in(self._paths(one.ref))
             if rows:
                 bucket = self.bucket % one.ref.buckets
                 yield HeldTable(ref=one.ref, bucket=bucket, rows=rows)
@@ -229,11 +229,18 @@ class _Search:
         """The files of a table version that can have the entity."""
         return {file.path for file in self.services.offline.open(ref).files_of(self.bucket)}
 
-    def _rows_in(self, ref: TableRef) -> int:
-        return sum(rows_in_file(path, self.key) for path in self._paths(ref))
+    def _old_paths(self, ref: TableRef) -> set[Path]:
+        """The same of a version that need not be there any more."""
+        try:
+            return self._paths(ref)
+        except OfflineTableUnreadable:
+            return set()
+
+    def _rows_in(self, paths: set[Path]) -> int:
+        return sum(rows_in_file(path, self.key) for path in paths)
 
     def old_files(self, views: Mapping[tuple[str, str], object]) -> Iterator[HeldFile]:
-        pinned = {path for ref in self.pinned for path in self._paths(ref)}
+        pinned = {path for ref in self.pinned for path in self._old_paths(ref)}
         for table in self.services.offline.stored():
             if (table.view, table.version) not in views:
                 continue
@@ -272,6 +279,6 @@ class _Search:
         key = {named[column.name]: self.key[column.name] for column in columns}
         refs = [ref for ref in manifest.tables if (ref.view, ref.version) in views]
         rows = rows_in_file(folder / manifest.id / DATA, key) if refs else 0
-        pinned = any(self._rows_in(ref) for ref in refs)
+        pinned = any(self._rows_in(self._old_paths(ref)) for ref in refs)
         if rows or pinned:
             yield HeldSet(id=manifest.id, rows=rows, pinned=pinned, key=key)
