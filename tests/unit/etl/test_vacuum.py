@@ -35,7 +35,12 @@ from konveyer.feature_store.etl.pins import Pin
 from konveyer.feature_store.etl.runs import begin, readable_table
 from konveyer.feature_store.etl.vacuum import TableVacuum, plan_vacuum, vacuum
 from konveyer.feature_store.offline import layout
-from konveyer.feature_store.offline.delta import DeltaOfflineStore, OfflineTableUnreadable, TableRef
+from konveyer.feature_store.offline.delta import (
+    DeltaOfflineStore,
+    OfflineTableUnreadable,
+    StoredTable,
+    TableRef,
+)
 from konveyer.feature_store.offline.files import OutsideTable, remove_files
 from konveyer.feature_store.registry.errors import FeatureViewNotFound
 from konveyer.feature_store.registry.lookup import active_state, compiled_view
@@ -167,6 +172,8 @@ def test_whatever_happens_every_pinned_version_stays_cell_for_cell(store: Store,
                 held = [*held, (pin, now)] if choice.random() < 0.6 else held[1:]
                 upkeep.releases = [pin for pin, _ in held]
             case "vacuum":
+                for path in data_files(store):
+                    os.utime(path, (0, 0))
                 upkeep.vacuum()
         assert content(offline, readable(store)).equals(now)
         for pin, kept in held:
@@ -208,6 +215,36 @@ def test_a_reader_under_way_goes_on_for_as_long_as_is_kept(store: Store) -> None
     assert plan.size_bytes > 0
     with pytest.raises(OfflineTableUnreadable, match="konveyer etl run"):
         reader.read(0)
+
+
+def test_runs_that_end_while_a_vacuum_plans_and_works_lose_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def computed(shop: str) -> None:
+        write_visits(store.services.root, shop)
+        store.etl()
+
+    computed("a")
+    computed("b")
+    listed = DeltaOfflineStore.stored
+
+    def overtaken(offline: DeltaOfflineStore) -> list[StoredTable]:
+        found = listed(offline)
+        computed("c")
+        return found
+
+    monkeypatch.setattr(DeltaOfflineStore, "stored", overtaken)
+    upkeep, services = Upkeep(store), store.services
+    plan = upkeep.plan()
+    monkeypatch.undo()
+    monkeypatch.setattr(layout, "ROWS_PER_BUCKET", 20)
+    built = store.training_set(labels(1))
+    computed("d")
+    vacuum(services.catalog, store.admin, services.offline, services.online, upkeep.pins, plan)
+    assert plan[0].files != ()
+    assert set(content(services.offline, readable(store))["shop"].to_pylist()) == {"d"}
+    assert rebuilt(store, built).equals(built.table)
+    assert built.table["shop"].to_pylist() == ["c"]
 
 
 def test_a_dry_run_removes_nothing_and_says_what_a_run_does(store: Store) -> None:
