@@ -1,5 +1,6 @@
 """Upkeep of offline tables: what is pinned stays, cell for cell, and the rest goes."""
 
+import contextlib
 import os
 import random
 import time
@@ -19,6 +20,8 @@ from konveyer.access.roles import Role
 from konveyer.catalog import audit
 from konveyer.catalog.session import Catalog
 from konveyer.core.errors import KonveyerError
+from konveyer.feature_store.datamart.forget import forget
+from konveyer.feature_store.datamart.held import Held, find_entity
 from konveyer.feature_store.datamart.kept_sets import (
     TrainingSetInUse,
     list_training_sets,
@@ -28,6 +31,7 @@ from konveyer.feature_store.datamart.kept_sets import (
 from konveyer.feature_store.datamart.training_set import (
     TrainingSet,
     TrainingSetNotFound,
+    TrainingSetNotRebuildable,
     rebuild_training_set,
 )
 from konveyer.feature_store.etl import vacuum as module
@@ -191,6 +195,66 @@ def test_whatever_happens_every_pinned_version_stays_cell_for_cell(store: Store,
     needed |= {file.path for fs in offline.open(newest).files.values() for file in fs}
     assert data_files(store) == needed
     assert not any(one.changes for one in upkeep.plan())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_happens_who_is_forgotten_stays_so_and_others_stay(
+    store: Store, seed: int
+) -> None:
+    """Random writes, training sets, vacuums and forgettings, against what should be there."""
+    choice, upkeep, services = random.Random(seed), Upkeep(store), store.services
+    store.etl()
+    clients, shop = set(range(30)), "a"
+    gone: set[int] = set()
+    sets: list[tuple[TrainingSet, set[int], set[int]]] = []
+    for _ in range(20):
+        match choice.choice(["write", "fail", "build", "vacuum", "forget", "everywhere"]):
+            case "write":
+                shop, count = choice.choice("abcd"), choice.randint(1, 90)
+                write_visits(services.root, shop, count)
+                store.etl()
+                clients = set(range(count)) - gone
+            case "fail":
+                write_visits(services.root, "refused")
+                with contextlib.suppress(KonveyerError):  # when everybody is forgotten it passes
+                    store.etl()
+            case "build":
+                asked = set(choice.sample(range(20), 3))
+                built = store.training_set(labels(*sorted(asked)))
+                sets.append((built, asked, set(clients)))
+            case "vacuum":
+                upkeep.vacuum()
+            case how:
+                him = choice.randrange(20)
+                gone.add(him)
+                clients.discard(him)
+                forgotten(store, him, everywhere=how == "everywhere")
+                if how == "everywhere":
+                    sets = [(built, asked, held - {him}) for built, asked, held in sets]
+                    for built, asked, _ in sets:
+                        if him in asked:
+                            with pytest.raises(TrainingSetNotRebuildable):
+                                rebuilt(store, built)
+                    sets = [one for one in sets if him not in one[1]]
+        found = content(services.offline, readable(store))
+        assert sorted(found["client"].to_pylist()) == sorted(clients)
+        assert set(found["shop"].to_pylist()) <= {shop}
+        for built, _, held in sets:
+            kept = content(services.offline, built.manifest.tables[0])
+            assert sorted(kept["client"].to_pylist()) == sorted(held)
+            assert rebuilt(store, built).equals(built.table)
+        online = store.online(*((client,) for client in sorted(clients | gone)))
+        for client, row in zip(sorted(clients | gone), online, strict=True):
+            assert (row is None) == (client in gone)
+
+
+def forgotten(store: Store, client: int, *, everywhere: bool) -> None:
+    services, folder = store.services, store.services.root / "training_sets"
+
+    def find() -> Held:
+        return find_entity(services, store.admin, folder, "client", {"client": str(client)})
+
+    forget(services, store.admin, folder, find, everywhere=everywhere)
 
 
 def rebuilt(store: Store, built: TrainingSet) -> pa.Table:
