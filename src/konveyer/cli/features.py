@@ -150,6 +150,8 @@ def _show_held(held: "Held", everywhere: bool, dry_run: bool) -> None:
         (f"view {name}", "", "not searched: it has other join keys") for name in held.unsearched
     ]
     print_table(("held in", "rows", ""), rows, empty="Nothing is held of it.")
+    if held.tables and not everywhere:
+        click.echo("What these tables were before has it until a vacuum, or --everywhere.")
     if held.computing:
         click.echo(f"Being computed now: {', '.join(held.computing)}.")
     click.echo(
