@@ -6,6 +6,7 @@ from pathlib import Path
 from uuid import UUID
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -179,12 +180,12 @@ def _typed(
         try:
             match column.dtype:
                 case ColumnType.INT64:
-                    typed[column.name] = int(text)
+                    typed[column.name] = int(np.int64(int(text)))
                 case ColumnType.UUID:
                     typed[column.name] = str(UUID(text))
                 case _:
                     typed[column.name] = text
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise BadKey(
                 f"'{text}' is no {column.dtype}, as join key '{column.name}' is.",
                 hint="write it as it is in the data",

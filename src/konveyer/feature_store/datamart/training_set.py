@@ -157,13 +157,7 @@ def rebuild_training_set(
     """
     actor.require(Permission.BUILD_TRAINING_SETS)
     with catalog.reading() as session:
-        kept = session.get(TrainingSetRow, manifest.id)
-        if kept is not None and kept.altered_us is not None:
-            raise TrainingSetNotRebuildable(
-                f"Training set {manifest.id} cannot be built again: an entity in it was forgotten "
-                f"on {format_us(kept.altered_us)}.",
-                hint="its other rows are kept; build a new one that can be repeated",
-            )
+        _check_whole(session, manifest.id)
         views = pin_views(session, offline, manifest.service, manifest.tables)
     checked = check_labels(
         labels,
@@ -176,6 +170,16 @@ def rebuild_training_set(
     table = with_features(checked, manifest.service, views, engine=engine)
     _check_digest("features", table_digest(table), manifest.result_digest, manifest.id)
     return table
+
+
+def _check_whole(session: Session, training_set: str) -> None:
+    kept = session.get(TrainingSetRow, training_set)
+    if kept is not None and kept.altered_us is not None:
+        raise TrainingSetNotRebuildable(
+            f"Training set {training_set} cannot be built again: an entity in it was forgotten on "
+            f"{format_us(kept.altered_us)}.",
+            hint="its other rows are kept as they are; build a new one to train on",
+        )
 
 
 def _check_digest(what: str, found: str, expected: str, training_set: str) -> None:
@@ -293,8 +297,12 @@ def kept_manifest(session: Session, training_set: str | None, service: str) -> T
 def open_training_set(
     session: Session, folder: Path, training_set: str | None, service: str
 ) -> TrainingSet:
-    """A training set under `folder` by its id; the newest one of `service` when None."""
+    """A training set under `folder` by its id; the newest one of `service` when None.
+
+    Raises `TrainingSetNotRebuildable` when its rows are not those of its manifest any more.
+    """
     manifest = kept_manifest(session, training_set, service)
+    _check_whole(session, manifest.id)
     return TrainingSet(
         table=_kept_rows(folder, manifest, None), manifest=manifest, path=folder / manifest.id
     )
