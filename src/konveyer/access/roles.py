@@ -16,6 +16,7 @@ class Permission(StrEnum):
     READ = "read"
     DEFINE_FEATURES = "define features"
     RUN_ETL = "run ETL"
+    FORGET_ENTITIES = "forget entities"
     BUILD_TRAINING_SETS = "build training sets"
     TRAIN = "train models"
     SUBMIT_RELEASE = "submit releases"
@@ -28,7 +29,12 @@ _DEVELOP = {Permission.BUILD_TRAINING_SETS, Permission.TRAIN, Permission.SUBMIT_
 GRANTS: dict[Role, frozenset[Permission]] = {
     Role.DATA_SCIENTIST: frozenset({Permission.READ, Permission.DEFINE_FEATURES, *_DEVELOP}),
     Role.DATA_ENGINEER: frozenset(
-        {Permission.READ, Permission.DEFINE_FEATURES, Permission.RUN_ETL}
+        {
+            Permission.READ,
+            Permission.DEFINE_FEATURES,
+            Permission.RUN_ETL,
+            Permission.FORGET_ENTITIES,
+        }
     ),
     Role.ML_ENGINEER: frozenset(
         {Permission.READ, Permission.RUN_ETL, Permission.REVIEW_RELEASE, *_DEVELOP}

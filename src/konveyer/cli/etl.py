@@ -147,8 +147,7 @@ def _show_vacuum(plan: "Sequence[TableVacuum]", dry_run: bool) -> None:
             table.version,
             "whole table" if table.drop else len(table.files) or "",
             size(table.size_bytes) if table.changes else "",
-            table.skipped
-            or "\n".join(f"v{number}: {reason}" for number, reason in table.kept.items()),
+            table.skipped or "\n".join(f"v{one.table_version}: {one.reason}" for one in table.kept),
         )
         for table in plan
     ]

@@ -1,4 +1,6 @@
-"""`konveyer features`: find features and see what they mean."""
+"""`konveyer features`: find features and see what they mean; forget whom they describe."""
+
+from typing import TYPE_CHECKING
 
 import click
 
@@ -6,10 +8,13 @@ from konveyer.cli.context import Context, pass_context
 from konveyer.cli.render import print_json, print_table
 from konveyer.core.wording import seconds, when
 
+if TYPE_CHECKING:
+    from konveyer.feature_store.datamart.held import Held
+
 
 @click.group()
 def features() -> None:
-    """Find features, and see everything about one view."""
+    """Find features, see everything about one view, and forget an entity."""
 
 
 @features.command()
@@ -82,6 +87,83 @@ def show(context: Context, view: str) -> None:
     ]
     columns = ("feature", "type", "unit", "nulls", "min", "mean", "max", "uses", "meaning")
     print_table(columns, rows, empty="")
+
+
+@features.command("forget")
+@click.argument("entity")
+@click.argument("key", nargs=-1, required=True, metavar="KEY=VALUE...")
+@click.option(
+    "--everywhere",
+    is_flag=True,
+    help="Also from older table versions and from training sets, which then cannot be rebuilt.",
+)
+@click.option("--dry-run", is_flag=True, help="Show where it is held and remove nothing.")
+@pass_context
+def forget_command(
+    context: Context, entity: str, key: tuple[str, ...], everywhere: bool, dry_run: bool
+) -> None:
+    """Remove one ENTITY from readable tables and online records, and keep later runs from it.
+
+    The catalog keeps a digest of its key, so that ETL leaves it out while the source has it.
+
+    \b
+    Examples: konveyer features forget household household_id=1171 --dry-run
+              konveyer features forget household household_id=1171 --everywhere
+    """
+    from konveyer.feature_store.datamart.forget import forget
+    from konveyer.feature_store.datamart.held import find_entity
+
+    workspace = context.workspace
+    with workspace.catalog.reading() as session:
+        actor = context.actor(session)
+    pairs = dict(_pair(text) for text in key)
+    services, sets = workspace.etl, workspace.training_sets
+
+    def find() -> "Held":
+        return find_entity(services, actor, sets, entity, pairs)
+
+    held = find() if dry_run else forget(services, actor, sets, find, everywhere=everywhere)
+    if context.as_json:
+        print_json({"held": held, "everywhere": everywhere, "done": not dry_run})
+        return
+    _show_held(held, everywhere, dry_run)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise click.BadParameter(f"'{text}' is not KEY=VALUE.", param_hint="KEY=VALUE")
+    return name, value
+
+
+def _show_held(held: "Held", everywhere: bool, dry_run: bool) -> None:
+    goes, stays = ("would go", "would stay") if dry_run else ("gone", "stays")
+    older = goes if everywhere else f"{stays}; --everywhere removes it"
+    rows: list[tuple[object, ...]] = [
+        (f"table of {table.ref.view} {table.ref.version}", table.rows, goes)
+        for table in held.tables
+    ]
+    rows += [(f"online records {space}", 1, goes) for space in held.spaces]
+    rows += [
+        (f"older file of {file.view}: {file.path.name}", file.rows, older)
+        for file in held.old_files
+    ]
+    for one in held.training_sets:
+        tables = ", and its tables" if one.pinned else ""
+        rows.append((f"training set {one.id}{tables}", one.rows, older))
+    rows += [
+        (f"view {name}", "", "not searched: it has other join keys") for name in held.unsearched
+    ]
+    print_table(("held in", "rows", ""), rows, empty="Nothing is held of it.")
+    if held.tables and not everywhere:
+        click.echo("What these tables were before has it until a vacuum, or --everywhere.")
+    if held.computing:
+        click.echo(f"Being computed now: {', '.join(held.computing)}.")
+    click.echo(
+        "Nothing was done (dry run)."
+        if dry_run
+        else "Later ETL runs leave it out. Bundles and prediction logs are not changed."
+    )
 
 
 def _range(profile: dict[str, object] | None, dtype: str) -> tuple[str, str, str, str]:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 from textwrap import indent
 
 import click
@@ -12,7 +13,13 @@ from konveyer.core.errors import KonveyerError
 
 def print_json(value: object) -> None:
     """One JSON value on one line of standard output."""
-    click.echo(msgspec.json.encode(value, order="deterministic").decode())
+    click.echo(msgspec.json.encode(value, order="deterministic", enc_hook=_plain).decode())
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, PurePath):
+        return str(value)
+    raise NotImplementedError(f"{type(value).__name__} has no JSON form")
 
 
 def print_error(error: KonveyerError, *, as_json: bool) -> None:

@@ -246,10 +246,11 @@ def list_command(context: Context) -> None:
             when(one.built_us),
             ", ".join(f"{ref.view} v{ref.table_version}" for ref in one.tables),
             "\n".join(one.used_by),
+            "" if one.altered_us is None else f"no: altered {when(one.altered_us)}",
         )
         for one in kept
     ]
-    columns = ("training set", "service", "rows", "who", "built", "tables", "used by")
+    columns = ("training set", "service", "rows", "who", "built", "tables", "used by", "rebuilds")
     print_table(columns, rows, empty="No training sets yet. Build one: konveyer training-set build")
 
 

@@ -28,7 +28,10 @@ class TrainingSetInUse(Conflict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptSet:
-    """A training set; `used_by` are the releases that hold it."""
+    """A training set; `used_by` are the releases that hold it.
+
+    With `altered_us` an entity in it was forgotten then, and it cannot be built again.
+    """
 
     id: str
     service: str
@@ -37,6 +40,7 @@ class KeptSet:
     rows: int
     tables: tuple[TableRef, ...]
     used_by: tuple[str, ...]
+    altered_us: int | None
 
 
 def list_training_sets(session: Session, releases: Sequence[Pin]) -> list[KeptSet]:
@@ -50,16 +54,21 @@ def list_training_sets(session: Session, releases: Sequence[Pin]) -> list[KeptSe
             rows=row.rows,
             tables=_tables(row),
             used_by=_used_by(row.id, releases),
+            altered_us=row.altered_us,
         )
         for row in session.scalars(select(TrainingSetRow).order_by(TrainingSetRow.built_us.desc()))
     ]
 
 
 def pins_of_training_sets(session: Session) -> list[Pin]:
-    """Each kept training set can be built again as long as its tables are there."""
+    """Each kept training set can be built again as long as its tables are there.
+
+    One that cannot be built again anyway holds nothing.
+    """
+    whole = select(TrainingSetRow).where(TrainingSetRow.altered_us.is_(None))
     return [
         Pin(holder=f"training set {row.id}", training_set=None, tables=_tables(row))
-        for row in session.scalars(select(TrainingSetRow).order_by(TrainingSetRow.id))
+        for row in session.scalars(whole.order_by(TrainingSetRow.id))
     ]
 
 

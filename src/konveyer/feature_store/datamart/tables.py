@@ -8,7 +8,11 @@ from konveyer.catalog.base import Base
 
 
 class TrainingSetRow(Base):
-    """A training set that was built: its manifest says exactly from what."""
+    """A training set that was built: its manifest says exactly from what.
+
+    `altered_us` is when rows of a forgotten entity were taken out of it, or of its tables: from
+    then on it cannot be built again.
+    """
 
     __tablename__ = "training_sets"
 
@@ -18,3 +22,4 @@ class TrainingSetRow(Base):
     built_us: Mapped[int]
     rows: Mapped[int]
     manifest: Mapped[dict[str, Any]]
+    altered_us: Mapped[int | None]

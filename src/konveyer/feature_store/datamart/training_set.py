@@ -15,7 +15,7 @@ from konveyer.access.actor import Actor
 from konveyer.access.roles import Permission
 from konveyer.catalog import audit
 from konveyer.catalog.session import Catalog
-from konveyer.core.clock import now_us
+from konveyer.core.clock import format_us, now_us
 from konveyer.core.errors import Conflict, NotFound, did_you_mean
 from konveyer.core.files import folder_written_whole
 from konveyer.core.ids import new_id
@@ -46,6 +46,12 @@ class TrainingSetDiffers(Conflict):
     """A training set was built again from its manifest and came out different."""
 
     code = "training_set_differs"
+
+
+class TrainingSetNotRebuildable(Conflict):
+    """An entity that was forgotten was in it."""
+
+    code = "training_set_not_rebuildable"
 
 
 class TrainingSetManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,10 +153,12 @@ def rebuild_training_set(
 ) -> pa.Table:
     """The training set of `manifest` once more, from the definitions and tables that it names.
 
-    Raises `TrainingSetDiffers` when `labels` or the result are not those of the manifest.
+    Raises `TrainingSetDiffers` when `labels` or the result are not those of the manifest, and
+    `TrainingSetNotRebuildable` when an entity in it was forgotten everywhere.
     """
     actor.require(Permission.BUILD_TRAINING_SETS)
     with catalog.reading() as session:
+        _check_whole(session, manifest.id)
         views = pin_views(session, offline, manifest.service, manifest.tables)
     checked = check_labels(
         labels,
@@ -163,6 +171,16 @@ def rebuild_training_set(
     table = with_features(checked, manifest.service, views, engine=engine)
     _check_digest("features", table_digest(table), manifest.result_digest, manifest.id)
     return table
+
+
+def _check_whole(session: Session, training_set: str) -> None:
+    kept = session.get(TrainingSetRow, training_set)
+    if kept is not None and kept.altered_us is not None:
+        raise TrainingSetNotRebuildable(
+            f"Training set {training_set} cannot be built again: an entity in it was forgotten on "
+            f"{format_us(kept.altered_us)}.",
+            hint="its other rows are kept as they are; build a new one to train on",
+        )
 
 
 def _check_digest(what: str, found: str, expected: str, training_set: str) -> None:
@@ -281,8 +299,12 @@ def kept_manifest(session: Session, training_set: str | None, service: str) -> T
 def open_training_set(
     session: Session, folder: Path, training_set: str | None, service: str
 ) -> TrainingSet:
-    """A training set under `folder` by its id; the newest one of `service` when None."""
+    """A training set under `folder` by its id; the newest one of `service` when None.
+
+    Raises `TrainingSetNotRebuildable` when its rows are not those of its manifest any more.
+    """
     manifest = kept_manifest(session, training_set, service)
+    _check_whole(session, manifest.id)
     return TrainingSet(
         table=_kept_rows(folder, manifest, None), manifest=manifest, path=folder / manifest.id
     )

@@ -15,6 +15,7 @@ from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.etl import runs
+from konveyer.feature_store.etl.forgotten import forgotten_digests, without_forgotten
 from konveyer.feature_store.etl.materialize import (
     Written,
     publish,
@@ -142,11 +143,14 @@ def _compute(services: EtlServices, order: EtlPayload, one: PlannedView) -> Json
             as_of_us=order.as_of_us,
         )
     loaded = _load(services, one)
+    # Read after the run was noted: whoever is forgotten from now on finds the run and waits.
+    with services.catalog.reading() as session:
+        digests = forgotten_digests(session, loaded.view.entity)
     written = write_offline(
         loaded.state,
         one.view,
         loaded.version,
-        loaded.compiled,
+        without_forgotten(loaded.compiled, digests),
         found=loaded.found,
         engine=services.engine,
         offline=services.offline,

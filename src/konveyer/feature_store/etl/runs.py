@@ -125,6 +125,29 @@ def running_views(session: Session) -> set[tuple[str, str]]:
     return {(view, version) for view, version in session.execute(query)}
 
 
+def rewritten(
+    session: Session, run_id: str, run: EtlRun, ref: TableRef, *, person: str, rows: int
+) -> None:
+    """Make `ref`, made of the table that `run` wrote, the readable version of its view."""
+    now = max(now_us(), (run.finished_us or 0) + 1)  # also where another machine's clock is ahead
+    session.add(
+        EtlRunRow(
+            run_id=run_id,
+            view=ref.view,
+            version=ref.version,
+            person=person,
+            status=SUCCEEDED,
+            as_of_us=run.as_of_us,
+            started_us=now,
+            finished_us=now,
+            rows=rows,
+            published=0,
+            table_version=ref.table_version,
+            buckets=ref.buckets,
+        )
+    )
+
+
 def withdraw_tables(session: Session, view: str, version: str) -> None:
     """No table of this version of the view is readable any more, until ETL runs again."""
     session.execute(

@@ -1,4 +1,4 @@
-"""Tables of ETL: its runs and what the published values look like."""
+"""Tables of ETL: its runs, what the published values look like, and whom it leaves out."""
 
 from typing import Any
 
@@ -39,3 +39,15 @@ class ProfileRow(Base):
     version: Mapped[str] = mapped_column(primary_key=True)
     feature: Mapped[str] = mapped_column(primary_key=True)
     profile: Mapped[dict[str, Any]]
+
+
+class ForgottenRow(Base):
+    """An entity that ETL leaves out, by the digest of its key; done once it was removed as well."""
+
+    __tablename__ = "forgotten"
+
+    entity: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    person: Mapped[str]
+    asked_us: Mapped[int]
+    done_us: Mapped[int | None]

@@ -31,7 +31,7 @@ from konveyer.feature_store.offline.delta import (
 from konveyer.feature_store.offline.files import remove_files
 from konveyer.feature_store.online.base import OnlineStore
 from konveyer.feature_store.registry.errors import FeatureViewNotFound
-from konveyer.feature_store.registry.lookup import active_state, space_of
+from konveyer.feature_store.registry.lookup import active_state, defined_views, space_of
 
 Version = tuple[str, str]
 # A writer that has not added to a file of its own for a day was killed.
@@ -39,15 +39,23 @@ _ABANDONED_AFTER_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptVersion:
+    """A table version that stays, and the strongest reason why."""
+
+    table_version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TableVacuum:
     """What happens to one table: `files` go, or all of it when `drop`.
 
-    `kept` says why each remaining version stays, `skipped` why nothing can be done now.
+    `skipped` says why nothing can be done now.
     """
 
     view: str
     version: str
-    kept: dict[int, str]
+    kept: tuple[KeptVersion, ...]
     files: tuple[Path, ...]
     size_bytes: int
     drop: bool = False
@@ -65,6 +73,7 @@ class _Known:
     at_us: int
     written: dict[Version, list[WrittenTable]]
     running: set[Version]
+    defined: set[Version]
     active: set[Version]
     pins: Sequence[Pin]
     changed_us: dict[str, int]
@@ -93,9 +102,11 @@ def plan_vacuum(
     """
     actor.require(Permission.RUN_ETL)
     # The disk first: what is committed while the catalog is read is then not in the listing.
-    tables = offline.stored()
+    found = offline.stored()
     with catalog.reading() as session:
         known = _known(session, pins)
+    # Whatever else lies in the folder is somebody else's.
+    tables = [table for table in found if (table.view, table.version) in known.defined]
     _check_names(views, {table.view for table in tables} | {view for view, _ in known.active})
     return [
         _plan(table, known, offline, keep_us)
@@ -115,6 +126,7 @@ def _known(session: Session, pins: ReadPins) -> _Known:
         at_us=now_us(),
         written=written_tables(session),
         running=running_views(session),
+        defined=defined_views(session),
         active=_active(session),
         pins=pins(session),
         changed_us=dict(session.execute(changes).all()),
@@ -140,7 +152,7 @@ def _plan(
 ) -> TableVacuum:
     key = (table.view, table.version)
     if key in known.running:
-        return _skipped(table, {}, "it is being computed; 'konveyer etl run' finishes a killed run")
+        return _skipped(table, (), "it is being computed; 'konveyer etl run' finishes a killed run")
     written = known.written.get(key, [])
     oldest_us = known.at_us - keep_us
     touched_us = max([known.changed_us.get(table.view, 0), *(one.since_us for one in written)])
@@ -148,7 +160,7 @@ def _plan(
         return TableVacuum(
             view=table.view,
             version=table.version,
-            kept={},
+            kept=(),
             files=tuple(file.path for file in table.files),
             size_bytes=sum(file.size_bytes for file in table.files),
             drop=True,
@@ -156,7 +168,9 @@ def _plan(
     kept = _kept(key, written, known, oldest_us)
     abandoned_us = min(oldest_us, known.at_us - _ABANDONED_AFTER_US)
     try:
-        files = offline.unneeded(table, kept, abandoned_us=abandoned_us)
+        files = offline.unneeded(
+            table, [one.table_version for one in kept], abandoned_us=abandoned_us
+        )
     except OfflineTableUnreadable as error:
         return _skipped(table, kept, error.message)
     return TableVacuum(
@@ -170,8 +184,7 @@ def _plan(
 
 def _kept(
     key: Version, written: list[WrittenTable], known: _Known, oldest_us: int
-) -> dict[int, str]:
-    """Why each table version stays; the strongest reason is the one that is given."""
+) -> tuple[KeptVersion, ...]:
     kept: dict[int, str] = {}
     for one, following in pairwise(written):
         if following.since_us >= oldest_us:
@@ -183,10 +196,10 @@ def _kept(
                 kept[ref.table_version] = pin.holder
     if written:
         kept[written[-1].ref.table_version] = "readable"
-    return dict(sorted(kept.items()))
+    return tuple(KeptVersion(table_version=v, reason=reason) for v, reason in sorted(kept.items()))
 
 
-def _skipped(table: StoredTable, kept: dict[int, str], reason: str) -> TableVacuum:
+def _skipped(table: StoredTable, kept: tuple[KeptVersion, ...], reason: str) -> TableVacuum:
     return TableVacuum(
         view=table.view, version=table.version, kept=kept, files=(), size_bytes=0, skipped=reason
     )
@@ -245,5 +258,5 @@ def _record(session: Session, actor: Actor, action: str, table: TableVacuum) -> 
         version=table.version,
         files=len(table.files),
         size_bytes=table.size_bytes,
-        kept=sorted(table.kept),
+        kept=[one.table_version for one in table.kept],
     )

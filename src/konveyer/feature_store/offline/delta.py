@@ -21,7 +21,13 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from pyarrow.dataset import Dataset
 
 from konveyer.core.errors import KonveyerError
-from konveyer.feature_store.offline.files import StoredFile, files_under, remove_folder
+from konveyer.feature_store.offline.files import (
+    StoredFile,
+    check_inside,
+    files_under,
+    remove_folder,
+)
+from konveyer.feature_store.offline.identity import Key, rewrite_without
 from konveyer.feature_store.offline.layout import BUCKET
 
 # Small enough that a few entities are found by reading few rows, large enough to read fast.
@@ -186,7 +192,7 @@ class DeltaOfflineStore:
         try:
             table = DeltaTable(str(path))
             if table.version() != ref.table_version:
-                table.restore(ref.table_version)
+                table.restore(ref.table_version, post_commithook_properties=_KEEP_LOG)
             table_version = _overwrite(
                 path, rows.add_column(0, BUCKET, numbers), predicate=f"{BUCKET} = {bucket}"
             )
@@ -195,6 +201,15 @@ class DeltaOfflineStore:
         return TableRef(
             view=ref.view, version=ref.version, table_version=table_version, buckets=ref.buckets
         )
+
+    def rewrite_file(self, view: str, version: str, path: Path, key: Key) -> None:
+        """Take an entity's rows out of one file, in every table version that has the file.
+
+        The log goes on saying how large the file was, so that afterwards those versions are
+        readable by `TableVersion` alone. Not for a version that is to be restored.
+        """
+        check_inside(self.folder_of(view, version), path)
+        rewrite_without(path, key, row_group_size=_ROW_GROUP_ROWS)
 
     def open(self, ref: TableRef) -> TableVersion:
         """Read the log of one version; the data is read by `TableVersion.read`."""

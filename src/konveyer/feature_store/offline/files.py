@@ -56,18 +56,19 @@ def files_under(folder: Path) -> list[StoredFile]:
 def remove_files(folder: Path, paths: Iterable[Path]) -> None:
     """Remove files below `folder`; one that is gone already is no error."""
     for path in paths:
-        _check_inside(folder, path)
+        check_inside(folder, path)
         path.unlink(missing_ok=True)
 
 
 def remove_folder(root: Path, folder: Path) -> None:
     """Remove a folder below `root` with all that is in it. Harmless when it is gone."""
-    _check_inside(root, folder)
+    check_inside(root, folder)
     if folder.exists():
         shutil.rmtree(folder)
 
 
-def _check_inside(folder: Path, path: Path) -> None:
+def check_inside(folder: Path, path: Path) -> None:
+    """Raise unless `path` is below `folder`, wherever links and dots lead."""
     inside, outer = path.parent.resolve() / path.name, folder.resolve()
     if outer not in inside.parents:
         raise OutsideTable(

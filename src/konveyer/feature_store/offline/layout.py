@@ -55,9 +55,14 @@ def bucket_count(rows: int) -> int:
 
 def bucket_sql(keys: Sequence[Column], buckets: int) -> str:
     """The SQL expression of a row's bucket, a 32-bit whole number."""
+    return f"CAST(md5_number_lower({identity_sql(keys)}) % {buckets} AS INTEGER)"
+
+
+def identity_sql(keys: Sequence[Column]) -> str:
+    """The SQL expression of a row's join keys as one text; different keys give different texts."""
     texts = [f"CAST({sql_cast(quoted(key.name), key.dtype)} AS VARCHAR)" for key in keys]
     parts = [f"length({text}), ':', {text}" for text in texts]
-    return f"CAST(md5_number_lower(concat({', '.join(parts)})) % {buckets} AS INTEGER)"
+    return f"concat({', '.join(parts)})"
 
 
 def layout_sql(layout: TableLayout, rows_sql: str, *, buckets: int, until_us: int) -> str:

@@ -86,6 +86,13 @@ def version_history(session: Session, kind: Kind, name: str) -> list[VersionEntr
     ]
 
 
+def defined_views(session: Session) -> set[tuple[str, str]]:
+    """Every version that any view ever had, by name and version."""
+    query = select(DefinitionRow.name, DefinitionRow.version)
+    rows = session.execute(query.where(DefinitionRow.kind == Kind.VIEW))
+    return {(name, version) for name, version in rows}
+
+
 def resolve_service(session: Session, state: RegistryState, name: str) -> ResolvedService:
     """A service with the views, columns and spaces that a reader needs."""
     pairs = features_of(state.service(name), state)

@@ -86,6 +86,15 @@ def upgrade() -> None:
     )
     op.create_index("ix_feature_usage_feature", "feature_usage", ["view", "feature"], unique=False)
     op.create_table(
+        "forgotten",
+        sa.Column("entity", sa.String(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("person", sa.String(), nullable=False),
+        sa.Column("asked_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("done_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.PrimaryKeyConstraint("entity", "digest", name=op.f("pk_forgotten")),
+    )
+    op.create_table(
         "leases",
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("owner", sa.String(), nullable=False),
@@ -144,6 +153,9 @@ def upgrade() -> None:
         sa.Column("built_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("rows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("manifest", sa.JSON(), nullable=False),
+        sa.Column(
+            "altered_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_training_sets")),
     )
     op.create_table(
@@ -229,6 +241,7 @@ def downgrade() -> None:
     op.drop_table("profiles")
     op.drop_table("people")
     op.drop_table("leases")
+    op.drop_table("forgotten")
     op.drop_index("ix_feature_usage_feature", table_name="feature_usage")
     op.drop_table("feature_usage")
     op.drop_index("ix_etl_runs_view", table_name="etl_runs")

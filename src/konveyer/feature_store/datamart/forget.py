@@ -1,0 +1,138 @@
+"""The right to be forgotten: one entity leaves what is readable, and with `everywhere` the rest."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from konveyer.access.actor import Actor
+from konveyer.access.roles import Permission
+from konveyer.catalog import audit
+from konveyer.core.clock import now_us
+from konveyer.core.errors import Conflict
+from konveyer.core.ids import new_id
+from konveyer.feature_store.datamart.held import Held, HeldSet, HeldTable
+from konveyer.feature_store.datamart.tables import TrainingSetRow
+from konveyer.feature_store.datamart.training_set import DATA
+from konveyer.feature_store.etl.flow import EtlServices
+from konveyer.feature_store.etl.forgotten import leave_out, note_done
+from konveyer.feature_store.etl.runs import readable_table, rewritten, running_views
+from konveyer.feature_store.offline.files import remove_files
+from konveyer.feature_store.offline.identity import rewrite_without, without
+from konveyer.feature_store.online.codec import encode_key
+from konveyer.feature_store.registry.lookup import space_of
+
+
+class BeingComputed(Conflict):
+    """An ETL run that began earlier may still take the entity up."""
+
+    code = "views_being_computed"
+
+
+def forget(
+    services: EtlServices,
+    actor: Actor,
+    training_sets: Path,
+    find: Callable[[], Held],
+    *,
+    everywhere: bool,
+) -> Held:
+    """Remove the entity that `find` looks for; what was found and removed.
+
+    First the catalog notes the digest of its key, so that no later run takes it up. Then it leaves
+    the online stores and the readable tables, whose other rows stay in the same files, or in the
+    same order in a new one. With `everywhere` it also leaves older table versions, and the rows of
+    training sets: those that had rows of it cannot be built again, all others still can. Each step
+    may be repeated: after a kill, the same call finishes the work.
+    """
+    actor.require(Permission.FORGET_ENTITIES)
+    held = find()
+    with services.catalog.transaction() as session:
+        leave_out(session, held.entity, held.digest, person=actor.name)
+        audit.record(session, actor.name, "forgot", "entity", held.entity, digest=held.digest)
+    _check_nothing_runs(services, held)
+    encoded = encode_key(list(held.key.values()))
+    for view in held.views:
+        services.online.delete(space_of(*view), [encoded])
+    # An ETL run that ended since the plan was made had begun before it: look again.
+    while tables := find().tables:
+        for table in tables:
+            _rewrite(services, actor, held, table)
+    if everywhere:
+        now = find()
+        for one in now.training_sets:
+            if one.rows:
+                _alter(services, actor, training_sets, one)
+        _clear(services, actor, now)
+    with services.catalog.transaction() as session:
+        note_done(session, held.entity, held.digest)
+        audit.record(
+            session,
+            actor.name,
+            "removed",
+            "entity",
+            held.entity,
+            digest=held.digest,
+            everywhere=everywhere,
+        )
+    return held
+
+
+def _check_nothing_runs(services: EtlServices, held: Held) -> None:
+    with services.catalog.reading() as session:
+        computing = sorted({view for view, v in running_views(session) if (view, v) in held.views})
+    if computing:
+        raise BeingComputed(
+            f"{', '.join(computing)} began to be computed before this and may still have the "
+            "entity; later runs leave it out.",
+            hint="when that run has ended, give the same command again ('konveyer etl run' "
+            "finishes a run that was killed)",
+        )
+
+
+def _rewrite(services: EtlServices, actor: Actor, held: Held, table: HeldTable) -> None:
+    """A new table version without the entity, made readable unless ETL has made a newer one so."""
+    ref, offline = table.ref, services.offline
+    rows = without(offline.open(ref).read(table.bucket).table, held.key)
+    new = offline.write_bucket(ref, table.bucket, rows)
+    with services.catalog.transaction() as session:
+        readable, run = readable_table(session, ref.view, ref.version)
+        if readable != ref:
+            return
+        left = (run.rows or 0) - table.rows
+        rewritten(session, new_id("forget"), run, new, person=actor.name, rows=left)
+        audit.record(
+            session,
+            actor.name,
+            "rewrote",
+            "view",
+            ref.view,
+            version=ref.version,
+            before=ref.table_version,
+            after=new.table_version,
+            rows=table.rows,
+        )
+
+
+def _alter(services: EtlServices, actor: Actor, folder: Path, one: HeldSet) -> None:
+    """The catalog first: a training set that lost rows must never pass for whole."""
+    with services.catalog.transaction() as session:
+        row = session.get(TrainingSetRow, one.id)
+        if row is not None:
+            row.altered_us = row.altered_us or now_us()
+            audit.record(session, actor.name, "altered", "training set", one.id, rows=one.rows)
+    rewrite_without(folder / one.id / DATA, one.key)
+
+
+def _clear(services: EtlServices, actor: Actor, held: Held) -> None:
+    """Files that a training set needs lose the entity's rows; the others go whole."""
+    offline = services.offline
+    for view, version in sorted({(file.view, file.version) for file in held.old_files}):
+        files = [file for file in held.old_files if (file.view, file.version) == (view, version)]
+        with services.catalog.transaction() as session:
+            audit.record(
+                session, actor.name, "cleared", "view", view, version=version, files=len(files)
+            )
+        for file in files:
+            if file.pinned:
+                offline.rewrite_file(view, version, file.path, held.key)
+        unpinned = [file.path for file in files if not file.pinned]
+        remove_files(offline.folder_of(view, version), unpinned)

@@ -1,0 +1,287 @@
+"""Where an entity is held: the plan of forgetting it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from konveyer.access.actor import Actor
+from konveyer.access.roles import Permission
+from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
+from konveyer.core.schema import Column, ColumnType, arrow_schema
+from konveyer.feature_store.datamart.tables import TrainingSetRow
+from konveyer.feature_store.datamart.training_set import DATA, TrainingSetManifest
+from konveyer.feature_store.definitions.definition import Kind, from_spec
+from konveyer.feature_store.definitions.entity import Entity
+from konveyer.feature_store.etl.flow import EtlServices
+from konveyer.feature_store.etl.runs import WrittenTable, running_views, written_tables
+from konveyer.feature_store.offline.delta import OfflineTableUnreadable, StoredTable, TableRef
+from konveyer.feature_store.offline.files import StoredFile
+from konveyer.feature_store.offline.identity import Key, key_digest, rows_in_file
+from konveyer.feature_store.offline.layout import BUCKET, MOST_BUCKETS, bucket_sql
+from konveyer.feature_store.online.codec import encode_key
+from konveyer.feature_store.registry.compile import CompiledView
+from konveyer.feature_store.registry.lookup import space_of
+from konveyer.feature_store.registry.tables import DefinitionRow
+
+
+class EntityNotFound(NotFound):
+    code = "entity_not_found"
+
+
+class BadKey(KonveyerError):
+    """Not the join keys of the entity, or not of their types."""
+
+    code = "bad_key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldTable:
+    """A readable table version with rows of the entity, all in one bucket."""
+
+    ref: TableRef
+    bucket: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldFile:
+    """A file of a table version that is not readable any more, with rows of the entity.
+
+    `pinned` when a kept training set needs its other rows.
+    """
+
+    view: str
+    version: str
+    path: Path
+    rows: int
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldSet:
+    """A kept training set: `rows` of it are of the entity; `pinned` says whether its tables have
+    the entity too, so that building it again would bring the entity back.
+    """
+
+    id: str
+    rows: int
+    pinned: bool
+    key: dict[str, int | str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Everything that is kept of one entity under `key`.
+
+    `computing` are views that are being computed and may take the entity up once more,
+    `unsearched` versions of views that know their entity by other join keys.
+    """
+
+    entity: str
+    key: dict[str, int | str]
+    digest: str
+    views: tuple[tuple[str, str], ...]
+    tables: tuple[HeldTable, ...]
+    spaces: tuple[str, ...]
+    old_files: tuple[HeldFile, ...]
+    training_sets: tuple[HeldSet, ...]
+    computing: tuple[str, ...]
+    unsearched: tuple[str, ...]
+
+
+def find_entity(
+    services: EtlServices,
+    actor: Actor,
+    training_sets: Path,
+    entity: str,
+    key: Mapping[str, str],
+) -> Held:
+    """Look for an entity in tables, online records and the training sets kept under a folder.
+
+    `key` gives each join key as text. Only the one bucket that can have the entity is read.
+    """
+    actor.require(Permission.FORGET_ENTITIES)
+    with services.catalog.reading() as session:
+        columns = _join_keys(session, entity)
+        typed = _typed(entity, columns, key)
+        known = dict(_views_of(session, entity))
+        written, running = written_tables(session), running_views(session)
+        manifests = [
+            msgspec.convert(row.manifest, TrainingSetManifest)
+            for row in session.scalars(select(TrainingSetRow).order_by(TrainingSetRow.id))
+        ]
+    views = {view: keys for view, keys in known.items() if keys == columns}
+    search = _Search(
+        services=services,
+        key=typed,
+        bucket=_bucket(services, columns, typed),
+        written=written,
+        pinned={ref for one in manifests for ref in one.tables if (ref.view, ref.version) in views},
+    )
+    encoded = encode_key(list(typed.values()))
+    return Held(
+        entity=entity,
+        key=typed,
+        digest=key_digest(list(typed.values())),
+        views=tuple(views),
+        tables=tuple(held for view in views for held in search.readable(view)),
+        spaces=tuple(
+            space
+            for space in (space_of(*view) for view in views)
+            if services.online.get(space, [encoded]) != [None]
+        ),
+        old_files=tuple(search.old_files(views)),
+        training_sets=tuple(
+            held for one in manifests for held in search.in_set(one, columns, views, training_sets)
+        ),
+        computing=tuple(sorted({view for view, version in running if (view, version) in views})),
+        unsearched=tuple(f"{view} {version}" for view, version in known.keys() - views.keys()),
+    )
+
+
+def _join_keys(session: Session, entity: str) -> tuple[Column, ...]:
+    """Of the entity as it is defined now, or was when it was last."""
+    rows = session.scalars(
+        select(DefinitionRow)
+        .where(DefinitionRow.kind == Kind.ENTITY)
+        .order_by(DefinitionRow.active.desc(), DefinitionRow.created_us.desc())
+    ).all()
+    for row in rows:
+        if row.name == entity:
+            found = from_spec(Kind.ENTITY, row.spec)
+            assert isinstance(found, Entity)  # noqa: S101 - the kind says so
+            return tuple(key.column for key in found.join_keys)
+    names = {row.name for row in rows}
+    raise EntityNotFound(
+        f"There is no entity '{entity}'.",
+        hint=did_you_mean(entity, names, otherwise=f"there are {', '.join(sorted(names))}"),
+    )
+
+
+def _typed(
+    entity: str, columns: tuple[Column, ...], key: Mapping[str, str]
+) -> dict[str, int | str]:
+    names = [column.name for column in columns]
+    if set(key) != set(names):
+        raise BadKey(
+            f"Entity '{entity}' is identified by {', '.join(names)}.",
+            hint=f"give {' '.join(f'{name}=VALUE' for name in names)}",
+        )
+    typed: dict[str, int | str] = {}
+    for column in columns:
+        text = key[column.name]
+        try:
+            match column.dtype:
+                case ColumnType.INT64:
+                    typed[column.name] = int(np.int64(int(text)))
+                case ColumnType.UUID:
+                    typed[column.name] = str(UUID(text))
+                case _:
+                    typed[column.name] = text
+        except (ValueError, OverflowError) as error:
+            raise BadKey(
+                f"'{text}' is no {column.dtype}, as join key '{column.name}' is.",
+                hint="write it as it is in the data",
+            ) from error
+    return typed
+
+
+def _views_of(
+    session: Session, entity: str
+) -> Iterator[tuple[tuple[str, str], tuple[Column, ...]]]:
+    """Every version that a view of the entity ever had, with its join keys."""
+    for row in session.scalars(select(DefinitionRow).where(DefinitionRow.kind == Kind.VIEW)):
+        if row.spec["entity"] == entity:
+            compiled = msgspec.convert(row.compiled, CompiledView)
+            yield (row.name, row.version), compiled.layout.keys
+
+
+def _bucket(services: EtlServices, columns: tuple[Column, ...], key: Key) -> int:
+    """The entity's bucket among the most that a table can have."""
+    table = pa.table([[key[column.name]] for column in columns], schema=arrow_schema(columns))
+    sql = f"SELECT {bucket_sql(columns, MOST_BUCKETS)} AS {BUCKET} FROM spine"  # noqa: S608
+    with services.engine.session() as session:
+        session.attach_table("spine", table)
+        found: int = session.query(sql).read_all().column(BUCKET)[0].as_py()
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Search:
+    services: EtlServices
+    key: dict[str, int | str]
+    bucket: int
+    written: Mapping[tuple[str, str], Sequence[WrittenTable]]
+    pinned: set[TableRef]
+
+    def readable(self, view: tuple[str, str]) -> Iterator[HeldTable]:
+        for one in self.written.get(view, ())[-1:]:
+            rows = self._rows_in(self._paths(one.ref))
+            if rows:
+                bucket = self.bucket % one.ref.buckets
+                yield HeldTable(ref=one.ref, bucket=bucket, rows=rows)
+
+    def _paths(self, ref: TableRef) -> set[Path]:
+        """The files of a table version that can have the entity."""
+        return {file.path for file in self.services.offline.open(ref).files_of(self.bucket)}
+
+    def _old_paths(self, ref: TableRef) -> set[Path]:
+        """The same of a version that need not be there any more."""
+        try:
+            return self._paths(ref)
+        except OfflineTableUnreadable:
+            return set()
+
+    def _rows_in(self, paths: set[Path]) -> int:
+        return sum(rows_in_file(path, self.key) for path in paths)
+
+    def old_files(self, views: Mapping[tuple[str, str], object]) -> Iterator[HeldFile]:
+        pinned = {path for ref in self.pinned for path in self._old_paths(ref)}
+        for table in self.services.offline.stored():
+            if (table.view, table.version) not in views:
+                continue
+            for file in self._not_readable(table):
+                rows = rows_in_file(file.path, self.key)
+                if rows:
+                    yield HeldFile(
+                        view=table.view,
+                        version=table.version,
+                        path=file.path,
+                        rows=rows,
+                        pinned=file.path in pinned,
+                    )
+
+    def _not_readable(self, table: StoredTable) -> Iterator[StoredFile]:
+        """Files in folders of the entity's bucket, whatever number of buckets the table had."""
+        needed: set[Path] = set()
+        for one in self.written.get((table.view, table.version), ())[-1:]:
+            needed = self._paths(one.ref)
+        counts = [2**power for power in range(MOST_BUCKETS.bit_length())]
+        folders = {f"{BUCKET}={self.bucket % count}" for count in counts}
+        for file in table.files:
+            if file.path.parent.name in folders and file.path not in needed:
+                yield file
+
+    def in_set(
+        self,
+        manifest: TrainingSetManifest,
+        columns: tuple[Column, ...],
+        views: Mapping[tuple[str, str], object],
+        folder: Path,
+    ) -> Iterator[HeldSet]:
+        named = dict(zip((key.name for key in manifest.service.keys), manifest.keys, strict=True))
+        if not set(self.key) <= set(named):
+            return
+        key = {named[column.name]: self.key[column.name] for column in columns}
+        refs = [ref for ref in manifest.tables if (ref.view, ref.version) in views]
+        rows = rows_in_file(folder / manifest.id / DATA, key) if refs else 0
+        pinned = any(self._rows_in(self._old_paths(ref)) for ref in refs)
+        if rows or pinned:
+            yield HeldSet(id=manifest.id, rows=rows, pinned=pinned, key=key)
