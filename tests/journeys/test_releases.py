@@ -21,7 +21,7 @@ def test_the_release_went_through_every_gate_with_evidence(released_shop: Shop) 
         assert stage["evidence"]
     assert stages["integration"]["evidence"]["entities"] == 50
     assert stages["functional"]["evidence"]["worst_difference"] <= 1e-9
-    assert stages["load"]["evidence"]["requests"] > 100
+    assert stages["load"]["evidence"]["requests"] >= 4  # two a second for two seconds
     live = released_shop.run("models")
     assert {one["environment"] for one in live} == {"test", "prod"}
 
@@ -52,7 +52,6 @@ def test_failing_project_tests_stop_a_release_and_a_corrected_one_goes_on(shop: 
     [
         ("raise RuntimeError('no data today')", "model_failed"),
         ("return None", "model_failed"),
-        ("raise SystemExit", "model_failed"),
     ],
 )
 def test_a_model_that_fails_leaves_nothing(shop: Shop, what: str, code: str) -> None:
@@ -65,6 +64,14 @@ def test_a_model_that_fails_leaves_nothing(shop: Shop, what: str, code: str) -> 
     assert "model.py" in traceback or "harness" in traceback
     assert "correct the project" in error["hint"]
     assert set((shop.root / "state/runs").iterdir()) == before
+
+
+def test_a_model_that_ends_its_process_is_told_so(shop: Shop) -> None:
+    source = shop.root / PROJECT / "model.py"
+    source.write_text("raise SystemExit(0)\n")
+    error = shop.error("train", PROJECT, profile="ana")
+    assert error["code"] == "model_failed"
+    assert "ended with exit status 0" in error["message"]
 
 
 def test_training_again_gives_the_same_model(shop: Shop, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def main() -> None:
     """Run the command; exit 0 when it did what was asked, 1 on an error, 2 on wrong usage."""
     arguments = sys.argv[1:]
     try:
-        cli.main(arguments, standalone_mode=False)
+        sys.exit(cli.main(arguments, standalone_mode=False))
     except KonveyerError as error:
         print_error(error, as_json="--json" in arguments)
         sys.exit(1)

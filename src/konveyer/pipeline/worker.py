@@ -71,7 +71,7 @@ class Worker:
 
     def run(self, run: Run) -> Json:
         """Run to the end and give its result. A run id that ended before gives that result."""
-        return _opened(self._started(run).get_result(polling_interval_sec=_POLL_S))
+        return _opened(_result(self._started(run)))
 
     def start(self, runs: Sequence[Run], *, unless_under_way: Callable[[Run], str]) -> None:
         """Start runs without waiting for them.
@@ -95,9 +95,15 @@ class Worker:
         """Wait for the runs that an earlier worker left behind (resumed at start); their ids."""
         left = self._unfinished()
         for run_id in left:
-            handle: Any = DBOS.retrieve_workflow(run_id)
-            handle.get_result(polling_interval_sec=_POLL_S)
+            _result(DBOS.retrieve_workflow(run_id))
         return left
+
+
+def _result(handle: Any) -> Any:
+    """Wait in short naps: a thread that waits for another in one piece does not hear Ctrl-C."""
+    while handle.get_status().status in _UNFINISHED:
+        time.sleep(_POLL_S)
+    return handle.get_result(polling_interval_sec=_POLL_S)
 
 
 def _workflow(flow: Flow) -> Any:

@@ -30,7 +30,11 @@ def node_of(state: Path, environment: str, start: Sequence[str]) -> Iterator[str
         return
     log = state / "logs" / f"{environment}-for-gates.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output, subprocess.Popen(start, stdout=output, stderr=output) as process:
+    with (
+        log.open("ab") as output,
+        # In a session of its own, Ctrl-C does not stop it under a gate's eyes.
+        subprocess.Popen(start, stdout=output, stderr=output, start_new_session=True) as process,
+    ):
         try:
             yield _wait_for(state, environment, process, log)
         finally:
