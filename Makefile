@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(VENV)/bin/uv
 
-.PHONY: setup demo test chromium check format lock clean
+.PHONY: setup demo test chromium check bench-features format lock lock-peers clean
 
 setup: $(VENV)/ready
 
@@ -32,13 +32,24 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# One JSON object a line; ARGS="--quick" or ARGS="--only publish" narrow it (benchmarks/README.md).
+bench-features: setup
+	@$(BIN)/python -m benchmarks.features.run $(ARGS)
+
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+COMPILE := pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11
+
 lock: setup
-	$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
-		--all-extras --group dev pyproject.toml --output-file requirements.lock
+	$(UV) $(COMPILE) --all-extras --group dev pyproject.toml --output-file requirements.lock
+
+# Benchmarks are run against the versions that these name.
+lock-peers: setup
+	for peer in benchmarks/peers/*/requirements.in; do \
+		(cd $$(dirname $$peer) && $(abspath $(UV)) $(COMPILE) --upgrade requirements.in \
+			--output-file requirements.lock) || exit 1; done
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) benchmarks/peers/.environments .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
