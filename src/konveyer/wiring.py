@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from konveyer.feature_store.online.base import OnlineStore
     from konveyer.pipeline.flow import Flow, Json, Payload
 
-ENGINES = {"duckdb": "konveyer.feature_store.engines.duckdb:DuckDBEngine"}
+ENGINES = {
+    "duckdb": "konveyer.feature_store.engines.duckdb:DuckDBEngine",
+    "spark": "konveyer.feature_store.engines.spark:SparkEngine",
+}
 OFFLINE_STORES = {"delta": "konveyer.feature_store.offline.delta:DeltaOfflineStore"}
 ONLINE_STORES = {"lmdb": "konveyer.feature_store.online.lmdb:LmdbOnlineStore"}
 BUNDLE_STORES = {"file": "konveyer.bundle.store:BundleStore"}

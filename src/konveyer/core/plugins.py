@@ -7,6 +7,12 @@ from typing import Any
 from konveyer.core.errors import KonveyerError
 
 
+class BackendNotInstalled(KonveyerError):
+    """The library of a backend is not installed."""
+
+    code = "backend_not_installed"
+
+
 class UnknownScheme(KonveyerError):
     """A URL whose scheme no backend answers to."""
 
@@ -30,4 +36,10 @@ def backend_for(url: str, table: Mapping[str, str], *, setting: str) -> Any:
             hint=f"use one of: {', '.join(sorted(table))}",
         )
     module, _, name = target.partition(":")
-    return getattr(import_module(module), name)
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise BackendNotInstalled(
+            f"'{url}' in [{setting}] needs the Python package '{error.name}'.",
+            hint=f"pip install 'konveyer[{scheme_of(url)}]'",
+        ) from error

@@ -2,16 +2,18 @@
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
 
-from konveyer.feature_store.engines.base import QueryFailed, SourceFileMissing
+from konveyer.feature_store.engines.base import QueryFailed, SortedRows, SourceFileMissing
 
+S = TypeVar("S")
 T = TypeVar("T")
 _BATCH_ROWS = 100_000
 
@@ -39,9 +41,12 @@ class DuckDBEngine:
         self._run(f"CREATE OR REPLACE VIEW {name} AS {sql}")
 
     def describe(self, sql: str) -> pa.Schema:
-        return self.query(f"SELECT * FROM ({sql}) LIMIT 0").schema  # noqa: S608
+        return self._reader(f"SELECT * FROM ({sql}) LIMIT 0").schema  # noqa: S608
 
-    def query(self, sql: str) -> pa.RecordBatchReader:
+    def query(self, sql: str) -> pa.Table:
+        return self._reader(sql).read_all()
+
+    def _reader(self, sql: str) -> pa.RecordBatchReader:
         with self._lock:
             try:
                 relation = self._connection.sql(sql)
@@ -65,15 +70,38 @@ class DuckDBEngine:
             except duckdb.Error as error:
                 raise _explained(error) from error
 
-    def map(self, job: Callable[[int], T], buckets: Iterable[int]) -> Iterator[T]:
+    def map_rows(self, rows: SortedRows, job: Callable[[Iterator[pa.RecordBatch]], T]) -> list[T]:
+        order = ", ".join((rows.part, *rows.order))
+        sql = f"SELECT * FROM ({rows.sql}) AS all_rows ORDER BY {order}"  # noqa: S608
+        return [job(_batches(self._reader(sql)))]
+
+    def map(self, job: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
         # Threads suffice: NumPy, Arrow and Delta let go of the interpreter while they work.
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            yield from pool.map(job, buckets)
+        workers = os.cpu_count() or 1
+        running: deque[Future[T]] = deque()
+        with ThreadPoolExecutor(max_workers=workers) as pool:
+            for item in items:
+                running.append(pool.submit(job, item))
+                if len(running) > workers:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
 
     def close(self) -> None:
         self._connection.close()
 
 
-def _explained(error: duckdb.Error) -> QueryFailed:
+def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    while True:
+        try:
+            batch = reader.read_next_batch()
+        except StopIteration:
+            return
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise _explained(error) from error
+        yield batch
+
+
+def _explained(error: Exception) -> QueryFailed:
     first = str(error).strip().splitlines()[0]
     return QueryFailed(f"DuckDB: {first}", hint="correct the SQL of the definition")

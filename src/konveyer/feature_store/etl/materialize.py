@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from konveyer.feature_store.engines.base import Engine
+from konveyer.feature_store.engines.base import Engine, JobFailed, SortedRows
 from konveyer.feature_store.kernel.evaluate import evaluate, last_refresh
 from konveyer.feature_store.kernel.history import EVENT_TIME, history_of, instants
 from konveyer.feature_store.kernel.point_in_time import latest
-from konveyer.feature_store.offline.delta import DeltaOfflineStore, TableRef
-from konveyer.feature_store.offline.layout import bucket_count, conformed, layout_sql
+from konveyer.feature_store.offline.delta import DeltaOfflineStore, TableRef, TableVersion
+from konveyer.feature_store.offline.files import BucketWriter, NewFile
+from konveyer.feature_store.offline.layout import BUCKET, bucket_count, layout_sql
 from konveyer.feature_store.online.base import OnlineStore, Record
 from konveyer.feature_store.online.codec import RecordCodec, encode_key
 from konveyer.feature_store.registry.apply import attach_sources
@@ -51,27 +52,21 @@ def write_offline(
 ) -> Written:
     """Compute a view's rows up to `until_us` and write them as one new table version."""
     attach_sources(state, name, engine, root)
-    counted = engine.query(f"SELECT count(*) AS n FROM ({compiled.rows_sql})").read_all()  # noqa: S608
-    rows: int = counted.column("n")[0].as_py()
-    buckets = bucket_count(rows)
-    sql = layout_sql(compiled.layout, compiled.rows_sql, buckets=buckets, until_us=until_us)
-    reader = _CountedRows(conformed(engine.query(sql), compiled.layout.schema))
-    ref = offline.write(name, version, reader.reader, buckets=buckets)
-    return Written(ref=ref, rows=reader.rows)
+    layout = compiled.layout
+    counted = engine.query(f"SELECT count(*) AS n FROM ({compiled.rows_sql}) AS all_rows")  # noqa: S608
+    buckets = bucket_count(counted.column("n")[0].as_py())
+    sql = layout_sql(layout, compiled.rows_sql, buckets=buckets, until_us=until_us)
+    rows = SortedRows(sql=sql, part=BUCKET, parts=buckets, order=layout.order)
 
+    def write(writer: BucketWriter) -> list[NewFile]:
+        return [file for part in engine.map_rows(rows, writer) for file in part]
 
-class _CountedRows:
-    """A reader that counts the rows that pass through it."""
-
-    def __init__(self, reader: pa.RecordBatchReader) -> None:
-        self.rows = 0
-        self._source = reader
-        self.reader = pa.RecordBatchReader.from_batches(reader.schema, self._batches())
-
-    def _batches(self) -> Iterator[pa.RecordBatch]:
-        for batch in self._source:
-            self.rows += batch.num_rows
-            yield batch
+    try:
+        ref, written = offline.write(name, version, layout.schema, write, buckets=buckets)
+    except JobFailed as error:
+        error.message = f"Feature view '{name}': {error.message}"
+        raise
+    return Written(ref=ref, rows=written)
 
 
 def snapshots(
@@ -83,13 +78,19 @@ def snapshots(
     as_of_us: int,
 ) -> Iterator[Snapshot]:
     """The values of every entity at the last refresh before `as_of_us`, a bucket at a time."""
+    return engine.map(_Published(compiled, offline.open(ref), as_of_us), range(ref.buckets))
 
-    table = offline.open(ref)
 
-    def one(bucket: int) -> Snapshot:
-        return _snapshot(compiled, table.read(bucket).table, as_of_us)
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """What is published of one bucket."""
 
-    return engine.map(one, range(ref.buckets))
+    compiled: CompiledView
+    table: TableVersion
+    as_of_us: int
+
+    def __call__(self, bucket: int) -> Snapshot:
+        return _snapshot(self.compiled, self.table.read(bucket).table, self.as_of_us)
 
 
 def _snapshot(compiled: CompiledView, rows: pa.Table, as_of_us: int) -> Snapshot:

@@ -1,27 +1,26 @@
 """Offline tables in Delta Lake: each write is one atomic version that readers can be pinned to."""
 
+import json
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable, WriterProperties, write_deltalake
+from deltalake import DeltaTable, Schema
 from deltalake.exceptions import DeltaError
+from deltalake.transaction import AddAction, create_table_with_add_actions
 
+from konveyer.core.clock import now_us
 from konveyer.core.errors import KonveyerError
+from konveyer.feature_store.offline.files import BucketWriter, NewFile, OfflineWriteFailed
 from konveyer.feature_store.offline.layout import BUCKET
 
 # Small enough that a few entities are found by reading few rows, large enough to read fast.
 _ROW_GROUP_ROWS = 131_072
-
-
-class OfflineWriteFailed(KonveyerError):
-    """A table could not be written; the version that was there stays the readable one."""
-
-    code = "offline_write_failed"
 
 
 class OfflineTableUnreadable(KonveyerError):
@@ -135,29 +134,39 @@ class DeltaOfflineStore:
         self._folder = folder
 
     def write(
-        self, view: str, version: str, rows: pa.RecordBatchReader, *, buckets: int
-    ) -> TableRef:
-        """Replace the table's content by `rows` in one commit; a failure leaves it as it was.
+        self,
+        view: str,
+        version: str,
+        schema: pa.Schema,
+        write: Callable[[BucketWriter], Sequence[NewFile]],
+        *,
+        buckets: int,
+    ) -> tuple[TableRef, int]:
+        """Replace the table's content by the files of `write` in one commit; also how many rows.
 
-        `rows` has the column `bucket` and arrives sorted by it; it is streamed.
+        `schema` has the column `bucket`. A failure leaves the table as it was, and nothing behind.
         """
         path = self._folder / view / version
         path.mkdir(parents=True, exist_ok=True)
+        writer = BucketWriter(
+            view=view, folder=path, draft=uuid4().hex, schema=schema, group_rows=_ROW_GROUP_ROWS
+        )
+        kept: set[str] = set()
         try:
-            write_deltalake(
-                str(path),
-                rows,
-                mode="overwrite",
-                partition_by=[BUCKET],
-                writer_properties=WriterProperties(max_row_group_size=_ROW_GROUP_ROWS),
-            )
+            files = write(writer)
+            # From here on they may be in the log, also when the commit reports an error.
+            kept = {file.path for file in files}
+            _commit(path, files, Schema.from_arrow(schema))
             table_version = DeltaTable(str(path)).version()
         except (DeltaError, OSError) as error:
             raise OfflineWriteFailed(
                 f"The table of '{view}' could not be written: {error}",
                 hint="see that the disk has room, then run ETL again",
             ) from error
-        return TableRef(view=view, version=version, table_version=table_version, buckets=buckets)
+        finally:
+            writer.remove_all_but(kept)
+        ref = TableRef(view=view, version=version, table_version=table_version, buckets=buckets)
+        return ref, sum(file.rows for file in files)
 
     def open(self, ref: TableRef) -> TableVersion:
         """Read the log of one version; the data is read by `TableVersion.read`."""
@@ -181,3 +190,22 @@ class DeltaOfflineStore:
             schema=pa.schema([field for field in schema if field.name != BUCKET]),
             files={bucket: tuple(found) for bucket, found in files.items()},
         )
+
+
+def _commit(path: Path, files: Sequence[NewFile], schema: Schema) -> None:
+    actions = [
+        AddAction(
+            path=file.path,
+            size=file.size_bytes,
+            partition_values={BUCKET: str(file.bucket)},
+            modification_time=now_us() // 1_000,
+            data_change=True,
+            stats=json.dumps({"numRecords": file.rows}),
+        )
+        for file in files
+    ]
+    if DeltaTable.is_deltatable(str(path)):
+        table = DeltaTable(str(path))
+        table.create_write_transaction([*actions], "overwrite", schema, [BUCKET])
+    else:
+        create_table_with_add_actions(str(path), schema, actions, partition_by=[BUCKET])
