@@ -26,11 +26,6 @@ from konveyer.feature_store.offline import layout
 from konveyer.feature_store.offline.layout import BUCKET, bucket_sql
 from tests.unit.etl.store import Store, opened_store
 
-# The JVM compiles less and so starts sooner, on data this small.
-QUICK = (
-    "spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:%2BUseSerialGC"
-    "&spark.sql.shuffle.partitions=2"
-)
 HOUR_US = 3_600_000_000
 SHOPS = ("Café", "bar's", "日本 🎉", "", "e\u0301")
 NOW = "2026-03-01T00:00:00Z"
@@ -139,13 +134,6 @@ def labels(rows: int = 500) -> pa.Table:
     )
 
 
-@pytest.fixture(scope="module")
-def spark() -> Iterator[SparkEngine]:
-    engine = SparkEngine(f"spark:local[2]?{QUICK}")
-    yield engine
-    engine.close()
-
-
 @dataclass(frozen=True)
 class Both:
     duckdb: Store
@@ -239,16 +227,6 @@ def test_online_values_are_the_same(both: Both) -> None:
     expected = both.duckdb.online(*keys)
     assert both.spark.online(*keys) == expected
     assert len(set(expected)) > 10
-
-
-@pytest.fixture(params=["duckdb", "spark"])
-def engine(request: pytest.FixtureRequest, spark: SparkEngine) -> Iterator[Engine]:
-    if request.param == "spark":
-        yield spark
-    else:
-        duckdb = DuckDBEngine()
-        yield duckdb
-        duckdb.close()
 
 
 def test_what_is_wrong_with_sql_or_a_file_is_said_by_each_engine(

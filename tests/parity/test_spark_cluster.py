@@ -26,8 +26,7 @@ from konveyer.feature_store.engines import spark as engine_module
 from konveyer.feature_store.engines.spark import SparkEngine
 from konveyer.feature_store.offline import layout
 from tests.conftest import ADMIN
-from tests.parity.test_engines import QUICK
-from tests.support import wait_for
+from tests.support import QUICK_SPARK, wait_for
 from tests.unit.etl.store import Store, opened_store
 
 JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
@@ -140,7 +139,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
         cluster.add_worker()
         cluster.add_worker()
         engine = SparkEngine(
-            f"{cluster.url}?spark.executor.memory=512m&{QUICK}"
+            f"{cluster.url}?spark.executor.memory=512m&{QUICK_SPARK}"
             f"&spark.executor.extraJavaOptions={quote(JAVA)}"
         )
         stack.callback(engine.close)

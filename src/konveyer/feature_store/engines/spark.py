@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -38,7 +38,7 @@ from konveyer.feature_store.engines.spark_files import (
     dataset_files,
     first_schema,
     is_nanoseconds,
-    partitioned_under,
+    partition_of,
 )
 from konveyer.feature_store.engines.spark_sql import to_spark
 
@@ -53,7 +53,13 @@ _BATCH_ROWS = 100_000
 _PATIENCE_S = 60.0
 
 # Of Spark's names for errors, those about the files of a source.
-_ABOUT_FILES = re.compile(r"\[(FAILED_READ_FILE|CANNOT_READ_FILE_FOOTER|PATH_NOT_FOUND)\b")
+_ABOUT_FILES = re.compile(r"\[(FAILED_READ_FILE|CANNOT_READ_FILE_FOOTER|PATH_NOT_FOUND)\b.*")
+_CORRECT = "correct the SQL of the definition"
+
+_READABLE = (
+    "write the files with whole numbers to 64 bits, fractions, booleans, text and timestamps; "
+    "docs/settings.md says what Spark cannot read"
+)
 
 _CONFIGURATION = {
     "spark.driver.host": "127.0.0.1",
@@ -62,6 +68,7 @@ _CONFIGURATION = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.session.timeZone": "UTC",
+    "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
     "spark.sql.timestampType": "TIMESTAMP_NTZ",
     "spark.sql.ansi.enabled": "true",
     "spark.sql.legacy.parquet.nanosAsLong": "true",
@@ -110,13 +117,14 @@ class SparkEngine:
     def attach_parquet(self, name: str, files: Sequence[str]) -> None:
         first = first_schema(name, files)
         reader = self._spark.read.option("__globPaths__", "false")
-        base = partitioned_under(files)
-        with _explaining():
+        partition = partition_of(files)
+        with _explaining(hint=_READABLE):
             schema = reader.parquet(files[0]).schema
-            if base is not None:
-                reader = reader.option("basePath", base)
+            if partition is not None:
+                reader = reader.option("basePath", partition.folder)
             frame = reader.schema(schema).parquet(*files)
-            self._name(frame.select(*_columns(frame, first)), name)
+            kinds = {} if partition is None else partition.types
+            self._name(frame.select(*_columns(frame, first, kinds)), name)
 
     def attach_dataset(self, name: str, dataset: Dataset, staging: Path) -> None:
         self.attach_parquet(name, dataset_files(name, dataset, staging))
@@ -303,8 +311,10 @@ def _is_stopped(context: SparkContext) -> bool:
         return True
 
 
-def _columns(frame: DataFrame, schema: pa.Schema) -> list[Any]:
-    """The columns of a frame; nanoseconds, which Spark reads as numbers, become instants."""
+def _columns(frame: DataFrame, schema: pa.Schema, kinds: Mapping[str, str]) -> list[Any]:
+    """The columns of a frame; nanoseconds, which Spark reads as numbers, become instants, and
+    those from the names of folders have the SQL types `kinds`.
+    """
     columns = []
     for field in frame.schema:
         name, quoted = field.name, _quoted(field.name)
@@ -313,6 +323,8 @@ def _columns(frame: DataFrame, schema: pa.Schema) -> list[Any]:
         if kind is not None and is_nanoseconds(kind) and isinstance(field.dataType, LongType):
             micros = f"({quoted} - pmod({quoted}, 1000)) div 1000"
             columns.append(F.expr(f"CAST(timestamp_micros({micros}) AS TIMESTAMP_NTZ) AS {quoted}"))
+        elif name in kinds:
+            columns.append(F.expr(f"CAST({quoted} AS {kinds[name]}) AS {quoted}"))
         else:
             columns.append(F.col(quoted))
     return columns
@@ -323,23 +335,24 @@ def _quoted(name: str) -> str:
 
 
 @contextmanager
-def _explaining() -> Iterator[None]:
+def _explaining(hint: str = _CORRECT) -> Iterator[None]:
     try:
         yield
     except _ERRORS as error:
-        raise _explained(error) from error
+        raise _explained(error, hint) from error
 
 
-def _explained(error: Exception) -> KonveyerError:
-    """SQL states of class 42 blame the SQL, those of class 22 the data."""
-    if _ABOUT_FILES.search(str(error)):
+def _explained(error: Exception, hint: str = _CORRECT) -> KonveyerError:
+    """SQL states of class 42 and 0A blame the SQL (`hint` helps), of 22 and P0 the data."""
+    about_files = _ABOUT_FILES.search(str(error))
+    if about_files:
         return SourceUnreadable(
-            f"Spark: {_first_line(error)}",
+            f"Spark: {about_files[0]}",
             hint="restore the files of the source, then run again; nothing was changed",
         )
     state = error.getSqlState() if isinstance(error, PySparkException) else None
-    if (state or "")[:2] in ("22", "42"):
-        return QueryFailed(f"Spark: {_first_line(error)}", hint="correct the SQL of the definition")
+    if (state or "")[:2] in ("0A", "22", "42", "P0"):
+        return QueryFailed(f"Spark: {_first_line(error)}", hint=hint)
     return JobFailed(
         f"Spark: {_first_line(error)}",
         hint="nothing was changed: see that Spark's workers run, then run it again",

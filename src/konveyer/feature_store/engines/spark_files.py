@@ -1,7 +1,10 @@
 """Which Parquet files Spark reads as DuckDB would, and the others refused or written anew."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,6 +12,14 @@ from pyarrow.dataset import Dataset, FileSystemDataset
 from pyarrow.fs import SubTreeFileSystem
 
 from konveyer.feature_store.engines.base import SourceUnreadable
+
+_NULL = "__HIVE_DEFAULT_PARTITION__"
+# A number with a zero before it is a text, and one of 19 digits may not fit.
+_WRITTEN = {
+    re.compile(r"0|-?[1-9]\d{0,17}"): "BIGINT",
+    re.compile(r"\d{4}-\d\d-\d\d"): "DATE",
+    re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?"): "TIMESTAMP_NTZ",
+}
 
 
 def first_schema(name: str, files: Sequence[str]) -> pa.Schema:
@@ -42,24 +53,46 @@ def is_nanoseconds(dtype: pa.DataType) -> bool:
     return bool(pa.types.is_timestamp(dtype)) and dtype.unit == "ns"
 
 
-def partitioned_under(files: Sequence[str]) -> str | None:
-    """The folder below which all files stand in folders named as `key=value` of the same keys.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """Below `folder`, folders are named `key=value`; `types` are the SQL types of keys."""
 
-    >>> partitioned_under(["/lake/day=1/a.parquet", "/lake/day=2/b.parquet"])
-    '/lake'
+    folder: str
+    types: dict[str, str]
+
+
+def partition_of(files: Sequence[str]) -> Partition | None:
+    """How files are partitioned, or None when they are not all so, by the same keys.
+
+    As with DuckDB, a key is a whole number or a date where all of its values are written like one.
+
+    >>> found = partition_of(["/lake/day=1/a.parquet", "/lake/day=2/b.parquet"])
+    >>> found.folder, found.types
+    ('/lake', {'day': 'BIGINT'})
     """
-    found = {_partition(Path(file)) for file in files}
-    if len(found) != 1:
+    found = [_keys_of(Path(file)) for file in files]
+    folder, first = found[0]
+    if not first or any((place, [*keys]) != (folder, [*first]) for place, keys in found):
         return None
-    base, keys = found.pop()
-    return base if keys else None
+    return Partition(
+        folder=folder, types={key: _sql_type([keys[key] for _, keys in found]) for key in first}
+    )
 
 
-def _partition(file: Path) -> tuple[str, tuple[str, ...]]:
+def _keys_of(file: Path) -> tuple[str, dict[str, str]]:
     folders = file.parent.parts
     places = [place for place, folder in enumerate(folders) if "=" in folder]
-    keys = tuple(folders[place].partition("=")[0] for place in places)
-    return str(Path(*folders[: places[0]])) if places else "", keys
+    keys = (folders[place].partition("=") for place in places)
+    folder = str(Path(*folders[: places[0]])) if places else ""
+    return folder, {key: unquote(value) for key, _, value in keys}
+
+
+def _sql_type(values: Sequence[str]) -> str:
+    known = [value for value in values if value != _NULL]
+    for written, sql_type in _WRITTEN.items():
+        if known and all(written.fullmatch(value) for value in known):
+            return sql_type
+    return "STRING"
 
 
 def dataset_files(name: str, dataset: Dataset, staging: Path) -> list[str]:

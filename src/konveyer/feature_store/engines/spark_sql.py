@@ -18,6 +18,28 @@ _UUID = (
     "RAISE_ERROR(CONCAT('This is no UUID: ', CAST(x AS STRING))) END"
 )
 
+# DuckDB rounds, Spark cuts off.
+_ROUNDED = (
+    "CASE WHEN TYPEOF(x) IN ('double', 'float') THEN CAST(RINT(CAST(x AS DOUBLE)) AS {kind}) "
+    "WHEN TYPEOF(x) LIKE 'decimal%' THEN CAST(ROUND(CAST(x AS DECIMAL(38, 18))) AS {kind}) "
+    "ELSE CAST(x AS {kind}) END"
+)
+_WHOLE = {
+    exp.DataType.Type.TINYINT: "TINYINT",
+    exp.DataType.Type.SMALLINT: "SMALLINT",
+    exp.DataType.Type.INT: "INT",
+    exp.DataType.Type.BIGINT: "BIGINT",
+}
+# Fractions that are written with an exponent, and those that are no number, are other texts.
+_TEXT = (
+    "CASE WHEN TYPEOF(x) IN ('double', 'float') AND CAST(x AS STRING) RLIKE '[EIN]' THEN "
+    "RAISE_ERROR(CONCAT('Spark writes this fraction as another text: ', CAST(x AS STRING))) "
+    "ELSE CAST(x AS STRING) END"
+)
+_BOUNDS = "CAST(TIMESTAMPDIFF({unit}, DATE_TRUNC('{unit}', x), DATE_TRUNC('{unit}', y)) AS BIGINT)"
+# Functions that Spark has too, for something else.
+_DIFFERENT = frozenset({"date_part", "datepart", "hash", "weekday"})
+
 
 def to_spark(sql: str, tables: Mapping[str, str] | None = None) -> str:
     """`sql`, which is of DuckDB's dialect, for Spark. Raises `QueryFailed` for what it cannot say.
@@ -25,7 +47,7 @@ def to_spark(sql: str, tables: Mapping[str, str] | None = None) -> str:
     `tables` gives some of the tables other names.
 
     >>> to_spark("SELECT epoch_us(paid_at) AS paid_us FROM payments")
-    'SELECT UNIX_MICROS(CAST(paid_at AS TIMESTAMP_NTZ)) AS paid_us FROM payments'
+    'SELECT (UNIX_MICROS(CAST(paid_at AS TIMESTAMP_NTZ))) AS paid_us FROM payments'
     """
     try:
         parsed = sqlglot.parse_one(sql, read="duckdb")
@@ -34,11 +56,7 @@ def to_spark(sql: str, tables: Mapping[str, str] | None = None) -> str:
                 table.set("this", exp.to_identifier(tables[table.name]))
         return parsed.transform(_translated).sql("spark", unsupported_level=ErrorLevel.RAISE)
     except SqlglotError as error:
-        first = str(error).splitlines()[0]
-        raise QueryFailed(
-            f"Spark: this SQL has no translation: {first}",
-            hint="use what both DuckDB and Spark have",
-        ) from error
+        raise _untranslatable(str(error).splitlines()[0]) from error
 
 
 def _translated(node: exp.Expression) -> exp.Expression:
@@ -46,25 +64,64 @@ def _translated(node: exp.Expression) -> exp.Expression:
         case exp.Mod(this=exp.Anonymous(this=str() as name, expressions=[text])) if (
             name.lower() == "md5_number_lower"
         ):
-            bits = _filled(_LAST_16_BITS, text.transform(_translated))
-            return exp.Mod(this=bits, expression=node.expression)
+            return exp.Mod(this=_filled(_LAST_16_BITS, x=text), expression=node.expression)
         case exp.Anonymous(this=str() as name, expressions=[instant]) if name.lower() == "epoch_us":
-            return _filled("UNIX_MICROS(CAST(x AS TIMESTAMP_NTZ))", instant.transform(_translated))
+            return _filled("UNIX_MICROS(CAST(x AS TIMESTAMP_NTZ))", x=instant)
+        case exp.TimeToUnix(this=instant):
+            return _filled("UNIX_MICROS(CAST(x AS TIMESTAMP_NTZ)) / 1E6D", x=instant)
+        case exp.TryCast():
+            return node
         case exp.Cast(this=value, to=exp.DataType(this=exp.DataType.Type.UUID)):
-            return _filled(_UUID, value.transform(_translated))
+            return _filled(_UUID, x=value)
+        case exp.Cast(this=value, to=exp.DataType(this=kind)) if kind in _WHOLE:
+            return _filled(_ROUNDED.format(kind=_WHOLE[kind]), x=value)
+        case exp.Cast(this=value, to=exp.DataType(this=exp.DataType.Type.TEXT)):
+            return _filled(_TEXT, x=value)
+        case exp.ConcatWs(expressions=[between, *parts]):
+            texts = [_filled(_TEXT, x=part) for part in (between, *parts)]
+            return exp.Anonymous(this="CONCAT_WS", expressions=texts)
         case exp.Concat(expressions=parts):
             # DuckDB takes values of any type, and leaves nulls out.
-            texts = [exp.cast(part.transform(_translated), "text") for part in parts]
-            nothing = exp.Literal.string("")
-            return exp.Concat(
-                expressions=[exp.Coalesce(this=t, expressions=[nothing.copy()]) for t in texts]
-            )
+            return exp.Concat(expressions=[_filled(f"COALESCE({_TEXT}, '')", x=p) for p in parts])
+        case exp.Div(this=left, expression=right):
+            return _filled("CAST(x AS DOUBLE) / y", x=left, y=exp.paren(right, copy=True))
+        case exp.Log(this=value) if node.expression is None:
+            return _filled("LOG10(x)", x=value)
+        case exp.DayOfWeek(this=day):
+            return _filled("DAYOFWEEK(x) - 1", x=day)
+        case exp.DayOfWeekIso(this=day):
+            return _filled("(DAYOFWEEK(x) + 5) % 7 + 1", x=day)
+        case exp.DateDiff(this=end, expression=start, unit=exp.Var(this=str() as unit)):
+            # DuckDB counts the bounds of units between the two, Spark whole units.
+            return _filled(_BOUNDS.format(unit=unit), x=start, y=end)
+        case exp.Anonymous(this=str() as name) if name.lower() in _DIFFERENT:
+            raise _untranslatable(f"{name.lower()}() means something else there")
+        case exp.Dayname() | exp.Monthname() | exp.Extract(this=exp.Var(this="DOW" | "ISODOW")):
+            raise _untranslatable(f"{node.sql('duckdb')} means something else there")
+        case exp.Extract(this=exp.Var(this="SECOND"), expression=instant):
+            return _filled("SECOND(x)", x=instant)
+        case exp.Extract(this=exp.Literal()):
+            raise _untranslatable(f"{node.sql('duckdb')} may mean something else there")
         case _:
             return node
 
 
-def _filled(template: str, value: exp.Expression) -> exp.Expression:
-    """The Spark expression `template` with `value` for its x."""
-    return sqlglot.parse_one(template, read="spark").transform(
-        lambda node: value.copy() if isinstance(node, exp.Column) and node.name == "x" else node
+def _filled(template: str, **values: exp.Expression) -> exp.Expression:
+    """The Spark expression `template` with `values`, themselves translated, for its names."""
+    translated = {name: value.transform(_translated) for name, value in values.items()}
+    return exp.paren(
+        sqlglot.parse_one(template, read="spark").transform(
+            lambda node: (
+                translated[node.name].copy()
+                if isinstance(node, exp.Column) and node.name in translated
+                else node
+            )
+        ),
+        copy=False,
+    )
+
+
+def _untranslatable(problem: str) -> QueryFailed:
+    return QueryFailed(
+        f"Spark: this SQL has no translation: {problem}", hint="use what both DuckDB and Spark have"
     )
