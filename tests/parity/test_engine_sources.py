@@ -356,6 +356,8 @@ THINGS = pa.table(
         ("n / 2", [3.5, -3.5, 0.5]),
         ("round(n / 3.0, 12)", [2.333333333333, -2.333333333333, 0.333333333333]),
         ("CAST(x AS BIGINT)", [2, -2, 4]),
+        ("TRY_CAST(x AS INTEGER)", [2, -2, 4]),
+        ("TRY_CAST(s AS INTEGER)", [None, None, None]),
         ("x::INTEGER + CAST('12' AS BIGINT)", [14, 10, 16]),
         ("CAST(x AS VARCHAR)", ["2.5", "-2.5", "3.5"]),
         ("concat(s, x, n)", ["a2.57", "-2.5-7", "c3.51"]),

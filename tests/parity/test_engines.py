@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyspark import SparkContext
 
 from konveyer import Aggregation, Entity, Feature, FeatureService, FeatureView, JoinKey, Source
 from konveyer.catalog.session import Catalog
@@ -266,3 +268,18 @@ def test_sql_that_spark_cannot_say_is_refused() -> None:
     with pytest.raises(KonveyerError) as caught:
         to_spark("SELECT FROM WHERE")
     assert caught.value.code == "query_failed"
+
+
+def test_a_spark_that_was_killed_is_started_again(spark: SparkEngine) -> None:
+    assert spark.query("SELECT 1 AS one")["one"].to_pylist() == [1]
+    jvm: Any = SparkContext._gateway.proc  # type: ignore[union-attr]
+    jvm.kill()
+    jvm.wait()
+    assert spark.query("SELECT 2 AS two")["two"].to_pylist() == [2]
+    assert list(spark.map(_halved, [4])) == [2.0]
+
+
+def test_keys_of_any_type_stay_short_in_spark() -> None:
+    kinds = (ColumnType.INT64, ColumnType.STRING, ColumnType.UUID)
+    keys = [Column(f"key_{kind}", kind) for kind in kinds]
+    assert len(to_spark(f"SELECT {bucket_sql(keys, 16)} FROM cards")) < 10_000

@@ -79,7 +79,11 @@ class Cluster:
                 [*map(str, command), "--webui-port", "0", *arguments],
                 stdout=log,
                 stderr=log,
-                env=os.environ | {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_DAEMON_JAVA_OPTS": JAVA},
+                env=os.environ
+                | {
+                    "SPARK_LOCAL_IP": "127.0.0.1",
+                    "SPARK_DAEMON_JAVA_OPTS": f"{JAVA} -Dspark.master.rest.enabled=false",
+                },
                 start_new_session=True,
             )
 

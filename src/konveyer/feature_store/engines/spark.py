@@ -265,6 +265,7 @@ class _Watch:
 
 def _opened(url: str, folder: Path) -> SparkSession:
     """A session on the one gateway of this process; what its JVM says goes to a file."""
+    gateway = _live_gateway()
     master, _, options = url.partition("?")
     master = master.removeprefix("spark:") if not master.startswith("spark://") else master
     configuration = SparkConf(loadDefaults=False).setMaster(master or "local[*]")
@@ -276,7 +277,7 @@ def _opened(url: str, folder: Path) -> SparkSession:
     log = folder / "spark.log"
     try:
         with log.open("ab") as output, _without_pandas_warning():
-            gateway = getattr(SparkContext, "_gateway", None) or launch_gateway(  # type: ignore[no-untyped-call]
+            gateway = gateway or launch_gateway(  # type: ignore[no-untyped-call]
                 configuration, {"stdout": output, "stderr": output}
             )
             context = SparkContext(conf=configuration, gateway=gateway)
@@ -289,6 +290,17 @@ def _opened(url: str, folder: Path) -> SparkSession:
             f"Spark did not start at {master}: {_first_line(error)} {said[-1]}".rstrip(),
             hint="it needs Java 17 or newer and a master that can be reached",
         ) from error
+
+
+def _live_gateway() -> Any:
+    """The gateway of this process; one whose JVM was killed is forgotten, with its context."""
+    gateway = getattr(SparkContext, "_gateway", None)
+    if gateway is None or gateway.proc.poll() is None:
+        return gateway
+    gateway.proc.stdin.close()
+    for name in ("_gateway", "_jvm", "_active_spark_context"):
+        setattr(SparkContext, name, None)
+    return None
 
 
 @contextmanager

@@ -20,15 +20,23 @@ _UUID = (
 
 # DuckDB rounds, Spark cuts off.
 _ROUNDED = (
-    "CASE WHEN TYPEOF(x) IN ('double', 'float') THEN CAST(RINT(CAST(x AS DOUBLE)) AS {kind}) "
-    "WHEN TYPEOF(x) LIKE 'decimal%' THEN CAST(ROUND(CAST(x AS DECIMAL(38, 18))) AS {kind}) "
-    "ELSE CAST(x AS {kind}) END"
+    "CASE WHEN TYPEOF(x) IN ('double', 'float') THEN {cast}(RINT(CAST(x AS DOUBLE)) AS {kind}) "
+    "WHEN TYPEOF(x) LIKE 'decimal%' THEN {cast}(ROUND(CAST(x AS DECIMAL(38, 18))) AS {kind}) "
+    "ELSE {cast}(x AS {kind}) END"
 )
 _WHOLE = {
     exp.DataType.Type.TINYINT: "TINYINT",
     exp.DataType.Type.SMALLINT: "SMALLINT",
     exp.DataType.Type.INT: "INT",
     exp.DataType.Type.BIGINT: "BIGINT",
+}
+_NO_FRACTIONS = {
+    *_WHOLE,
+    exp.DataType.Type.BOOLEAN,
+    exp.DataType.Type.DATE,
+    exp.DataType.Type.TEXT,
+    exp.DataType.Type.TIMESTAMP,
+    exp.DataType.Type.UUID,
 }
 # Fractions that are written with an exponent, and those that are no number, are other texts.
 _TEXT = (
@@ -69,20 +77,23 @@ def _translated(node: exp.Expression) -> exp.Expression:
             return _filled("UNIX_MICROS(CAST(x AS TIMESTAMP_NTZ))", x=instant)
         case exp.TimeToUnix(this=instant):
             return _filled("UNIX_MICROS(CAST(x AS TIMESTAMP_NTZ)) / 1E6D", x=instant)
-        case exp.TryCast():
-            return node
         case exp.Cast(this=value, to=exp.DataType(this=exp.DataType.Type.UUID)):
             return _filled(_UUID, x=value)
-        case exp.Cast(this=value, to=exp.DataType(this=kind)) if kind in _WHOLE:
-            return _filled(_ROUNDED.format(kind=_WHOLE[kind]), x=value)
+        case exp.Cast(this=value, to=exp.DataType(this=kind)) if (
+            kind in _WHOLE and not _is_no_fraction(value)
+        ):
+            cast = "TRY_CAST" if isinstance(node, exp.TryCast) else "CAST"
+            return _filled(_ROUNDED.format(cast=cast, kind=_WHOLE[kind]), x=value)
         case exp.Cast(this=value, to=exp.DataType(this=exp.DataType.Type.TEXT)):
-            return _filled(_TEXT, x=value)
+            return _text(value)
         case exp.ConcatWs(expressions=[between, *parts]):
-            texts = [_filled(_TEXT, x=part) for part in (between, *parts)]
+            texts = [_text(part) for part in (between, *parts)]
             return exp.Anonymous(this="CONCAT_WS", expressions=texts)
         case exp.Concat(expressions=parts):
             # DuckDB takes values of any type, and leaves nulls out.
-            return exp.Concat(expressions=[_filled(f"COALESCE({_TEXT}, '')", x=p) for p in parts])
+            nothing = exp.Literal.string("")
+            texts = [exp.Coalesce(this=_text(p), expressions=[nothing.copy()]) for p in parts]
+            return exp.Concat(expressions=texts)
         case exp.Div(this=left, expression=right):
             return _filled("CAST(x AS DOUBLE) / y", x=left, y=exp.paren(right, copy=True))
         case exp.Log(this=value) if node.expression is None:
@@ -104,6 +115,25 @@ def _translated(node: exp.Expression) -> exp.Expression:
             raise _untranslatable(f"{node.sql('duckdb')} may mean something else there")
         case _:
             return node
+
+
+def _text(value: exp.Expression) -> exp.Expression:
+    return _filled("CAST(x AS STRING)" if _is_no_fraction(value) else _TEXT, x=value)
+
+
+def _is_no_fraction(value: exp.Expression) -> bool:
+    """Whether a value is no fraction by its form alone: templates repeat what they are given, so
+    that nested ones must be few.
+    """
+    match value:
+        case exp.Mod(this=exp.Anonymous(this=str() as name)):
+            return name.lower() == "md5_number_lower"
+        case exp.Cast(to=exp.DataType(this=kind)):
+            return kind in _NO_FRACTIONS
+        case exp.Literal():
+            return value.is_string or value.is_int
+        case _:
+            return isinstance(value, exp.Length | exp.Concat | exp.Count | exp.IntDiv)
 
 
 def _filled(template: str, **values: exp.Expression) -> exp.Expression:
