@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from konveyer.feature_store.sources.kind import Places
     from konveyer.pipeline.flow import Flow, Json, Run
 
-ENGINES = {"duckdb": "konveyer.feature_store.engines.duckdb:DuckDBEngine"}
+ENGINES = {
+    "duckdb": "konveyer.feature_store.engines.duckdb:DuckDBEngine",
+    "spark": "konveyer.feature_store.engines.spark:SparkEngine",
+}
 OFFLINE_STORES = {"delta": "konveyer.feature_store.offline.delta:DeltaOfflineStore"}
 ONLINE_STORES = {
     "lmdb": "konveyer.feature_store.online.lmdb:LmdbOnlineStore",

@@ -15,6 +15,7 @@ from konveyer.core.clock import FeatureClock, parse_instant
 from konveyer.feature_store.datamart.lookup import OnlineLookup
 from konveyer.feature_store.datamart.training_set import TrainingSet, build_training_set
 from konveyer.feature_store.definitions.definition import Definition
+from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.engines.duckdb import DuckDBEngine
 from konveyer.feature_store.etl import flow
 from konveyer.feature_store.etl.flow import EtlServices
@@ -92,15 +93,21 @@ class PlainSteps:
 
 
 @contextmanager
-def opened_store(catalog: Catalog, admin: Actor, root: Path, *, now: str) -> Iterator[Store]:
-    """A store on `catalog`, with its tables under `root` and its records in memory."""
-    engine = DuckDBEngine()
+def opened_store(
+    catalog: Catalog, admin: Actor, root: Path, *, now: str, engine: Engine | None = None
+) -> Iterator[Store]:
+    """A store on `catalog`, with its tables under `root` and its records in memory.
+
+    On DuckDB, unless `engine` is given, which stays open.
+    """
+    used = engine or DuckDBEngine()
     services = EtlServices(
         catalog=catalog,
-        engine=engine,
+        engine=used,
         offline=DeltaOfflineStore(root / "offline"),
         online=MemoryOnlineStore(),
         root=root,
     )
     yield Store(services, admin, parse_instant(now))
-    engine.close()
+    if engine is None:
+        used.close()

@@ -486,7 +486,8 @@ def test_the_log_holds_no_values_and_is_never_shortened(store: Store) -> None:
     (table,) = store.services.offline.stored()
     log = store.services.offline.folder_of("newest", table.version) / "_delta_log"
     text = "".join(path.read_text() for path in log.glob("*.json"))
-    assert '\\"minValues\\":{}' in text
+    assert "numRecords" in text
+    assert "minValues" not in text
     assert compiled_columns(store) == ["shop"]
     assert 'shop\\":\\"a' not in text
 

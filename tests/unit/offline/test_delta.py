@@ -17,7 +17,9 @@ def write(store: DeltaOfflineStore, *values: int) -> TableRef:
     rows = pa.table(
         {"bucket": pa.array([value % 2 for value in values], pa.int32()), "client": values}
     )
-    return store.write("spend", "v", rows.sort_by("bucket").to_reader(), buckets=2)
+    batches = rows.sort_by("bucket").to_batches()
+    ref, _ = store.write("spend", "v", rows.schema, lambda write: write(iter(batches)), buckets=2)
+    return ref
 
 
 def clients(store: DeltaOfflineStore, ref: TableRef) -> list[list[int]]:

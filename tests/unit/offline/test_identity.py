@@ -29,7 +29,7 @@ def test_sql_and_python_agree(name: str, number: int) -> None:
     engine = DuckDBEngine()
     rows = pa.table({"name": [name], "number": [number], "id": [UUID.upper()]})
     engine.attach_table("people", rows)
-    found = engine.query(f"SELECT {digest_sql(KEYS)} AS digest FROM people").read_all()
+    found = engine.query(f"SELECT {digest_sql(KEYS)} AS digest FROM people")
     engine.close()
     assert found["digest"].to_pylist() == [key_digest([name, number, UUID])]
 

@@ -1,6 +1,5 @@
 """What building a training set reads: the estimate before, and the truth after."""
 
-import threading
 from collections import defaultdict
 from dataclasses import dataclass, replace
 
@@ -64,15 +63,13 @@ def _method(view: PinnedView) -> str:
 
 
 class Tally:
-    """Adds up what is read of each view; any thread may tell it."""
+    """Adds up what is read of each view."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._read: dict[str, list[BucketRead]] = defaultdict(list)
 
     def __call__(self, read: BucketRead) -> None:
-        with self._lock:
-            self._read[read.view].append(read)
+        self._read[read.view].append(read)
 
     def of(self, cost: ViewCost) -> ViewCost:
         """The estimate with the truth beside it; seconds are those of all workers together."""

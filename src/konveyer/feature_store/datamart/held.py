@@ -209,7 +209,7 @@ def _bucket(services: EtlServices, columns: tuple[Column, ...], key: Key) -> int
     sql = f"SELECT {bucket_sql(columns, MOST_BUCKETS)} AS {BUCKET} FROM spine"  # noqa: S608
     with services.engine.session() as session:
         session.attach_table("spine", table)
-        found: int = session.query(sql).read_all().column(BUCKET)[0].as_py()
+        found: int = session.query(sql).column(BUCKET)[0].as_py()
     return found
 
 

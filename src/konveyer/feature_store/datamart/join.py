@@ -64,19 +64,20 @@ def _join_group(
     """Views with the same join keys share the buckets of the spine."""
     buckets = max(view.table.ref.buckets for view in views)
     places = places_by_bucket(spine, keys, buckets, engine)
-
-    def one(bucket: int) -> pa.Table:
-        mine = places[bucket]
-        own, own_at_us = spine.take(pa.array(mine)), at_us[mine]
-        columns: dict[str, pa.ChunkedArray] = {}
-        for view in views:
-            columns |= _evaluated(view, bucket, own, own_at_us, watch)
-        return pa.table(columns)
-
     filled = [bucket for bucket in range(buckets) if len(places[bucket])]
     if not filled:
         return {column: pa.chunked_array([[]]) for view in views for column in view.features}
-    joined = pa.concat_tables(engine.map(one, filled))
+    asked = (
+        Asked(bucket=bucket, spine=spine.take(pa.array(mine)), at_us=at_us[mine])
+        for bucket, mine in ((bucket, places[bucket]) for bucket in filled)
+    )
+    parts = []
+    for part in engine.map(JoinBucket(tuple(views)), asked):
+        parts.append(part.features)
+        if watch is not None:
+            for read in part.reads:
+                watch(read)
+    joined = pa.concat_tables(parts)
     if len(filled) > 1:
         order = np.concatenate([places[bucket] for bucket in filled])
         back = np.empty_like(order)
@@ -85,23 +86,52 @@ def _join_group(
     return dict(zip(joined.column_names, joined.columns, strict=True))
 
 
-def _evaluated(
-    view: PinnedView, bucket: int, spine: pa.Table, at_us: Ints, watch: Watch | None
-) -> dict[str, pa.ChunkedArray]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The spine rows (join keys and moments) of one bucket."""
+
+    bucket: int
+    spine: pa.Table
+    at_us: Ints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """The features of the spine rows of one bucket, in their order, and what that read."""
+
+    features: pa.Table
+    reads: tuple[BucketRead, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JoinBucket:
+    """Evaluates views with the same join keys for one bucket: a job that any engine runs."""
+
+    views: tuple[PinnedView, ...]
+
+    def __call__(self, asked: Asked) -> Joined:
+        columns: dict[str, pa.ChunkedArray] = {}
+        reads = []
+        for view in self.views:
+            found, read = _evaluated(view, asked)
+            columns |= found
+            reads.append(read)
+        return Joined(features=pa.table(columns), reads=tuple(reads))
+
+
+def _evaluated(view: PinnedView, asked: Asked) -> tuple[dict[str, pa.ChunkedArray], BucketRead]:
     started = time.perf_counter()
-    read = view.table.read(bucket, view.columns, _wanted_alone(spine))
-    features = evaluate(view.plan, history_of(read.table, view.plan.keys), spine, at_us)
-    if watch is not None:
-        watch(
-            BucketRead(
-                view=view.table.ref.view,
-                bucket=bucket,
-                rows=len(read.table),
-                size_bytes=read.size_bytes,
-                seconds=time.perf_counter() - started,
-            )
-        )
-    return {name: features.column(feature) for name, feature in view.features.items()}
+    read = view.table.read(asked.bucket, view.columns, _wanted_alone(asked.spine))
+    history = history_of(read.table, view.plan.keys)
+    features = evaluate(view.plan, history, asked.spine, asked.at_us)
+    cost = BucketRead(
+        view=view.table.ref.view,
+        bucket=asked.bucket,
+        rows=len(read.table),
+        size_bytes=read.size_bytes,
+        seconds=time.perf_counter() - started,
+    )
+    return {name: features.column(feature) for name, feature in view.features.items()}, cost
 
 
 def _wanted_alone(spine: pa.Table) -> pa.Array | None:
@@ -121,7 +151,7 @@ def places_by_bucket(
     sql = f"SELECT {bucket_sql(keys, MOST_BUCKETS)} AS {BUCKET} FROM spine"  # noqa: S608
     with engine.session() as session:
         session.attach_table("spine", spine)
-        numbers = session.query(sql).read_all().column(BUCKET).to_numpy() % buckets
+        numbers = session.query(sql).column(BUCKET).to_numpy() % buckets
     order = np.argsort(numbers, kind="stable")
     bounds = np.searchsorted(numbers[order], np.arange(buckets + 1))
     return [order[start:end] for start, end in pairwise(bounds)]

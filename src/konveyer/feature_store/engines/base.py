@@ -1,7 +1,9 @@
-"""Engine: runs SQL over attached tables and maps jobs over buckets."""
+"""Engine: runs SQL over attached tables and maps jobs over rows and buckets."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
@@ -9,6 +11,7 @@ from pyarrow.dataset import Dataset
 
 from konveyer.core.errors import KonveyerError
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -24,9 +27,32 @@ class SourceUnreadable(KonveyerError):
     code = "source_unreadable"
 
 
+class JobFailed(KonveyerError):
+    """The engine could not bring a job to its end, through no fault of its SQL or its data."""
+
+    code = "engine_job_failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SortedRows:
+    """The rows of one SELECT, to be had sorted by `part` and then by `order`, nulls last.
+
+    `part` is a whole number (32 bits) from 0 to less than `parts`.
+    """
+
+    sql: str
+    part: str
+    parts: int
+    order: tuple[str, ...]
+
+
 class Engine(Protocol):
-    """Thread-safe. Naive times are UTC. Errors are `QueryFailed` or `SourceUnreadable`, also those
-    that come while the rows of a query are read."""
+    """Thread-safe. SQL is of DuckDB's dialect. Naive times are UTC.
+
+    Errors are `QueryFailed`, `SourceUnreadable` or `JobFailed`, and those of jobs. A job is a
+    value that can be pickled, and may run more than once: in a thread here, or on other machines
+    that see the same files.
+    """
 
     def session(self) -> AbstractContextManager["Engine"]:
         """This engine with tables of its own, for one thread: what is attached there is seen by
@@ -35,8 +61,17 @@ class Engine(Protocol):
     def attach_parquet(self, name: str, files: Sequence[str]) -> None:
         """Make Parquet files readable as table `name`, with the columns of the first."""
 
-    def attach_dataset(self, name: str, dataset: Dataset) -> None:
-        """Make an Arrow dataset readable as table `name`: only what a query needs is read."""
+    def attach_dataset(self, name: str, dataset: Dataset, staging: Path) -> None:
+        """Make an Arrow dataset readable as table `name`: only what a query needs is read.
+
+        An engine that cannot read it where it stands keeps its rows in the folder `staging`.
+        """
+
+    def attach_table(self, name: str, table: pa.Table) -> None:
+        """Make `table` readable as table `name`, replacing an earlier one.
+
+        A plain SELECT over it alone gives rows in its order.
+        """
 
     def attach_query(self, name: str, sql: str) -> None:
         """Make one SELECT over attached tables readable as table `name`; it runs when read."""
@@ -44,13 +79,19 @@ class Engine(Protocol):
     def describe(self, sql: str) -> pa.Schema:
         """The columns that `sql` would give, without running it."""
 
-    def query(self, sql: str) -> pa.RecordBatchReader:
-        """Run `sql`; rows arrive in batches, in the order that the query asks for."""
+    def query(self, sql: str) -> pa.Table:
+        """Run `sql`, whose rows fit in memory, in the order that it asks for."""
 
-    def attach_table(self, name: str, table: pa.Table) -> None:
-        """Make `table` readable as table `name`, replacing an earlier one."""
+    def map_rows(self, rows: SortedRows, job: Callable[[Iterator[pa.RecordBatch]], T]) -> list[T]:
+        """Run `job` over all rows, at one place or split over several: a part is never split.
 
-    def map(self, job: Callable[[int], T], buckets: Iterable[int]) -> Iterator[T]:
-        """Run `job` for each bucket, several at once; results in the order of `buckets`."""
+        Results are small, and in no order.
+        """
+
+    def map(self, job: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+        """Run `job` for each item, several at once; results in the order of `items`.
+
+        Only some items at a time are under way, and their results in memory.
+        """
 
     def close(self) -> None: ...

@@ -3,17 +3,20 @@
 import os
 import re
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
 from pyarrow.dataset import Dataset
 
-from konveyer.feature_store.engines.base import QueryFailed, SourceUnreadable
+from konveyer.feature_store.engines.base import QueryFailed, SortedRows, SourceUnreadable
 
+S = TypeVar("S")
 T = TypeVar("T")
 _BATCH_ROWS = 100_000
 # DuckDB's messages about files and streams; the others are about the query.
@@ -42,7 +45,7 @@ class DuckDBEngine:
         listed = ", ".join(f"'{_escaped(file)}'" for file in files)
         self.attach_query(name, f"SELECT * FROM read_parquet([{listed}])")  # noqa: S608
 
-    def attach_dataset(self, name: str, dataset: Dataset) -> None:
+    def attach_dataset(self, name: str, dataset: Dataset, staging: Path) -> None:  # noqa: ARG002
         self._register(name, dataset)
 
     def attach_table(self, name: str, table: pa.Table) -> None:
@@ -53,9 +56,12 @@ class DuckDBEngine:
         self._run(f'CREATE OR REPLACE TEMP VIEW "{name}" AS {sql}')
 
     def describe(self, sql: str) -> pa.Schema:
-        return self.query(f"SELECT * FROM ({sql}) LIMIT 0").schema  # noqa: S608
+        return self._reader(f"SELECT * FROM ({sql}) LIMIT 0").schema  # noqa: S608
 
-    def query(self, sql: str) -> pa.RecordBatchReader:
+    def query(self, sql: str) -> pa.Table:
+        return self._reader(sql).read_all()
+
+    def _reader(self, sql: str) -> pa.RecordBatchReader:
         with self._lock:
             try:
                 reader = self._connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
@@ -74,10 +80,22 @@ class DuckDBEngine:
             except duckdb.Error as error:
                 raise _explained(error) from error
 
-    def map(self, job: Callable[[int], T], buckets: Iterable[int]) -> Iterator[T]:
+    def map_rows(self, rows: SortedRows, job: Callable[[Iterator[pa.RecordBatch]], T]) -> list[T]:
+        order = ", ".join(f'"{name}"' for name in (rows.part, *rows.order))
+        sql = f"SELECT * FROM ({rows.sql}) AS all_rows ORDER BY {order}"  # noqa: S608
+        return [job(iter(self._reader(sql)))]
+
+    def map(self, job: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
         # Threads suffice: NumPy, Arrow and Delta let go of the interpreter while they work.
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            yield from pool.map(job, buckets)
+        workers = os.cpu_count() or 1
+        running: deque[Future[T]] = deque()
+        with ThreadPoolExecutor(max_workers=workers) as pool:
+            for item in items:
+                running.append(pool.submit(job, item))
+                if len(running) > workers:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
 
     def close(self) -> None:
         self._connection.close()

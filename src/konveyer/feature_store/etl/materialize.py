@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from konveyer.core.errors import KonveyerError
-from konveyer.feature_store.engines.base import Engine
+from konveyer.feature_store.engines.base import Engine, SortedRows
 from konveyer.feature_store.kernel.evaluate import evaluate, last_refresh
 from konveyer.feature_store.kernel.history import (
     CREATED_TIME,
@@ -19,14 +19,15 @@ from konveyer.feature_store.kernel.history import (
     history_of,
 )
 from konveyer.feature_store.kernel.point_in_time import latest
-from konveyer.feature_store.offline.delta import DeltaOfflineStore, TableRef
-from konveyer.feature_store.offline.layout import bucket_count, conformed, layout_sql
+from konveyer.feature_store.offline.bucket_writer import BucketWriter, NewFile
+from konveyer.feature_store.offline.delta import DeltaOfflineStore, TableRef, TableVersion
+from konveyer.feature_store.offline.layout import BUCKET, bucket_count, layout_sql
 from konveyer.feature_store.online.base import OnlineStore, Record
 from konveyer.feature_store.online.codec import RecordCodec, encode_key
 from konveyer.feature_store.registry.check import SourceForm, sources_attached
 from konveyer.feature_store.registry.compile import CompiledView
 from konveyer.feature_store.registry.lookup import space_of
-from konveyer.feature_store.registry.python_view import computed_rows
+from konveyer.feature_store.registry.python_view import ComputedBuckets
 from konveyer.feature_store.registry.state import RegistryState
 from konveyer.feature_store.sources.kind import Places
 
@@ -69,17 +70,23 @@ def write_offline(
     """
     attached = sources_attached(state, name, compiled, found, engine=engine, places=places)
     with _naming(name), attached as session:
-        counted = session.query(f"SELECT count(*) AS n FROM ({compiled.rows_sql})").read_all()  # noqa: S608
-        rows: int = counted.column("n")[0].as_py()
-        buckets = bucket_count(rows)
+        counted = session.query(f"SELECT count(*) AS n FROM ({compiled.rows_sql}) AS all_rows")  # noqa: S608
+        buckets = bucket_count(counted.column("n")[0].as_py())
         given = compiled.given or compiled.layout
         sql = layout_sql(given, compiled.rows_sql, buckets=buckets, until_us=until_us)
-        rows_read = conformed(session.query(sql), given.schema)
-        if compiled.code is not None:
-            rows_read = computed_rows(name, compiled, rows_read, until_us=until_us)
-        reader = _CountedRows(rows_read)
-        ref = offline.write(name, version, reader.reader, buckets=buckets)
-    return Written(ref=ref, rows=reader.rows)
+        rows = SortedRows(sql=sql, part=BUCKET, parts=buckets, order=given.order)
+
+        def write(writer: BucketWriter) -> list[NewFile]:
+            job = (
+                writer
+                if compiled.code is None
+                else ComputedBuckets(view=name, compiled=compiled, until_us=until_us, write=writer)
+            )
+            return [file for part in session.map_rows(rows, job) for file in part]
+
+        schema = compiled.layout.schema
+        ref, written = offline.write(name, version, schema, write, buckets=buckets)
+    return Written(ref=ref, rows=written)
 
 
 @contextmanager
@@ -93,20 +100,6 @@ def _naming(view: str) -> Iterator[None]:
         raise
 
 
-class _CountedRows:
-    """A reader that counts the rows that pass through it."""
-
-    def __init__(self, reader: pa.RecordBatchReader) -> None:
-        self.rows = 0
-        self._source = reader
-        self.reader = pa.RecordBatchReader.from_batches(reader.schema, self._batches())
-
-    def _batches(self) -> Iterator[pa.RecordBatch]:
-        for batch in self._source:
-            self.rows += batch.num_rows
-            yield batch
-
-
 def snapshots(
     compiled: CompiledView,
     ref: TableRef,
@@ -116,13 +109,19 @@ def snapshots(
     as_of_us: int,
 ) -> Iterator[Snapshot]:
     """The values of every entity at the last refresh before `as_of_us`, a bucket at a time."""
+    return engine.map(_Published(compiled, offline.open(ref), as_of_us), range(ref.buckets))
 
-    table = offline.open(ref)
 
-    def one(bucket: int) -> Snapshot:
-        return _snapshot(compiled, table.read(bucket).table, as_of_us)
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """What is published of one bucket."""
 
-    return engine.map(one, range(ref.buckets))
+    compiled: CompiledView
+    table: TableVersion
+    as_of_us: int
+
+    def __call__(self, bucket: int) -> Snapshot:
+        return _snapshot(self.compiled, self.table.read(bucket).table, self.as_of_us)
 
 
 def _snapshot(compiled: CompiledView, rows: pa.Table, as_of_us: int) -> Snapshot:
@@ -167,15 +166,24 @@ def published_keys(
 
     Reads keys and times alone.
     """
-    table, keys = offline.open(ref), compiled.plan.keys
-    created = [CREATED_TIME] if CREATED_TIME in table.schema.names else []
-
-    def one(bucket: int) -> pa.Table:
-        rows = table.read(bucket, [*keys, EVENT_TIME, *created]).table
-        entities, event_us, _ = _entities(compiled, history_of(rows, keys), as_of_us)
-        return entities.append_column(PUBLISHED_US, pa.array(event_us))
-
+    one = _PublishedKeys(compiled, offline.open(ref), as_of_us)
     return pa.concat_tables(engine.map(one, range(ref.buckets)))
+
+
+@dataclass(frozen=True, slots=True)
+class _PublishedKeys:
+    """The keys and times of what is published of one bucket."""
+
+    compiled: CompiledView
+    table: TableVersion
+    as_of_us: int
+
+    def __call__(self, bucket: int) -> pa.Table:
+        keys = self.compiled.plan.keys
+        created = [CREATED_TIME] if CREATED_TIME in self.table.schema.names else []
+        rows = self.table.read(bucket, [*keys, EVENT_TIME, *created]).table
+        entities, event_us, _ = _entities(self.compiled, history_of(rows, keys), self.as_of_us)
+        return entities.append_column(PUBLISHED_US, pa.array(event_us))
 
 
 def stale_keys(before: pa.Table, now: pa.Table) -> pa.Table:

@@ -1,12 +1,11 @@
 """Checks of a view's values against what its definition accepts, with pandera."""
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
-import pandera.polars as pandera
 import polars as pl
 import pyarrow as pa
-from pandera.errors import SchemaErrors
 
 from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.definitions.aggregation import Aggregation
@@ -22,18 +21,19 @@ class CheckFailed(KonveyerError):
 
 def check_values(view: FeatureView, values: pa.Table) -> None:
     """Raise when any value of `values` (the view's features) is not acceptable."""
+    pandera = _pandera()
     frame = pl.from_arrow(values)
     assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table gives a frame
     columns = {
         feature.name: pandera.Column(
-            checks=list(_checks(feature)),
+            checks=list(_checks(pandera, feature)),
             nullable=not isinstance(feature, Feature) or feature.nullable,
         )
         for feature in view.each_feature
     }
     try:
         pandera.DataFrameSchema(columns).validate(frame, lazy=True)
-    except SchemaErrors as error:
+    except pandera.errors.SchemaErrors as error:
         cases = error.failure_cases
         worst = cases.group_by("column", "check").len().sort("len", descending=True).row(0)
         examples = cases.filter((pl.col("column") == worst[0]) & (pl.col("check") == worst[1]))
@@ -45,10 +45,23 @@ def check_values(view: FeatureView, values: pa.Table) -> None:
         ) from error
 
 
-def _checks(feature: Feature | Aggregation | Derived) -> Iterator[Any]:
+def _checks(pandera: Any, feature: Feature | Aggregation | Derived) -> Iterator[Any]:
     if feature.minimum is not None:
         yield pandera.Check.ge(feature.minimum)
     if feature.maximum is not None:
         yield pandera.Check.le(feature.maximum)
     if isinstance(feature, Feature) and feature.one_of:
         yield pandera.Check.isin(list(feature.one_of))
+
+
+def _pandera() -> Any:
+    """pandera for Polars, without the pandas of Spark: it would patch that, in seconds."""
+    blocked = "pyspark.pandas" not in sys.modules
+    if blocked:
+        sys.modules["pyspark.pandas"] = None  # type: ignore[assignment]
+    try:
+        import pandera.polars as pandera
+    finally:
+        if blocked:
+            del sys.modules["pyspark.pandas"]
+    return pandera

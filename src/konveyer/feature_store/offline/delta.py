@@ -1,26 +1,24 @@
 """Offline tables in Delta Lake: each write is one atomic version that readers can be pinned to."""
 
+import json
 import secrets
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import (
-    CommitProperties,
-    DeltaTable,
-    PostCommitHookProperties,
-    WriterProperties,
-    write_deltalake,
-)
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, create_table_with_add_actions
 from pyarrow.dataset import Dataset
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
+from konveyer.core.clock import now_us
 from konveyer.core.errors import KonveyerError
+from konveyer.feature_store.offline.bucket_writer import BucketWriter, NewFile, not_written
 from konveyer.feature_store.offline.files import (
     StoredFile,
     check_inside,
@@ -39,12 +37,6 @@ _TABLE = {"delta.dataSkippingNumIndexedCols": "0"}
 _KEEP_LOG = PostCommitHookProperties(cleanup_expired_logs=False)
 _MARK = "konveyer.write"
 _COMMITS_SEARCHED = 100
-
-
-class OfflineWriteFailed(KonveyerError):
-    """A table could not be written; the version that was there stays the readable one."""
-
-    code = "offline_write_failed"
 
 
 class OfflineTableUnreadable(KonveyerError):
@@ -168,19 +160,21 @@ class DeltaOfflineStore:
         self._folder = folder
 
     def write(
-        self, view: str, version: str, rows: pa.RecordBatchReader, *, buckets: int
-    ) -> TableRef:
-        """Replace the table's content by `rows` in one commit; a failure leaves it as it was.
+        self,
+        view: str,
+        version: str,
+        schema: pa.Schema,
+        write: Callable[[BucketWriter], Sequence[NewFile]],
+        *,
+        buckets: int,
+    ) -> tuple[TableRef, int]:
+        """Replace the table's content by the files of `write` in one commit; also how many rows.
 
-        `rows` has the column `bucket` and arrives sorted by it; it is streamed.
+        `schema` has the column `bucket`. A failure leaves the table as it was, and nothing behind.
         """
-        path = self.folder_of(view, version)
-        path.mkdir(parents=True, exist_ok=True)
-        try:
-            table_version = _overwrite(path, rows, configuration=_TABLE)
-        except (DeltaError, OSError) as error:
-            raise _not_written(view, error) from error
-        return TableRef(view=view, version=version, table_version=table_version, buckets=buckets)
+        files, table_version = self._committed(view, version, schema, write, None)
+        ref = TableRef(view=view, version=version, table_version=table_version, buckets=buckets)
+        return ref, sum(file.rows for file in files)
 
     def write_bucket(self, ref: TableRef, bucket: int, rows: pa.Table) -> TableRef:
         """A new version: that of `ref` with `rows` for the content of `bucket`, in their order.
@@ -189,18 +183,48 @@ class DeltaOfflineStore:
         """
         path = self.folder_of(ref.view, ref.version)
         numbers = pa.array([bucket] * len(rows), pa.int32())
+        whole = rows.add_column(0, BUCKET, numbers)
         try:
             table = DeltaTable(str(path))
             if table.version() != ref.table_version:
                 table.restore(ref.table_version, post_commithook_properties=_KEEP_LOG)
-            table_version = _overwrite(
-                path, rows.add_column(0, BUCKET, numbers), predicate=f"{BUCKET} = {bucket}"
-            )
         except (DeltaError, OSError) as error:
-            raise _not_written(ref.view, error) from error
-        return TableRef(
-            view=ref.view, version=ref.version, table_version=table_version, buckets=ref.buckets
+            raise not_written(ref.view, error) from error
+
+        def write(writer: BucketWriter) -> Sequence[NewFile]:
+            return writer(iter(whole.to_batches()))
+
+        _, table_version = self._committed(ref.view, ref.version, whole.schema, write, bucket)
+        return replace(ref, table_version=table_version)
+
+    def _committed(
+        self,
+        view: str,
+        version: str,
+        schema: pa.Schema,
+        write: Callable[[BucketWriter], Sequence[NewFile]],
+        bucket: int | None,
+    ) -> tuple[Sequence[NewFile], int]:
+        """What `write` gives takes the place of the table's content, or of one bucket's."""
+        path = self.folder_of(view, version)
+        path.mkdir(parents=True, exist_ok=True)
+        writer = BucketWriter(
+            view=view,
+            folder=path,
+            draft=secrets.token_hex(16),
+            schema=schema,
+            group_rows=_ROW_GROUP_ROWS,
         )
+        kept: set[str] = set()
+        try:
+            files = write(writer)
+            # From here on they may be in the log, also when the commit reports an error.
+            kept = {file.path for file in files}
+            return files, _commit(path, files, Schema.from_arrow(schema), bucket)
+        except (DeltaError, OSError) as error:
+            raise not_written(view, error) from error
+        finally:
+            writer.remove_all_but(kept)
 
     def rewrite_file(self, view: str, version: str, path: Path, key: Key) -> None:
         """Take an entity's rows out of one file, in every table version that has the file.
@@ -288,28 +312,44 @@ class DeltaOfflineStore:
         return self._folder / view / version
 
 
-def _overwrite(path: Path, rows: Any, **options: Any) -> int:
-    """Commit `rows`; the number of the commit, whoever else commits at the same time."""
+def _commit(path: Path, files: Sequence[NewFile], schema: Schema, bucket: int | None) -> int:
+    """Commit `files`; the number of the commit, whoever else commits at the same time."""
     mark = secrets.token_hex(8)
-    write_deltalake(
-        str(path),
-        rows,
-        mode="overwrite",
-        partition_by=[BUCKET],
-        writer_properties=WriterProperties(max_row_group_size=_ROW_GROUP_ROWS),
-        commit_properties=CommitProperties(custom_metadata={_MARK: mark}),
-        post_commithook_properties=_KEEP_LOG,
-        **options,
-    )
+    properties = CommitProperties(custom_metadata={_MARK: mark})
+    actions = [_added(file) for file in files]
+    if DeltaTable.is_deltatable(str(path)):
+        DeltaTable(str(path)).create_write_transaction(
+            [*actions],
+            "overwrite",
+            schema,
+            [BUCKET],
+            None if bucket is None else [(BUCKET, "=", str(bucket))],
+            commit_properties=properties,
+            post_commithook_properties=_KEEP_LOG,
+        )
+    else:
+        create_table_with_add_actions(
+            str(path),
+            schema,
+            actions,
+            partition_by=[BUCKET],
+            configuration=_TABLE,
+            commit_properties=properties,
+            post_commithook_properties=_KEEP_LOG,
+        )
     commits = DeltaTable(str(path)).history(_COMMITS_SEARCHED)
     version: int = next(one["version"] for one in commits if one.get(_MARK) == mark)
     return version
 
 
-def _not_written(view: str, error: Exception) -> OfflineWriteFailed:
-    return OfflineWriteFailed(
-        f"The table of '{view}' could not be written: {error}",
-        hint="see that the disk has room, then run ETL again",
+def _added(file: NewFile) -> AddAction:
+    return AddAction(
+        path=file.path,
+        size=file.size_bytes,
+        partition_values={BUCKET: str(file.bucket)},
+        modification_time=now_us() // 1_000,
+        data_change=True,
+        stats=json.dumps({"numRecords": file.rows}),
     )
 
 
@@ -318,7 +358,8 @@ def open_delta(path: Path) -> Dataset:
     a query over the dataset reads only the files and columns that it needs.
     """
     try:
-        dataset: Dataset = DeltaTable(str(path)).to_pyarrow_dataset()
+        folder = SubTreeFileSystem(str(path.resolve()), LocalFileSystem())
+        dataset: Dataset = DeltaTable(str(path)).to_pyarrow_dataset(filesystem=folder)
     except (DeltaError, OSError) as error:
         raise OfflineTableUnreadable(
             f"The Delta table {path} cannot be read: {str(error).splitlines()[0]}",

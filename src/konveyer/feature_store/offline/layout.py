@@ -38,6 +38,15 @@ class TableLayout:
         inputs = [(column.name, column.dtype.arrow) for column, _ in self.expressions]
         return pa.schema([(BUCKET, pa.int32()), *columns, (EVENT_TIME, INSTANT), *created, *inputs])
 
+    @property
+    def order(self) -> tuple[str, ...]:
+        """By what the rows of a bucket are sorted.
+
+        Last by all that a row has: rows of one moment have no order of their own, and every engine
+        has to put them in the same one.
+        """
+        return tuple(name for name in self.schema.names if name != BUCKET)
+
 
 def bucket_count(rows: int) -> int:
     """A power of two that keeps buckets near `ROWS_PER_BUCKET`.
@@ -66,7 +75,7 @@ def identity_sql(keys: Sequence[Column]) -> str:
 
 
 def layout_sql(layout: TableLayout, rows_sql: str, *, buckets: int, until_us: int) -> str:
-    """One SELECT that narrows `rows_sql` to the layout, in its order.
+    """One SELECT that narrows `rows_sql` to the layout; instants are microseconds.
 
     Rows without a key or an event time, and rows later than `until_us`, are left out.
     """
@@ -76,16 +85,14 @@ def layout_sql(layout: TableLayout, rows_sql: str, *, buckets: int, until_us: in
     for name, key in zip(keys, layout.keys, strict=True):
         selected.append(f"{sql_cast(name, key.dtype)} AS {name}")
     selected.append(f"epoch_us({event_time}) AS {EVENT_TIME}")
-    order = [BUCKET, *keys, EVENT_TIME]
     if layout.created_time is not None:
         selected.append(f"epoch_us({quoted(layout.created_time)}) AS {CREATED_TIME}")
-        order.append(CREATED_TIME)
     selected += [f"{sql} AS {quoted(column.name)}" for column, sql in layout.expressions]
     present = [f"{name} IS NOT NULL" for name in (*keys, event_time)]
     condition = " AND ".join([*present, f"epoch_us({event_time}) <= {until_us}"])
     return (
         f"SELECT {', '.join(selected)} FROM ({rows_sql}) AS source_rows "  # noqa: S608
-        f"WHERE {condition} ORDER BY {', '.join(order)}"
+        f"WHERE {condition}"
     )
 
 
@@ -113,19 +120,3 @@ def sql_cast(expression: str, dtype: ColumnType) -> str:
             return f"epoch_us({expression})"
         case ColumnType.UUID:
             return f"CAST(CAST({expression} AS UUID) AS VARCHAR)"
-
-
-def conformed(reader: pa.RecordBatchReader, schema: pa.Schema) -> pa.RecordBatchReader:
-    """The reader's batches with the types of `schema`; microseconds become instants."""
-
-    def batches() -> "pa.RecordBatch":
-        for batch in reader:
-            arrays = [
-                batch.column(field.name).cast(pa.int64()).cast(field.type)
-                if pa.types.is_timestamp(field.type)
-                else batch.column(field.name).cast(field.type)
-                for field in schema
-            ]
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-    return pa.RecordBatchReader.from_batches(schema, batches())

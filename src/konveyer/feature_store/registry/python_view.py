@@ -1,6 +1,8 @@
 """Views with a Python function: from the rows that it is given to the rows of the view."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -8,8 +10,11 @@ import pyarrow.compute as pc
 
 from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.definitions.python_code import callable_of
+from konveyer.feature_store.offline.bucket_writer import conformed
 from konveyer.feature_store.offline.layout import BUCKET
 from konveyer.feature_store.registry.compile import CompiledView
+
+T = TypeVar("T")
 
 
 class PythonViewFailed(KonveyerError):
@@ -18,24 +23,31 @@ class PythonViewFailed(KonveyerError):
     code = "python_view_failed"
 
 
-def computed_rows(
-    view: str, compiled: CompiledView, rows: pa.RecordBatchReader, *, until_us: int
-) -> pa.RecordBatchReader:
-    """The rows of the view, a bucket at a time; `rows` are in the layout that it is given.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputedBuckets(Generic[T]):
+    """Turns the rows that a view is given into its own, a bucket at a time, for `write` to take.
 
-    A bucket's rows are in memory while its function runs.
+    A job for rows that come sorted by bucket. A bucket's rows are in memory while the view's
+    function runs.
     """
-    schema = compiled.layout.schema
 
-    def batches() -> Iterator[pa.RecordBatch]:
-        for bucket, table in _buckets(rows):
-            computed = call(view, compiled, table)
-            on_time = pc.less_equal(computed["event_time"].cast(pa.int64()), until_us)
+    view: str
+    compiled: CompiledView
+    until_us: int
+    write: Callable[[Iterator[pa.RecordBatch]], T]
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> T:
+        return self.write(self._computed(batches))
+
+    def _computed(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        assert self.compiled.given is not None  # noqa: S101 - a view with a function is given rows
+        given, schema = self.compiled.given.schema, self.compiled.layout.schema
+        for bucket, table in _buckets(conformed(batch, given) for batch in batches):
+            computed = call(self.view, self.compiled, table)
+            on_time = pc.less_equal(computed["event_time"].cast(pa.int64()), self.until_us)
             numbers = pa.array([bucket] * len(computed), pa.int32())
             whole = computed.append_column(BUCKET, numbers).select(schema.names).filter(on_time)
             yield from whole.cast(schema).to_batches()
-
-    return pa.RecordBatchReader.from_batches(schema, batches())
 
 
 def call_on_nothing(view: str, compiled: CompiledView) -> None:
@@ -105,7 +117,7 @@ def _is_text(kind: pa.DataType) -> bool:
     return any(is_one(kind) for is_one in kinds)
 
 
-def _buckets(rows: pa.RecordBatchReader) -> Iterator[tuple[int, pa.Table]]:
+def _buckets(rows: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]:
     """The rows of each bucket, without its number; `rows` come sorted by it."""
     bucket, parts = -1, list[pa.Table]()
     for batch in rows:

@@ -17,8 +17,8 @@ def attach(source: Source, session: Engine, places: Places, *, staging: Path | N
     """Make `source` a table of its name, after those that it reads; gives its kind.
 
     Parquet and Delta are read where they stand, as they are now: what a writer adds later is not
-    seen. CSV and databases are read once, into `staging`; without it their table has the columns
-    and no rows.
+    seen. CSV and databases are read once, into `staging`; without it their table, and that of
+    Delta, has the columns and no rows.
     """
     kind = kind_of(source, places)
     match kind:
@@ -29,7 +29,7 @@ def attach(source: Source, session: Engine, places: Places, *, staging: Path | N
             check_parquet(source, files)
             session.attach_parquet(source.name, [str(file) for file in files])
         case SourceKind.DELTA:
-            _attach_delta(source, session, places)
+            _attach_delta(source, session, places, staging)
         case SourceKind.CSV:
             _attach_csv(source, session, places, staging)
         case SourceKind.DATABASE:
@@ -39,14 +39,17 @@ def attach(source: Source, session: Engine, places: Places, *, staging: Path | N
     return kind
 
 
-def _attach_delta(source: Source, session: Engine, places: Places) -> None:
+def _attach_delta(source: Source, session: Engine, places: Places, staging: Path | None) -> None:
     try:
         dataset = open_delta(places.root / (source.path or ""))
     except OfflineTableUnreadable as error:
         raise SourceUnreadable(
             f"Source '{source.name}': {error.message}", hint=error.hint
         ) from error
-    session.attach_dataset(source.name, dataset)
+    if staging is None:
+        session.attach_table(source.name, dataset.schema.empty_table())
+    else:
+        session.attach_dataset(source.name, dataset, staging)
 
 
 def _attach_csv(source: Source, session: Engine, places: Places, staging: Path | None) -> None:

@@ -1,0 +1,157 @@
+"""DuckDB's SQL in Spark's words, where the two mean the same."""
+
+from collections.abc import Mapping
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import ErrorLevel, SqlglotError
+
+from konveyer.feature_store.engines.base import QueryFailed
+
+# DuckDB reads the bytes of an MD5 from the right; 16 bits of them tell 65,536 buckets.
+_LAST_16_BITS = "CAST(CONV(CONCAT(SUBSTR(MD5(x), 19, 2), SUBSTR(MD5(x), 17, 2)), 16, 10) AS BIGINT)"
+_HEX = "REGEXP_REPLACE(LOWER(CAST(x AS STRING)), '[{}-]', '')"
+_UUID = (
+    f"CASE WHEN {_HEX} RLIKE '^[0-9a-f]{{32}}$' THEN "
+    f"REGEXP_REPLACE({_HEX}, '^(.{{8}})(.{{4}})(.{{4}})(.{{4}})(.{{12}})$', '$1-$2-$3-$4-$5') "
+    "WHEN x IS NOT NULL THEN "
+    "RAISE_ERROR(CONCAT('This is no UUID: ', CAST(x AS STRING))) END"
+)
+
+# DuckDB rounds, Spark cuts off.
+_ROUNDED = (
+    "CASE WHEN TYPEOF(x) IN ('double', 'float') THEN {cast}(RINT(CAST(x AS DOUBLE)) AS {kind}) "
+    "WHEN TYPEOF(x) LIKE 'decimal%' THEN {cast}(ROUND(CAST(x AS DECIMAL(38, 18))) AS {kind}) "
+    "ELSE {cast}(x AS {kind}) END"
+)
+_WHOLE = {
+    exp.DataType.Type.TINYINT: "TINYINT",
+    exp.DataType.Type.SMALLINT: "SMALLINT",
+    exp.DataType.Type.INT: "INT",
+    exp.DataType.Type.BIGINT: "BIGINT",
+}
+_NO_FRACTIONS = {
+    *_WHOLE,
+    exp.DataType.Type.BOOLEAN,
+    exp.DataType.Type.DATE,
+    exp.DataType.Type.TEXT,
+    exp.DataType.Type.TIMESTAMP,
+    exp.DataType.Type.UUID,
+}
+# Fractions that are written with an exponent, and those that are no number, are other texts.
+_TEXT = (
+    "CASE WHEN TYPEOF(x) IN ('double', 'float') AND CAST(x AS STRING) RLIKE '[EIN]' THEN "
+    "RAISE_ERROR(CONCAT('Spark writes this fraction as another text: ', CAST(x AS STRING))) "
+    "ELSE CAST(x AS STRING) END"
+)
+_BOUNDS = "CAST(TIMESTAMPDIFF({unit}, DATE_TRUNC('{unit}', x), DATE_TRUNC('{unit}', y)) AS BIGINT)"
+# Functions that Spark has too, for something else.
+_DIFFERENT = frozenset({"date_part", "datepart", "hash", "weekday"})
+
+
+def to_spark(sql: str, tables: Mapping[str, str] | None = None) -> str:
+    """`sql`, which is of DuckDB's dialect, for Spark. Raises `QueryFailed` for what it cannot say.
+
+    `tables` gives some of the tables other names.
+
+    >>> to_spark("SELECT epoch_us(paid_at) AS paid_us FROM payments")
+    'SELECT (UNIX_MICROS(CAST(paid_at AS TIMESTAMP_NTZ))) AS paid_us FROM payments'
+    """
+    try:
+        parsed = sqlglot.parse_one(sql, read="duckdb")
+        for table in parsed.find_all(exp.Table):
+            if tables and table.name in tables:
+                table.set("this", exp.to_identifier(tables[table.name]))
+        return parsed.transform(_translated).sql("spark", unsupported_level=ErrorLevel.RAISE)
+    except SqlglotError as error:
+        raise _untranslatable(str(error).splitlines()[0]) from error
+
+
+def _translated(node: exp.Expression) -> exp.Expression:
+    match node:
+        case exp.Mod(this=exp.Anonymous(this=str() as name, expressions=[text])) if (
+            name.lower() == "md5_number_lower"
+        ):
+            return exp.Mod(this=_filled(_LAST_16_BITS, x=text), expression=node.expression)
+        case exp.Anonymous(this=str() as name, expressions=[instant]) if name.lower() == "epoch_us":
+            return _filled("UNIX_MICROS(CAST(x AS TIMESTAMP_NTZ))", x=instant)
+        case exp.TimeToUnix(this=instant):
+            return _filled("UNIX_MICROS(CAST(x AS TIMESTAMP_NTZ)) / 1E6D", x=instant)
+        case exp.Cast(this=value, to=exp.DataType(this=exp.DataType.Type.UUID)):
+            return _filled(_UUID, x=value)
+        case exp.Cast(this=value, to=exp.DataType(this=kind)) if (
+            kind in _WHOLE and not _is_no_fraction(value)
+        ):
+            cast = "TRY_CAST" if isinstance(node, exp.TryCast) else "CAST"
+            return _filled(_ROUNDED.format(cast=cast, kind=_WHOLE[kind]), x=value)
+        case exp.Cast(this=value, to=exp.DataType(this=exp.DataType.Type.TEXT)):
+            return _text(value)
+        case exp.ConcatWs(expressions=[between, *parts]):
+            texts = [_text(part) for part in (between, *parts)]
+            return exp.Anonymous(this="CONCAT_WS", expressions=texts)
+        case exp.Concat(expressions=parts):
+            # DuckDB takes values of any type, and leaves nulls out.
+            nothing = exp.Literal.string("")
+            texts = [exp.Coalesce(this=_text(p), expressions=[nothing.copy()]) for p in parts]
+            return exp.Concat(expressions=texts)
+        case exp.Div(this=left, expression=right):
+            return _filled("CAST(x AS DOUBLE) / y", x=left, y=exp.paren(right, copy=True))
+        case exp.Log(this=value) if node.expression is None:
+            return _filled("LOG10(x)", x=value)
+        case exp.DayOfWeek(this=day):
+            return _filled("DAYOFWEEK(x) - 1", x=day)
+        case exp.DayOfWeekIso(this=day):
+            return _filled("(DAYOFWEEK(x) + 5) % 7 + 1", x=day)
+        case exp.DateDiff(this=end, expression=start, unit=exp.Var(this=str() as unit)):
+            # DuckDB counts the bounds of units between the two, Spark whole units.
+            return _filled(_BOUNDS.format(unit=unit), x=start, y=end)
+        case exp.Anonymous(this=str() as name) if name.lower() in _DIFFERENT:
+            raise _untranslatable(f"{name.lower()}() means something else there")
+        case exp.Dayname() | exp.Monthname() | exp.Extract(this=exp.Var(this="DOW" | "ISODOW")):
+            raise _untranslatable(f"{node.sql('duckdb')} means something else there")
+        case exp.Extract(this=exp.Var(this="SECOND"), expression=instant):
+            return _filled("SECOND(x)", x=instant)
+        case exp.Extract(this=exp.Literal()):
+            raise _untranslatable(f"{node.sql('duckdb')} may mean something else there")
+        case _:
+            return node
+
+
+def _text(value: exp.Expression) -> exp.Expression:
+    return _filled("CAST(x AS STRING)" if _is_no_fraction(value) else _TEXT, x=value)
+
+
+def _is_no_fraction(value: exp.Expression) -> bool:
+    """Whether a value is no fraction by its form alone: templates repeat what they are given, so
+    that nested ones must be few.
+    """
+    match value:
+        case exp.Mod(this=exp.Anonymous(this=str() as name)):
+            return name.lower() == "md5_number_lower"
+        case exp.Cast(to=exp.DataType(this=kind)):
+            return kind in _NO_FRACTIONS
+        case exp.Literal():
+            return value.is_string or value.is_int
+        case _:
+            return isinstance(value, exp.Length | exp.Concat | exp.Count | exp.IntDiv)
+
+
+def _filled(template: str, **values: exp.Expression) -> exp.Expression:
+    """The Spark expression `template` with `values`, themselves translated, for its names."""
+    translated = {name: value.transform(_translated) for name, value in values.items()}
+    return exp.paren(
+        sqlglot.parse_one(template, read="spark").transform(
+            lambda node: (
+                translated[node.name].copy()
+                if isinstance(node, exp.Column) and node.name in translated
+                else node
+            )
+        ),
+        copy=False,
+    )
+
+
+def _untranslatable(problem: str) -> QueryFailed:
+    return QueryFailed(
+        f"Spark: this SQL has no translation: {problem}", hint="use what both DuckDB and Spark have"
+    )
