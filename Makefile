@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(VENV)/bin/uv
 
-.PHONY: setup demo test chromium check bench-features format lock lock-peers clean
+.PHONY: setup demo test test-spark chromium check bench-features format lock lock-peers clean
 
 setup: $(VENV)/ready
 
@@ -20,7 +20,10 @@ demo: setup
 	$(BIN)/konveyer demo
 
 test: setup chromium
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not spark"
+
+test-spark: setup
+	$(BIN)/python -m pytest -m spark tests/parity
 
 # The portal is tested in a real browser.
 chromium:

@@ -41,6 +41,8 @@ from konveyer.feature_store.registry.lookup import active_state
 from tests.conftest import ADMIN
 from tests.unit.etl.store import Store, opened_store
 
+pytestmark = pytest.mark.spark
+
 NOW = "2026-01-20T00:00:00Z"
 START_US = parse_instant("2026-01-01T00:00:00Z")
 DAY_US = 86_400_000_000

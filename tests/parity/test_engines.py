@@ -28,6 +28,8 @@ from konveyer.feature_store.offline import layout
 from konveyer.feature_store.offline.layout import BUCKET, bucket_sql
 from tests.unit.etl.store import Store, opened_store
 
+pytestmark = pytest.mark.spark
+
 HOUR_US = 3_600_000_000
 SHOPS = ("Café", "bar's", "日本 🎉", "", "e\u0301")
 NOW = "2026-03-01T00:00:00Z"

@@ -46,6 +46,8 @@ DEFINITIONS: tuple[Definition, ...] = (
     FeatureService(name="scoring", features=("spend",)),
 )
 
+pytestmark = pytest.mark.spark
+
 
 class Cluster:
     """Each process leads a group of its own, so that a worker dies with its executors."""
