@@ -156,12 +156,12 @@ def test_production_goes_back_when_a_node_does_not_take_the_release_up(
             return [live.digest for live in live_versions(session, "prod")]
 
     first = opened(catalog, State.LIVE)
-    context = GateContext(services=services, release=first, author="ana")
+    context = GateContext(services=services, release=first)
     assert production_stage(context, bundle()).passed
     with announced(tmp_path, "prod", "http://127.0.0.1:1"):  # up, but it never answers
         for _ in range(2):
             second = opened(catalog, State.FAILED, digest="sha256:bb")
-            context = GateContext(services=services, release=second, author="ana")
+            context = GateContext(services=services, release=second)
             with pytest.raises(NodeMissing):
                 production_stage(context, bundle("sha256:bb"))
             assert served() == ["sha256:aa"]

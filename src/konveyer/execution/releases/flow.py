@@ -92,7 +92,7 @@ def _stage(services: ReleaseServices, order: ReleasePayload, stage: State) -> st
             return row.state
         waiting_us = last_finish_us(session, row)
         begin_stage(session, row.id, stage, waiting_us=waiting_us, by="conveyor")
-        context = GateContext(services=services.gates, release=row.id, author=row.author)
+        context = GateContext(services=services.gates, release=row.id)
         digest = row.digest
     try:
         verdict = GATES[stage](context, services.bundles.open(digest))

@@ -1,4 +1,4 @@
-"""The prediction log: every request with the features used and the answer, in Parquet files.
+"""The prediction log: every answered row with the features used and the answer, in Parquet files.
 
 Requests never wait for it. What is logged reaches the disk within a second, in a file that appears
 whole: a clean stop loses nothing, a kill at most the last second.

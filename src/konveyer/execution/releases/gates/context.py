@@ -38,7 +38,6 @@ class GateContext:
 
     services: GateServices
     release: str
-    author: str
 
     @contextmanager
     def on_test(self, bundle: Bundle) -> Iterator[str]:
