@@ -19,6 +19,7 @@ from konveyer.feature_store.kernel.evaluate import (
 )
 from konveyer.feature_store.kernel.history import history_of
 from konveyer.feature_store.kernel.search import last_at_most
+from konveyer.feature_store.kernel.spine import spine_of
 from tests.parity.oracle import Event, aggregated, newest
 
 INSTANT = ColumnType.TIMESTAMP.arrow
@@ -61,7 +62,7 @@ def without_created(table: pa.Table) -> pa.Table:
     return table.drop_columns(["created_time"])
 
 
-def spine_of(asked: list[tuple[tuple[Any, ...], int]]) -> tuple[pa.Table, Any]:
+def asked_as_table(asked: list[tuple[tuple[Any, ...], int]]) -> tuple[pa.Table, Any]:
     table = pa.table(
         {
             "number": pa.array([key[0] for key, _ in asked], pa.int64()),
@@ -69,6 +70,13 @@ def spine_of(asked: list[tuple[tuple[Any, ...], int]]) -> tuple[pa.Table, Any]:
         }
     )
     return table, np.array([at for _, at in asked], np.int64)
+
+
+def evaluated(plan: ViewPlan, table: pa.Table, spine: pa.Table, at_us: Any) -> pa.Table:
+    """What the kernel gives, in the order in which it was asked."""
+    rows, order = spine_of(spine, at_us)
+    found = evaluate(plan, history_of(table, plan.keys), rows)
+    return found.take(pa.array(np.argsort(order)))
 
 
 spines = st.lists(st.tuples(asked_keys, moments), max_size=15)
@@ -90,8 +98,8 @@ def test_the_newest_visible_row_wins(
     if not records_created:
         table, as_known = without_created(table), False
     plan = ViewPlan(keys=("number", "text"), columns=("value",), ttl_us=ttl_us, as_known=as_known)
-    spine, at_us = spine_of(asked)
-    got = evaluate(plan, history_of(table, plan.keys), spine, at_us)["value"].to_pylist()
+    spine, at_us = asked_as_table(asked)
+    got = evaluated(plan, table, spine, at_us)["value"].to_pylist()
     assert got == [
         newest(
             events, key, at, oldest_us=None if ttl_us is None else at - ttl_us, as_known=as_known
@@ -149,8 +157,8 @@ def test_windows(
         ),
         as_known=as_known,
     )
-    spine, at_us = spine_of(asked)
-    got = evaluate(plan, history_of(table, plan.keys), spine, at_us)
+    spine, at_us = asked_as_table(asked)
+    got = evaluated(plan, table, spine, at_us)
     for function, counts_rows in wanted:
         expected = [
             aggregated(
@@ -187,8 +195,8 @@ def test_a_snapshot_is_what_an_online_read_would_have_given(
     plan = ViewPlan(
         keys=("number", "text"), columns=("value",), ttl_us=ttl_us, refresh_us=refresh_us
     )
-    spine, at_us = spine_of(asked)
-    got = evaluate(plan, history_of(as_table(events, pa.int64()), plan.keys), spine, at_us)
+    spine, at_us = asked_as_table(asked)
+    got = evaluated(plan, as_table(events, pa.int64()), spine, at_us)
     assert got["value"].to_pylist() == [
         newest(
             events,
@@ -211,8 +219,8 @@ def test_whole_numbers_beyond_a_double_are_summed_exactly() -> None:
             ),
         ),
     )
-    spine, at_us = spine_of([((1, "a"), 5)])
-    got = evaluate(plan, history_of(as_table(events, pa.int64()), plan.keys), spine, at_us)
+    spine, at_us = asked_as_table([((1, "a"), 5)])
+    got = evaluated(plan, as_table(events, pa.int64()), spine, at_us)
     assert got["total"].to_pylist() == [3 * (2**53 + 1)]
 
 
@@ -224,7 +232,7 @@ def of_one_entity(values: pa.Array, features: tuple[WindowedFeature, ...], **pla
     )
     whole = ViewPlan(keys=("key",), windowed=features, **plan)
     spine = pa.table({"key": ["a"]})
-    return evaluate(whole, history_of(table, ("key",)), spine, np.array([len(values)])).to_pylist()
+    return evaluated(whole, table, spine, np.array([len(values)])).to_pylist()
 
 
 def feature(function: AggregationFunction, over_us: int | None = None) -> WindowedFeature:

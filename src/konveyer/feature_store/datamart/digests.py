@@ -1,10 +1,11 @@
 """Digests of tables: equal content gives equal digests, however it is chunked."""
 
 import hashlib
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 
 def table_digest(table: pa.Table) -> str:
@@ -15,21 +16,30 @@ def table_digest(table: pa.Table) -> str:
     False
     """
     hasher = hashlib.sha256(table.schema.to_string(show_schema_metadata=False).encode())
-    for column in table.combine_chunks().columns:
-        hasher.update(np.asarray(pc.is_null(column)).tobytes())
-        hasher.update(_content(column))
+    for column in table.columns:
+        values = column.combine_chunks()
+        hasher.update(np.asarray(values.is_null()).data)
+        for part in _content(values):
+            hasher.update(part)
     return f"sha256:{hasher.hexdigest()}"
 
 
-def _content(column: pa.ChunkedArray) -> bytes:
-    """The values one after another; what is null, `table_digest` has told already."""
-    kind = column.type
+def _content(values: pa.Array) -> Iterator[Any]:
+    """The bytes of the values, one after another; what is null, `table_digest` has told already."""
+    kind = values.type
     if pa.types.is_timestamp(kind):
-        return np.asarray(column.cast(pa.int64()).fill_null(0)).tobytes()
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return np.asarray(column.fill_null(0)).tobytes()
+        values = values.cast(pa.int64())
     if pa.types.is_boolean(kind):
-        return np.asarray(column.fill_null(False)).tobytes()
-    texts = column.cast(pa.string()).fill_null("")
-    lengths = pc.binary_length(texts.cast(pa.binary()))
-    return np.asarray(lengths).tobytes() + "".join(texts.to_pylist()).encode()
+        yield np.asarray(values.fill_null(False)).data
+    elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_timestamp(kind):
+        yield np.asarray(values.fill_null(0)).data
+    else:
+        yield from _texts(values.cast(pa.large_binary()).fill_null(b""))
+
+
+def _texts(values: pa.LargeBinaryArray) -> Iterator[Any]:
+    """The length of each, then all of them."""
+    _, offsets, data = values.buffers()
+    bounds = np.frombuffer(offsets, np.int64)[values.offset : values.offset + len(values) + 1]
+    yield np.diff(bounds).astype(np.int32).data
+    yield data[bounds[0] : bounds[-1]]

@@ -8,7 +8,8 @@ from konveyer.core.errors import KonveyerError
 from konveyer.core.schema import Column, ColumnType
 from konveyer.feature_store.datamart.pinned import PinnedView
 from konveyer.feature_store.engines.base import Engine
-from konveyer.feature_store.kernel.history import EVENT_TIME, Ints
+from konveyer.feature_store.kernel.codes import Ints
+from konveyer.feature_store.kernel.history import EVENT_TIME
 
 AT = "at"
 _MOST_ROWS = 2**31

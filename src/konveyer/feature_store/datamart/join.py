@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
@@ -12,8 +13,10 @@ import pyarrow.compute as pc
 from konveyer.core.schema import Column
 from konveyer.feature_store.datamart.pinned import PinnedView
 from konveyer.feature_store.engines.base import Engine
+from konveyer.feature_store.kernel.codes import Ints, distinct
 from konveyer.feature_store.kernel.evaluate import evaluate
-from konveyer.feature_store.kernel.history import Ints, history_of
+from konveyer.feature_store.kernel.history import history_of
+from konveyer.feature_store.kernel.spine import Spine, spine_of
 from konveyer.feature_store.offline.layout import BUCKET, MOST_BUCKETS, bucket_sql
 
 # Up to so many entities, their rows alone are read of a bucket.
@@ -64,42 +67,48 @@ def _join_group(
     """Views with the same join keys share the buckets of the spine."""
     buckets = max(view.table.ref.buckets for view in views)
     places = places_by_bucket(spine, keys, buckets, engine)
-    filled = [bucket for bucket in range(buckets) if len(places[bucket])]
+    filled = [(bucket, mine) for bucket, mine in enumerate(places) if len(mine)]
     if not filled:
         return {column: pa.chunked_array([[]]) for view in views for column in view.features}
     asked = (
-        Asked(bucket=bucket, spine=spine.take(pa.array(mine)), at_us=at_us[mine])
-        for bucket, mine in ((bucket, places[bucket]) for bucket in filled)
+        Asked(bucket=bucket, keys=spine.take(pa.array(mine)), at_us=at_us[mine])
+        for bucket, mine in filled
     )
-    parts = []
-    for part in engine.map(JoinBucket(tuple(views)), asked):
+    parts, orders = [], []
+    for (_, mine), part in zip(filled, engine.map(JoinBucket(tuple(views)), asked), strict=True):
         parts.append(part.features)
+        orders.append(mine[part.order])
         if watch is not None:
             for read in part.reads:
                 watch(read)
-    joined = pa.concat_tables(parts)
-    if len(filled) > 1:
-        order = np.concatenate([places[bucket] for bucket in filled])
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        joined = joined.take(pa.array(back))
-    return dict(zip(joined.column_names, joined.columns, strict=True))
+    return _reordered(pa.concat_tables(parts), np.concatenate(orders))
+
+
+def _reordered(joined: pa.Table, order: Ints) -> dict[str, pa.ChunkedArray]:
+    """The columns of `joined`, whose rows are those of the spine in `order`, in spine order."""
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    rows = pa.array(back)
+    with ThreadPoolExecutor() as pool:
+        columns = list(pool.map(lambda column: column.combine_chunks().take(rows), joined.columns))
+    return dict(zip(joined.column_names, columns, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """The spine rows (join keys and moments) of one bucket."""
+    """The spine rows (join keys and moments) of one bucket, in any order."""
 
     bucket: int
-    spine: pa.Table
+    keys: pa.Table
     at_us: Ints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joined:
-    """The features of the spine rows of one bucket, in their order, and what that read."""
+    """The features of one bucket; `order` says which spine row each is of. And what that read."""
 
     features: pa.Table
+    order: Ints
     reads: tuple[BucketRead, ...]
 
 
@@ -112,21 +121,23 @@ class JoinBucket:
     def __call__(self, asked: Asked) -> Joined:
         columns: dict[str, pa.ChunkedArray] = {}
         reads = []
+        spine, order = spine_of(asked.keys, asked.at_us)
         for view in self.views:
-            found, read = _evaluated(view, asked)
+            found, read = _evaluated(view, asked.bucket, spine)
             columns |= found
             reads.append(read)
-        return Joined(features=pa.table(columns), reads=tuple(reads))
+        return Joined(features=pa.table(columns), order=order, reads=tuple(reads))
 
 
-def _evaluated(view: PinnedView, asked: Asked) -> tuple[dict[str, pa.ChunkedArray], BucketRead]:
+def _evaluated(
+    view: PinnedView, bucket: int, spine: Spine
+) -> tuple[dict[str, pa.ChunkedArray], BucketRead]:
     started = time.perf_counter()
-    read = view.table.read(asked.bucket, view.columns, _wanted_alone(asked.spine))
-    history = history_of(read.table, view.plan.keys)
-    features = evaluate(view.plan, history, asked.spine, asked.at_us)
+    read = view.table.read(bucket, view.columns, _wanted_alone(spine))
+    features = evaluate(view.plan, history_of(read.table, view.plan.keys), spine)
     cost = BucketRead(
         view=view.table.ref.view,
-        bucket=asked.bucket,
+        bucket=bucket,
         rows=len(read.table),
         size_bytes=read.size_bytes,
         seconds=time.perf_counter() - started,
@@ -134,12 +145,11 @@ def _evaluated(view: PinnedView, asked: Asked) -> tuple[dict[str, pa.ChunkedArra
     return {name: features.column(feature) for name, feature in view.features.items()}, cost
 
 
-def _wanted_alone(spine: pa.Table) -> pa.Array | None:
+def _wanted_alone(spine: Spine) -> pa.Array | None:
     """The values of the first join key when they are few."""
-    if len(spine) > _FEW_ENTITIES * 4:
+    if len(spine.entities) > _FEW_ENTITIES:
         return None
-    values = pc.unique(spine.column(0))
-    return values if len(values) <= _FEW_ENTITIES else None
+    return pc.unique(spine.entities.column(0))
 
 
 def places_by_bucket(
@@ -148,10 +158,13 @@ def places_by_bucket(
     """The row numbers of the spine in each bucket, rising."""
     if buckets == 1:
         return [np.arange(len(spine), dtype=np.int64)]
-    sql = f"SELECT {bucket_sql(keys, MOST_BUCKETS)} AS {BUCKET} FROM spine"  # noqa: S608
+    entities, codes = distinct(spine)
+    sql = f"SELECT {bucket_sql(keys, MOST_BUCKETS)} AS {BUCKET} FROM entities"  # noqa: S608
     with engine.session() as session:
-        session.attach_table("spine", spine)
-        numbers = session.query(sql).column(BUCKET).to_numpy() % buckets
+        session.attach_table("entities", entities)
+        # NumPy sorts numbers of 16 bits by counting them.
+        numbers = (session.query(sql).column(BUCKET).to_numpy() % buckets).astype(np.uint16)
+    numbers = numbers[codes]
     order = np.argsort(numbers, kind="stable")
     bounds = np.searchsorted(numbers[order], np.arange(buckets + 1))
     return [order[start:end] for start, end in pairwise(bounds)]

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
 from konveyer.core.schema import Column, ColumnType, UnsupportedType, column_type
 from konveyer.feature_store.definitions.resolved import ResolvedService
-from konveyer.feature_store.kernel.history import Ints, instants
+from konveyer.feature_store.kernel.codes import Ints
+from konveyer.feature_store.kernel.history import instants
 
 _TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _CANONICAL_UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"

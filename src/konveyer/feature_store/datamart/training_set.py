@@ -1,6 +1,7 @@
 """Training sets: exactly one row for each label, with the features as they were at its time."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from konveyer.feature_store.datamart.pinned import PinnedView, pin_views
 from konveyer.feature_store.datamart.tables import TrainingSetRow
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.engines.base import Engine
-from konveyer.feature_store.kernel.history import Ints
+from konveyer.feature_store.kernel.codes import Ints
 from konveyer.feature_store.offline.delta import DeltaOfflineStore, TableRef
 from konveyer.feature_store.registry.errors import FeatureClash
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
@@ -120,23 +121,27 @@ def build_training_set(
         views = pin_views(session, offline, resolved)
     checked = check_labels(labels, resolved, timestamp=timestamp, label=label, columns=columns)
     table = with_features(checked, resolved, views, engine=engine, watch=watch)
-    manifest = TrainingSetManifest(
-        id=new_id("set"),
-        service=resolved,
-        tables=tuple(view.table.ref for view in views),
-        keys=checked.keys,
-        columns=dict(columns or {}),
-        timestamp=timestamp,
-        label=label,
-        rows=len(table),
-        labels_digest=table_digest(checked.table),
-        result_digest=table_digest(table),
-        built_by=actor.name,
-        built_us=now_us(),
-    )
-    path = folder / manifest.id
-    with folder_written_whole(path) as draft:
-        pq.write_table(table, draft / DATA)
+    training_set = new_id("set")
+    path = folder / training_set
+    with folder_written_whole(path) as draft, ThreadPoolExecutor() as pool:
+        digests = pool.map(table_digest, (checked.table, table))
+        texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
+        pq.write_table(table, draft / DATA, use_dictionary=texts)
+        labels_digest, result_digest = digests
+        manifest = TrainingSetManifest(
+            id=training_set,
+            service=resolved,
+            tables=tuple(view.table.ref for view in views),
+            keys=checked.keys,
+            columns=dict(columns or {}),
+            timestamp=timestamp,
+            label=label,
+            rows=len(table),
+            labels_digest=labels_digest,
+            result_digest=result_digest,
+            built_by=actor.name,
+            built_us=now_us(),
+        )
         (draft / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
     with catalog.transaction() as session:
         _record(session, actor, manifest)

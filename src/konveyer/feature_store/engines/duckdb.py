@@ -19,6 +19,7 @@ from konveyer.feature_store.engines.base import QueryFailed, SortedRows, SourceU
 S = TypeVar("S")
 T = TypeVar("T")
 _BATCH_ROWS = 100_000
+_PARALLEL_ROWS = 16_384
 # DuckDB's messages about files and streams; the others are about the query.
 _ABOUT_DATA = re.compile(r"IO Error|Invalid Input Error: .*(file|parquet|stream)", re.IGNORECASE)
 
@@ -49,7 +50,8 @@ class DuckDBEngine:
         self._register(name, dataset)
 
     def attach_table(self, name: str, table: pa.Table) -> None:
-        self._register(name, table)
+        # DuckDB reads batches in parallel, each in one thread.
+        self._register(name, pa.Table.from_batches(table.to_batches(_PARALLEL_ROWS), table.schema))
 
     def attach_query(self, name: str, sql: str) -> None:
         # Temporary: seen by this connection alone.

@@ -10,15 +10,11 @@ import pyarrow.compute as pc
 
 from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.engines.base import Engine, SortedRows
+from konveyer.feature_store.kernel.codes import Ints
 from konveyer.feature_store.kernel.evaluate import evaluate, last_refresh
-from konveyer.feature_store.kernel.history import (
-    CREATED_TIME,
-    EVENT_TIME,
-    History,
-    Ints,
-    history_of,
-)
+from konveyer.feature_store.kernel.history import CREATED_TIME, EVENT_TIME, History, history_of
 from konveyer.feature_store.kernel.point_in_time import latest
+from konveyer.feature_store.kernel.spine import Spine
 from konveyer.feature_store.offline.bucket_writer import BucketWriter, NewFile
 from konveyer.feature_store.offline.delta import DeltaOfflineStore, TableRef, TableVersion
 from konveyer.feature_store.offline.layout import BUCKET, bucket_count, layout_sql
@@ -127,9 +123,10 @@ class _Published:
 def _snapshot(compiled: CompiledView, rows: pa.Table, as_of_us: int) -> Snapshot:
     history = history_of(rows, compiled.plan.keys)
     entities, event_us, at_us = _entities(compiled, history, as_of_us)
+    spine = Spine(entities=entities, codes=np.arange(len(entities)), at_us=at_us)
     return Snapshot(
         keys=entities,
-        features=evaluate(compiled.plan, history, entities, at_us),
+        features=evaluate(compiled.plan, history, spine),
         event_us=event_us,
     )
 

@@ -1,84 +1,92 @@
 """The aggregates: each reduces ranges `low:high` of a series, all ranges at once; `low` rises."""
 
-from typing import Any, assert_never
+from functools import cached_property
+from typing import assert_never
 
 import numpy as np
 import pyarrow as pa
 
 from konveyer.feature_store.definitions.aggregation import AggregationFunction
+from konveyer.feature_store.kernel.codes import Ints
 from konveyer.feature_store.kernel.errors import NumberOverflow
-from konveyer.feature_store.kernel.history import Ints
 from konveyer.feature_store.kernel.series import Series, Values, expanded
 
 
-def aggregate(function: AggregationFunction, series: Series, low: Ints, high: Ints) -> pa.Array:
-    """One aggregate per range. A range without a row that counts gives 0 for counts, else null.
+class Ranges:
+    """A series in ranges `low:high` of its rows, one for each spine row; `low` rises."""
 
-    Whole numbers are summed exactly in 64 bits; floats are summed row after row, and a NaN is a
-    value that makes its range's sum, mean, min, max and stddev NaN.
-    """
-    count = series.counts(low, high)
-    match function:
-        case "count":
-            return pa.array(count)
-        case "sum":
-            return pa.array(_sum(series, low, high), mask=count == 0)
-        case "mean":
-            return pa.array(_sum(series, low, high) / np.maximum(count, 1), mask=count == 0)
-        case "min":
-            return _typed(series, _reduce(np.minimum, series, low, high, highest=True), count)
-        case "max":
-            return _typed(series, _reduce(np.maximum, series, low, high, highest=False), count)
-        case "stddev":
-            return pa.array(_stddev(series, low, high, count), mask=count < 2)
-        case "first":
-            return _picked(series, series.next_valid[low], count)
-        case "last":
-            newest = series.last_valid[np.maximum(high, 1) - 1] if len(series.valid) else low
-            return _picked(series, newest, count)
-        case "count_distinct":
-            return pa.array(_count_distinct(series, low, high))
-        case _:
-            assert_never(function)
+    def __init__(self, series: Series, low: Ints, high: Ints) -> None:
+        self._series, self._low, self._high = series, low, high
+
+    def aggregate(self, function: AggregationFunction) -> pa.Array:
+        """One aggregate per range. A range without a row that counts gives 0 for counts, else null.
+
+        Whole numbers are summed exactly in 64 bits; a NaN is a value that makes its range's sum,
+        mean, min, max and stddev NaN.
+        """
+        series, low, high, count = self._series, self._low, self._high, self._count
+        match function:
+            case "count":
+                return pa.array(count)
+            case "sum":
+                return pa.array(self._sum, mask=count == 0)
+            case "mean":
+                return pa.array(self._sum / np.maximum(count, 1), mask=count == 0)
+            case "min":
+                return _typed(series, _ranges(np.minimum, series.or_highest, low, high), count)
+            case "max":
+                return _typed(series, _ranges(np.maximum, series.or_lowest, low, high), count)
+            case "stddev":
+                return pa.array(_stddev(series, low, high, count), mask=count < 2)
+            case "first":
+                return _picked(series, series.next_valid[low], count)
+            case "last":
+                newest = series.last_valid[np.maximum(high, 1) - 1] if len(series.valid) else low
+                return _picked(series, newest, count)
+            case "count_distinct":
+                return pa.array(_count_distinct(series, low, high))
+            case _:
+                assert_never(function)
+
+    @cached_property
+    def _count(self) -> Ints:
+        return self._series.counts(self._low, self._high)
+
+    @cached_property
+    def _sum(self) -> Values:
+        return _sum(self._series, self._low, self._high)
 
 
 def _sum(series: Series, low: Ints, high: Ints) -> Values:
-    total = _ranges(np.add, series.filled(0), low, high, 0)
-    if total.dtype.kind != "f" and np.abs(series.numbers.astype(float)).sum() >= 2**63:
-        rough = _ranges(np.add, series.filled(0).astype(float), low, high, 0.0)
+    total = _ranges(np.add, series.or_zero, low, high)
+    if total.dtype.kind != "f" and series.may_overflow:
+        rough = _ranges(np.add, series.or_zero.astype(float), low, high)
         # A sum that wrapped around is off by a multiple of 2^64; rounding is off by far less.
         if (np.abs(rough - total) >= 2**63).any():
             raise NumberOverflow("A sum")
     return total
 
 
-def _reduce(ufunc: np.ufunc, series: Series, low: Ints, high: Ints, *, highest: bool) -> Values:
-    kind = series.numbers.dtype
-    if kind.kind == "f":
-        nothing: Any = np.inf if highest else -np.inf
-    else:
-        nothing = np.iinfo(kind).max if highest else np.iinfo(kind).min
-    return _ranges(ufunc, series.filled(nothing), low, high, nothing)
-
-
-def _ranges(ufunc: np.ufunc, filled: Values, low: Ints, high: Ints, nothing: Any) -> Values:
+def _ranges(ufunc: np.ufunc, filled: Values, low: Ints, high: Ints) -> Values:
+    """`filled` has one element more than there are rows. An empty range gives 0."""
     if not len(low):
         return filled[:0]
     # `reduceat` reduces from each bound to the next, and gives one element where the next is not
     # after it; every second result is a range, and the others cost one pass over the rows at most.
-    bounds = np.column_stack([low, high]).ravel()
-    return np.where(high > low, ufunc.reduceat(filled, bounds)[::2], nothing)
+    bounds = np.empty(2 * len(low), np.int64)
+    bounds[::2], bounds[1::2] = low, high
+    return np.where(high > low, ufunc.reduceat(filled, bounds)[::2], 0)
 
 
 def _stddev(series: Series, low: Ints, high: Ints, count: Ints) -> Values:
     """Of the sample (n - 1), in two passes: deviations from the range's own mean."""
-    mean = _ranges(np.add, series.filled(0).astype(float), low, high, 0.0) / np.maximum(count, 1)
+    mean = _ranges(np.add, series.or_zero.astype(float), low, high) / np.maximum(count, 1)
     squares = np.zeros(len(low))
     for part, rows, ends in expanded(low, high):
         sizes = np.diff(ends, prepend=0)
         away = series.numbers[rows] - np.repeat(mean[part], sizes)
         filled = np.append(np.where(series.valid[rows], away * away, 0.0), 0.0)
-        squares[part] = _ranges(np.add, filled, ends - sizes, ends, 0.0)
+        squares[part] = _ranges(np.add, filled, ends - sizes, ends)
     return np.sqrt(squares / np.maximum(count - 1, 1))
 
 
@@ -89,7 +97,7 @@ def _count_distinct(series: Series, low: Ints, high: Ints) -> Ints:
         sizes = np.diff(ends, prepend=0)
         new = series.valid[rows] & (series.previous[rows] < np.repeat(low[part], sizes))
         filled = np.append(new.astype(np.int64), 0)
-        distinct[part] = _ranges(np.add, filled, ends - sizes, ends, 0)
+        distinct[part] = _ranges(np.add, filled, ends - sizes, ends)
     return distinct
 
 

@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from konveyer.feature_store.definitions.aggregation import AggregationFunction
+from konveyer.feature_store.kernel.codes import Ints
 from konveyer.feature_store.kernel.derived import Operation, derive
 from konveyer.feature_store.kernel.errors import NumberOverflow
-from konveyer.feature_store.kernel.history import History, Ints, codes_in
+from konveyer.feature_store.kernel.history import History, codes_in
 from konveyer.feature_store.kernel.point_in_time import latest
-from konveyer.feature_store.kernel.search import spine_order
 from konveyer.feature_store.kernel.series import Mask, Series, series_of
+from konveyer.feature_store.kernel.spine import Spine
 from konveyer.feature_store.kernel.windows import Windows
 
 
@@ -67,42 +68,40 @@ def last_refresh(at_us: Ints, refresh_us: int) -> Ints:
     return at_us // refresh_us * refresh_us if refresh_us else at_us
 
 
-def evaluate(plan: ViewPlan, history: History, spine: pa.Table, at_us: Ints) -> pa.Table:
-    """The plan's features for each row of `spine` (its join keys) at `at_us`, in spine order.
+def evaluate(plan: ViewPlan, history: History, spine: Spine) -> pa.Table:
+    """The plan's features for each row of `spine`, in its order.
 
     A row's TTL is counted from the moment asked for, its newest value from the last refresh: so a
     value read online at that moment is the same.
     """
-    codes = codes_in(history, spine)
-    published_us = last_refresh(at_us, plan.refresh_us)
-    order = spine_order(history, codes, published_us)
-    back = np.empty_like(order)
-    back[order] = np.arange(len(order))
+    codes = codes_in(history, spine.entities)[spine.codes]
+    published_us = last_refresh(spine.at_us, plan.refresh_us)
     if plan.windowed:
-        features = _windowed(plan, history, codes[order], published_us[order])
-        return features.take(pa.array(back))
+        return _windowed(plan, history, codes, published_us)
     rows = latest(
         history,
-        codes[order],
-        published_us[order],
-        oldest_us=None if plan.ttl_us is None else at_us[order] - plan.ttl_us,
+        codes,
+        published_us,
+        oldest_us=None if plan.ttl_us is None else spine.at_us - plan.ttl_us,
         as_known=plan.as_known,
-    )[back]
+    )
     return history.rows.select(list(plan.columns)).take(pa.array(rows, mask=rows < 0))
 
 
 def _windowed(plan: ViewPlan, history: History, codes: Ints, at_us: Ints) -> pa.Table:
-    """The features of spine rows that are in `spine_order`, in that order."""
-    windows = {
-        over_us: Windows(history, codes, at_us, over_us, as_known=plan.as_known)
-        for over_us in {feature.over_us for feature in plan.windowed}
-    }
+    windows = Windows(history, codes, at_us, as_known=plan.as_known)
     series = _series(plan, history)
+    ranges = {
+        (over_us, column, condition): windows.over(over_us, series[column, condition])
+        for over_us, column, condition in {
+            (feature.over_us, feature.column, feature.filter_column) for feature in plan.windowed
+        }
+    }
     features: dict[str, pa.Array] = {}
     for feature in plan.windowed:
-        column = series[feature.column, feature.filter_column]
+        window = ranges[feature.over_us, feature.column, feature.filter_column]
         with _naming(feature.name):
-            features[feature.name] = windows[feature.over_us].aggregate(feature.function, column)
+            features[feature.name] = window.aggregate(feature.function)
     for derived in plan.derived:
         left, right = features[derived.left], features[derived.right]
         with _naming(derived.name):

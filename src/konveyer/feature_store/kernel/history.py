@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-Ints = npt.NDArray[np.int64]
+from konveyer.feature_store.kernel.codes import Ints, distinct, row_codes
+
 EVENT_TIME, CREATED_TIME = "event_time", "created_time"
 _LARGEST = 2**62
 
@@ -44,13 +43,16 @@ class History:
 def history_of(rows: pa.Table, keys: Sequence[str]) -> History:
     """Sort `rows` unless they are sorted; keys and event times must not be null."""
     rows = rows.combine_chunks()
-    codes = _history_codes([rows.column(key) for key in keys])
+    columns = [rows.column(key) for key in keys]
+    codes = columns[0].to_numpy() if _are_codes(columns) else row_codes(columns)
     event_us = instants(rows.column(EVENT_TIME))
     created = CREATED_TIME in rows.column_names
     created_us = instants(rows.column(CREATED_TIME)) if created else None
     order_by = [codes, event_us] if created_us is None else [codes, event_us, created_us]
     if not _is_sorted(order_by):
-        order = np.lexsort(order_by[::-1])
+        # By the keys themselves, as spines are: neighbours in one are neighbours in the other.
+        codes = distinct(rows.select(list(keys)))[1]
+        order = np.lexsort([codes, *order_by[1:]][::-1])
         rows, codes, event_us = rows.take(pa.array(order)), codes[order], event_us[order]
         created_us = created_us[order] if created_us is not None else None
     changes = np.flatnonzero(np.diff(codes)) + 1
@@ -73,34 +75,30 @@ def history_of(rows: pa.Table, keys: Sequence[str]) -> History:
     )
 
 
-def codes_in(history: History, spine: pa.Table) -> Ints:
-    """The entity code of each spine row; -1 for a null key and for an entity without rows."""
-    entities = history.entities
-    if not len(entities):
-        return np.full(len(spine), -1, np.int64)
-    if len(history.keys) == 1 and pa.types.is_int64(entities.column(0).type):
-        return _whole_number_codes(entities.column(0), spine.column(history.keys[0]))
+def codes_in(history: History, entities: pa.Table) -> Ints:
+    """The history's code of each of `entities`; -1 for a null key, and for one without rows."""
+    known = history.entities
+    if not len(known):
+        return np.full(len(entities), -1, np.int64)
+    if _are_codes([known.column(0)] if len(history.keys) == 1 else []):
+        asked = entities.column(history.keys[0])
+        numbers = np.asarray(asked.fill_null(0).to_numpy(), np.int64)
+        return _places_of(known.column(0).to_numpy(), numbers, np.asarray(asked.is_valid()))
     both = [
-        pa.chunked_array([*entities.column(key).chunks, *spine.column(key).chunks])
+        pa.chunked_array([*known.column(key).chunks, *entities.column(key).chunks])
         for key in history.keys
     ]
-    codes = _codes(both)
-    known, asked = codes[: len(entities)], codes[len(entities) :]
-    return _places_of(known, asked, asked >= 0)
-
-
-def _whole_number_codes(known: pa.ChunkedArray, asked: pa.ChunkedArray) -> Ints:
-    numbers = np.asarray(asked.fill_null(0).to_numpy(), np.int64)
-    return _places_of(np.asarray(known.to_numpy()), numbers, np.asarray(asked.is_valid()))
+    codes = row_codes(both)
+    ours, asked_codes = codes[: len(known)], codes[len(known) :]
+    order = np.argsort(ours)
+    found = _places_of(ours[order], asked_codes, asked_codes >= 0)
+    return np.where(found < 0, -1, order[found])
 
 
 def _places_of(known: Ints, asked: Ints, valid: npt.NDArray[np.bool_]) -> Ints:
-    """Where each of `asked` stands in `known`; -1 where it does not, or is not valid."""
-    order, back = np.argsort(known), np.argsort(asked)  # sorted questions search neighbours
-    found = np.empty_like(asked)
-    found[back] = np.searchsorted(known, asked[back], sorter=order)
-    found = order[np.minimum(found, len(known) - 1)]
-    return np.where(valid & (known[found] == asked), found, -1).astype(np.int64)
+    """Where each of `asked` stands in the rising `known`; -1 where it does not, or is not valid."""
+    found = np.minimum(np.searchsorted(known, asked), len(known) - 1)
+    return np.where(valid & (known[found] == asked), found, -1)
 
 
 def instants(column: pa.ChunkedArray) -> Ints:
@@ -109,38 +107,9 @@ def instants(column: pa.ChunkedArray) -> Ints:
     return np.asarray(micros.to_numpy(), dtype=np.int64)
 
 
-def codes_of(column: pa.ChunkedArray) -> Ints:
-    """Equal values get equal codes and different ones different codes; a null gets 0."""
-    encoded: Any = pc.dictionary_encode(column).combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.unify_dictionaries().combine_chunks()
-    indices = pc.fill_null(encoded.indices, 0).to_numpy(zero_copy_only=False)
-    return np.asarray(indices, dtype=np.int64)
-
-
-def _history_codes(columns: Sequence[pa.ChunkedArray]) -> Ints:
-    """Whole numbers are their own codes: rows that are sorted by them are sorted by the code."""
-    if len(columns) == 1 and pa.types.is_int64(columns[0].type):
-        return np.asarray(columns[0].to_numpy(), np.int64)
-    return _codes(columns)
-
-
-def _codes(columns: Sequence[pa.ChunkedArray]) -> Ints:
-    """Equal rows get equal codes and different rows different ones; a row with a null gets -1.
-
-    Codes are made dense after each column, so that no number of columns overflows.
-    """
-    combined = np.zeros(len(columns[0]), np.int64)
-    missing = np.zeros(len(combined), bool)
-    for column in columns:
-        missing |= np.asarray(column.is_null().to_numpy())
-        part = codes_of(column)
-        if len(columns) == 1:
-            combined = part
-            break
-        pairs = combined * (int(part.max(initial=0)) + 1) + part
-        combined = np.unique(pairs, return_inverse=True)[1].astype(np.int64)
-    return np.where(missing, -1, combined)
+def _are_codes(keys: Sequence[pa.ChunkedArray]) -> bool:
+    """One column of whole numbers is its own codes: rows sorted by it are sorted by the code."""
+    return len(keys) == 1 and pa.types.is_int64(keys[0].type)
 
 
 def _is_sorted(columns: Sequence[Ints]) -> bool:

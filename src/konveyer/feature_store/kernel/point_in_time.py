@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from konveyer.feature_store.kernel.history import History, Ints
+from konveyer.feature_store.kernel.codes import Ints
+from konveyer.feature_store.kernel.history import History
 from konveyer.feature_store.kernel.search import last_at_most, rows_until
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from konveyer.feature_store.kernel.history import Ints, codes_of
+from konveyer.feature_store.kernel.codes import Ints, codes_of
 
 _EXPANDED_ROWS = 4_000_000
 Values = npt.NDArray[Any]
@@ -31,11 +31,31 @@ class Series:
         return Series(column, self.valid[rows] & known)
 
     def counts(self, low: Ints, high: Ints) -> Ints:
+        if self._all_valid:
+            return high - low
         return self._counted[high] - self._counted[low]
 
-    def filled(self, nothing: Any) -> Values:
-        """The numbers with `nothing` where a row does not count, and once more at the end."""
-        return np.append(np.where(self.valid, self.numbers, nothing), nothing)
+    @cached_property
+    def or_zero(self) -> Values:
+        """The numbers with 0 where a row does not count, and one element more."""
+        return self._filled(0)
+
+    @cached_property
+    def or_lowest(self) -> Values:
+        """As `or_zero`, with the lowest of the type where a row does not count."""
+        kind = self.numbers.dtype
+        return self._filled(-np.inf if kind.kind == "f" else np.iinfo(kind).min)
+
+    @cached_property
+    def or_highest(self) -> Values:
+        """As `or_zero`, with the highest of the type where a row does not count."""
+        kind = self.numbers.dtype
+        return self._filled(np.inf if kind.kind == "f" else np.iinfo(kind).max)
+
+    @cached_property
+    def may_overflow(self) -> bool:
+        """Whether a sum of whole numbers may leave 64 bits."""
+        return bool(np.abs(self.numbers.astype(float)).sum() >= 2**63)
 
     @cached_property
     def numbers(self) -> Values:
@@ -66,6 +86,25 @@ class Series:
         previous = np.full(len(codes), -1, np.int64)
         previous[order[same]] = order[np.flatnonzero(same) - 1]
         return previous
+
+    def _filled(self, nothing: Any) -> Values:
+        if self._all_valid:
+            return self._padded
+        filled = self._padded.copy()
+        filled[:-1][~self.valid] = nothing
+        filled[-1] = nothing
+        return filled
+
+    @cached_property
+    def _padded(self) -> Values:
+        """The numbers, and one 0 that belongs to no row."""
+        padded = np.zeros(len(self.valid) + 1, self.numbers.dtype)
+        padded[:-1] = self.numbers
+        return padded
+
+    @cached_property
+    def _all_valid(self) -> bool:
+        return bool(self.valid.all())
 
     @cached_property
     def _counted(self) -> Ints:
