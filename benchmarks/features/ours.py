@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from benchmarks.features.measure import Prepared, Task, run_task
 from benchmarks.features.requests import KEY, requests_of
 from benchmarks.features.workspace import opened
-from konveyer.feature_store.datamart.labels import read_labels
+from konveyer.feature_store.datamart.label_files import labels_at
 from konveyer.feature_store.datamart.lookup import OnlineLookup
 from konveyer.feature_store.datamart.training_set import build_training_set
 from konveyer.feature_store.definitions.resolved import ResolvedService
@@ -32,7 +32,7 @@ def training_set(task: Task) -> Prepared:
         built = build_training_set(
             *services,
             service=SERVICE,
-            labels=read_labels(task.data / "labels.parquet"),
+            labels=labels_at(task.data / "labels.parquet"),
             timestamp="label_timestamp",
             label=None,
             folder=workspace.training_sets,

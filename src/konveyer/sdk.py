@@ -15,7 +15,7 @@ from konveyer.core.clock import to_us
 from konveyer.core.settings import load_settings
 from konveyer.feature_store.datamart.entities import AT, cadence
 from konveyer.feature_store.datamart.explain import ViewCost
-from konveyer.feature_store.datamart.labels import read_labels
+from konveyer.feature_store.datamart.label_files import LabelFiles, labels_at
 from konveyer.feature_store.datamart.lookup import OnlineLookup
 from konveyer.feature_store.datamart.search import FoundFeature, search_features
 from konveyer.feature_store.datamart.show import ViewDetails, show_view
@@ -36,7 +36,8 @@ class FeatureStore:
     """One workspace, seen by the holder of a token. Thread-safe; close it, or use it in `with`.
 
     `labels` may be anything that Arrow can read without a copy (an Arrow table, a Polars or a
-    pandas frame) or the path of a Parquet file. Errors are those of the commands.
+    pandas frame), or the path of a Parquet file or of a folder of them. Errors are those of the
+    commands.
 
         with FeatureStore("shop") as store:
             built = store.training_set("scoring", labels, label="redeemed")
@@ -77,7 +78,7 @@ class FeatureStore:
             here.engine,
             here.offline,
             service=service,
-            labels=as_table(labels),
+            labels=as_labels(labels),
             timestamp=timestamp,
             label=label,
             folder=here.training_sets,
@@ -105,8 +106,9 @@ class FeatureStore:
             here.engine,
             here.offline,
             service=service,
-            labels=as_table(labels),
+            labels=as_labels(labels),
             timestamp=timestamp,
+            folder=here.training_sets,
         )
 
     def rebuild(self, training_set: str, labels: Any) -> pa.Table:
@@ -114,9 +116,17 @@ class FeatureStore:
         here = self._workspace
         with here.catalog.reading() as session:
             manifest = kept_manifest(session, training_set, "")
-        return rebuild_training_set(
-            here.catalog, self.actor, here.engine, here.offline, manifest, as_table(labels)
+        rebuilt = rebuild_training_set(
+            here.catalog,
+            self.actor,
+            here.engine,
+            here.offline,
+            manifest,
+            as_labels(labels),
+            folder=here.training_sets,
         )
+        with rebuilt as again:
+            return again.table
 
     def online(
         self, service: str, keys: Sequence[Mapping[str, int | str]]
@@ -150,10 +160,10 @@ class FeatureStore:
         self.close()
 
 
-def as_table(labels: Any) -> pa.Table:
-    """An Arrow table of a frame, or of the Parquet file at a path.
+def as_labels(labels: Any) -> pa.Table | LabelFiles:
+    """An Arrow table of a frame, or what `labels_at` a path there is.
 
-    >>> as_table({"a": [1]}).num_rows
+    >>> as_labels({"a": [1]}).num_rows
     1
     """
-    return read_labels(Path(labels)) if isinstance(labels, str | Path) else pa.table(labels)
+    return labels_at(Path(labels)) if isinstance(labels, str | Path) else pa.table(labels)

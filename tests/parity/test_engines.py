@@ -17,6 +17,10 @@ from konveyer import Aggregation, Entity, Feature, FeatureService, FeatureView, 
 from konveyer.catalog.session import Catalog
 from konveyer.core.errors import KonveyerError
 from konveyer.core.schema import Column, ColumnType
+from konveyer.feature_store.datamart import digests, label_files
+from konveyer.feature_store.datamart.label_files import labels_at
+from konveyer.feature_store.datamart.labels import LabelsRepeat
+from konveyer.feature_store.datamart.training_set import kept_labels
 from konveyer.feature_store.definitions.definition import Definition
 from konveyer.feature_store.engines.base import Engine, QueryFailed, SourceUnreadable
 from konveyer.feature_store.engines.duckdb import DuckDBEngine
@@ -220,6 +224,27 @@ def test_a_training_set_is_the_same_cell_for_cell(both: Both) -> None:
     assert found.manifest.result_digest == expected.manifest.result_digest
     for column in expected.table.column_names[5:]:
         assert len(expected.table[column].drop_null()), column
+
+
+def test_labels_that_stay_in_files_give_the_same_on_executors(
+    both: Both, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digests, "BLOCK_ROWS", 200)
+    monkeypatch.setattr(label_files, "MOST_ROWS_IN_MEMORY", 0)
+    expected = both.duckdb.training_set(labels())
+    for number, start in enumerate((0, 150)):
+        part = labels().slice(start, 150 if start == 0 else None)
+        pq.write_table(part, tmp_path / f"{number}.parquet", row_group_size=40)
+    large = both.spark.training_set(labels_at(tmp_path))
+    assert large.held is None
+    assert large.table.equals(expected.table)
+    assert large.manifest.labels_digest == expected.manifest.labels_digest
+    assert large.manifest.result_digest == expected.manifest.result_digest
+    again = both.spark.rebuilt(large, kept_labels(both.spark.training_sets, large.manifest))
+    assert again.equals(expected.table)
+    pq.write_table(labels().slice(7, 1), tmp_path / "2.parquet")
+    with pytest.raises(LabelsRepeat, match=r"1 row\(s\) .*'row': 7"):
+        both.spark.training_set(labels_at(tmp_path))
 
 
 def test_online_values_are_the_same(both: Both) -> None:

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from konveyer.api.access import Caller, Here
 from konveyer.core.errors import Forbidden
-from konveyer.feature_store.datamart.labels import read_labels
+from konveyer.feature_store.datamart.label_files import labels_at
 from konveyer.feature_store.datamart.search import FoundFeature, search_features
 from konveyer.feature_store.datamart.show import ViewDetails, show_view
 from konveyer.feature_store.datamart.training_set import build_training_set
@@ -90,7 +90,7 @@ def build(here: Here, caller: Caller, order: TrainingSetOrder) -> BuiltTrainingS
         here.engine,
         here.offline,
         service=order.service,
-        labels=read_labels(_inside(here.settings.root, order.labels)),
+        labels=labels_at(_inside(here.settings.root, order.labels)),
         timestamp=order.timestamp,
         label=order.label,
         folder=here.training_sets,

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from konveyer.feature_store.datamart.explain import ViewCost
+    from konveyer.feature_store.datamart.label_files import LabelFiles
 
 _SPINE_OPTIONS = (
     click.option(
         "--labels",
         type=click.Path(path_type=Path),
-        help="Parquet file with the join keys, a timestamp and the label.",
+        help="Parquet file, or a folder of them, with the join keys, a timestamp and the label.",
     ),
     click.option("--timestamp", default="label_timestamp", show_default=True),
     click.option(
@@ -74,9 +75,6 @@ def build(
               konveyer training-set build coupon_response \\
                 --from 2017-06-01 --to 2017-12-01 --every 30d --output monthly.parquet
     """
-    import pyarrow.parquet as pq
-
-    from konveyer.core.files import file_written_whole
     from konveyer.feature_store.datamart.training_set import build_training_set
 
     workspace = context.workspace
@@ -96,8 +94,7 @@ def build(
         columns=_mapping(keys),
     )
     if output is not None:
-        with file_written_whole(output) as draft:
-            pq.write_table(built.table, draft)
+        built.write_to(output)
     manifest = built.manifest
     if context.as_json:
         print_json(
@@ -150,13 +147,14 @@ def explain(
         service=service,
         labels=frame,
         timestamp=timestamp,
+        folder=workspace.training_sets,
         columns=_mapping(keys),
         run=not dry_run,
     )
     if context.as_json:
         print_json(costs)
         return
-    click.echo(f"{len(frame):,} rows to find features for")
+    click.echo(f"{frame.num_rows:,} rows to find features for")
     names = (
         "view",
         "method",
@@ -189,10 +187,7 @@ def rebuild(
     \b
     Example: konveyer training-set rebuild set-01a20f51a224acb64df5
     """
-    import pyarrow.parquet as pq
-
-    from konveyer.core.files import file_written_whole
-    from konveyer.feature_store.datamart.labels import read_labels
+    from konveyer.feature_store.datamart.label_files import labels_at
     from konveyer.feature_store.datamart.training_set import (
         kept_labels,
         kept_manifest,
@@ -206,18 +201,24 @@ def rebuild(
     frame = (
         kept_labels(workspace.training_sets, manifest)
         if labels is None
-        else read_labels(context.found(labels))
+        else labels_at(context.found(labels))
     )
-    table = rebuild_training_set(
-        workspace.catalog, actor, workspace.engine, workspace.offline, manifest, frame
-    )
-    if output is not None:
-        with file_written_whole(output) as draft:
-            pq.write_table(table, draft)
+    with rebuild_training_set(
+        workspace.catalog,
+        actor,
+        workspace.engine,
+        workspace.offline,
+        manifest,
+        frame,
+        folder=workspace.training_sets,
+    ) as again:
+        if output is not None:
+            again.write_to(output)
+    rows, digest = manifest.rows, manifest.result_digest
     if context.as_json:
-        print_json({"id": manifest.id, "rows": len(table), "result_digest": manifest.result_digest})
+        print_json({"id": manifest.id, "rows": rows, "result_digest": digest})
         return
-    click.echo(f"{manifest.id}: {len(table):,} rows, the same as when it was built")
+    click.echo(f"{manifest.id}: {rows:,} rows, the same as when it was built")
 
 
 @training_set.command("list")
@@ -286,11 +287,11 @@ def _spine(
     labels: Path | None,
     timestamp: str,
     moments: tuple[str | None, str | None, str],
-) -> "tuple[pa.Table, str]":
+) -> "tuple[pa.Table | LabelFiles, str]":
     """The label frame, and the name of its timestamp."""
     from konveyer.core.clock import parse_instant
     from konveyer.feature_store.datamart.entities import AT, cadence
-    from konveyer.feature_store.datamart.labels import read_labels
+    from konveyer.feature_store.datamart.label_files import labels_at
     from konveyer.feature_store.datamart.training_set import entity_frame
     from konveyer.feature_store.definitions.duration import duration_us, parse_duration
 
@@ -298,7 +299,7 @@ def _spine(
     if (labels is None) == (start is None):
         raise click.UsageError("Give either --labels or --from.")
     if start is None:
-        return read_labels(context.found(labels or Path())), timestamp
+        return labels_at(context.found(labels or Path())), timestamp
     step_us = duration_us(parse_duration(every, where="--every"))
     moments_us = cadence(parse_instant(start), parse_instant(end or start), step_us)
     workspace = context.workspace

@@ -154,7 +154,7 @@ def sampled_entities(training_set: TrainingSet, most: int) -> Entities:
     """At most `most` different entities, spread evenly over the training set."""
     manifest = training_set.manifest
     keys, fields = list(manifest.keys), [field.name for field in manifest.service.request]
-    table = training_set.table.select([*keys, *fields])
+    table = training_set.read([*keys, *fields])
     numbered = table.append_column("_row", pa.array(np.arange(len(table))))
     first = numbered.group_by(keys, use_threads=False).aggregate([("_row", "min")])["_row_min"]
     places = np.linspace(0, len(first) - 1, min(most, len(first))).astype(int)
@@ -199,15 +199,13 @@ def _run_harness(python: Path, folder: Path, tracking_url: str, run_id: str) -> 
 
 def _check_labels(project: Project, training_set: TrainingSet) -> None:
     for name in (project.labels.label, project.labels.timestamp):
-        if name not in training_set.table.column_names:
+        if name not in training_set.column_names:
             raise LabelsUnfit(
                 f"Training set {training_set.manifest.id} has no column '{name}', which model.toml "
                 "names under [labels].",
-                hint=did_you_mean(
-                    name, training_set.table.column_names, otherwise="correct model.toml"
-                ),
+                hint=did_you_mean(name, training_set.column_names, otherwise="correct model.toml"),
             )
-    column = training_set.table.column(project.labels.label)
+    column = training_set.read([project.labels.label]).column(0)
     values = set(column.unique().to_pylist())
     if not pa.types.is_integer(column.type) or not values <= {0, 1}:
         raise LabelsUnfit(

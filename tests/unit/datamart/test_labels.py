@@ -8,7 +8,8 @@ import pytest
 
 from konveyer.core.errors import KonveyerError
 from konveyer.core.schema import Column, ColumnType
-from konveyer.feature_store.datamart.labels import Labels, check_labels, read_labels
+from konveyer.feature_store.datamart.label_files import labels_at
+from konveyer.feature_store.datamart.labels import Labels, check_labels
 from konveyer.feature_store.definitions.resolved import ResolvedService, ResolvedView
 
 VIEW = ResolvedView(
@@ -101,5 +102,5 @@ def test_a_bad_file_is_refused(tmp_path: Path, content: bytes | None, code: str)
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(KonveyerError) as caught:
-        read_labels(path)
+        labels_at(path)
     assert caught.value.code == code

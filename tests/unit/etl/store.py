@@ -12,8 +12,13 @@ import pyarrow as pa
 from konveyer.access.actor import Actor
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import FeatureClock, parse_instant
+from konveyer.feature_store.datamart.label_files import LabelFiles
 from konveyer.feature_store.datamart.lookup import OnlineLookup
-from konveyer.feature_store.datamart.training_set import TrainingSet, build_training_set
+from konveyer.feature_store.datamart.training_set import (
+    TrainingSet,
+    build_training_set,
+    rebuild_training_set,
+)
 from konveyer.feature_store.definitions.definition import Definition
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.engines.duckdb import DuckDBEngine
@@ -54,10 +59,11 @@ class Store:
 
     def training_set(
         self,
-        labels: pa.Table,
+        labels: pa.Table | LabelFiles,
         *,
         service: str = "scoring",
         timestamp: str = "at",
+        label: str | None = None,
         **options: Any,
     ) -> TrainingSet:
         return build_training_set(
@@ -68,10 +74,28 @@ class Store:
             service=service,
             labels=labels,
             timestamp=timestamp,
-            label=None,
-            folder=self.services.root / "training_sets",
+            label=label,
+            folder=self.training_sets,
             **options,
         )
+
+    @property
+    def training_sets(self) -> Path:
+        return self.services.root / "training_sets"
+
+    def rebuilt(self, built: TrainingSet, labels: pa.Table | LabelFiles) -> pa.Table:
+        services = self.services
+        rebuilt = rebuild_training_set(
+            services.catalog,
+            self.admin,
+            services.engine,
+            services.offline,
+            built.manifest,
+            labels,
+            folder=self.training_sets,
+        )
+        with rebuilt as again:
+            return again.table
 
     def online(
         self,

@@ -25,7 +25,6 @@ from konveyer.feature_store.datamart.training_set import (
     TrainingSet,
     TrainingSetNotRebuildable,
     open_training_set,
-    rebuild_training_set,
 )
 from konveyer.feature_store.definitions.definition import Definition, Kind
 from konveyer.feature_store.etl import runs
@@ -172,10 +171,7 @@ def test_the_next_run_leaves_him_out_though_the_source_has_him(store: Store) -> 
 
 
 def rebuilt(store: Store, built: TrainingSet) -> pa.Table:
-    services, frame = store.services, built.table.select(["bank", "client", "at"])
-    return rebuild_training_set(
-        services.catalog, store.admin, services.engine, services.offline, built.manifest, frame
-    )
+    return store.rebuilt(built, built.table.select(["bank", "client", "at"]))
 
 
 def test_older_versions_and_training_sets_have_him_until_everywhere_is_asked(store: Store) -> None:

@@ -19,7 +19,6 @@ from konveyer.feature_store.datamart.training_set import (
     entity_frame,
     explain_training_set,
     kept_labels,
-    rebuild_training_set,
 )
 from konveyer.feature_store.definitions.definition import Definition
 from konveyer.feature_store.offline import delta, layout
@@ -121,6 +120,7 @@ def costs(store: Store, frame: pa.Table, **options: Any) -> Any:
         service="scoring",
         labels=frame,
         timestamp="at",
+        folder=store.training_sets,
         **options,
     )
 
@@ -147,22 +147,11 @@ def test_a_manifest_gives_the_same_again_after_the_tables_have_moved_on(
     store.etl()
     assert store.training_set(labels([1, 2, 3])).table["spent"].to_pylist()[0] == spent(1) + 3_000
 
-    def again(frame: pa.Table) -> pa.Table:
-        services = store.services
-        return rebuild_training_set(
-            services.catalog,
-            store.admin,
-            services.engine,
-            services.offline,
-            built.manifest,
-            frame,
-        )
-
     kept = kept_labels(built.path.parent, built.manifest)
-    assert kept.equals(labels([1, 2, 3]))
-    assert again(kept).equals(built.table)
+    assert kept == labels([1, 2, 3])
+    assert store.rebuilt(built, kept).equals(built.table)
     with pytest.raises(TrainingSetDiffers, match="labels are not those"):
-        again(labels([1, 2, 4]))
+        store.rebuilt(built, labels([1, 2, 4]))
 
 
 def test_every_entity_at_a_cadence_is_every_entity_known_by_then(store: Store) -> None:

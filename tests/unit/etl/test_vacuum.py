@@ -32,7 +32,6 @@ from konveyer.feature_store.datamart.training_set import (
     TrainingSet,
     TrainingSetNotFound,
     TrainingSetNotRebuildable,
-    rebuild_training_set,
 )
 from konveyer.feature_store.etl import vacuum as module
 from konveyer.feature_store.etl.pins import Pin
@@ -258,10 +257,7 @@ def forgotten(store: Store, client: int, *, everywhere: bool) -> None:
 
 
 def rebuilt(store: Store, built: TrainingSet) -> pa.Table:
-    services, frame = store.services, built.table.select(["client", "at"])
-    return rebuild_training_set(
-        services.catalog, store.admin, services.engine, services.offline, built.manifest, frame
-    )
+    return store.rebuilt(built, built.table.select(["client", "at"]))
 
 
 def test_a_reader_under_way_goes_on_for_as_long_as_is_kept(store: Store) -> None:

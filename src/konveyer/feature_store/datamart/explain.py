@@ -1,6 +1,7 @@
 """What building a training set reads: the estimate before, and the truth after."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from konveyer.feature_store.datamart.join import BucketRead, places_by_bucket
@@ -33,12 +34,16 @@ class ViewCost:
     read_s: float | None = None
 
 
-def estimate(labels: Labels, view: PinnedView, engine: Engine) -> ViewCost:
-    """Reads the log of the table and nothing of its data."""
-    table = view.table
+def buckets_hit(labels: Labels, view: PinnedView, engine: Engine) -> list[int]:
+    """The buckets of the view's table that labels fall into."""
     spine = labels.spine.select([key.name for key in view.keys])
-    places = places_by_bucket(spine, view.keys, table.ref.buckets, engine)
-    hit = [bucket for bucket, rows in enumerate(places) if len(rows)]
+    places = places_by_bucket(spine, view.keys, view.table.ref.buckets, engine)
+    return [bucket for bucket, rows in enumerate(places) if len(rows)]
+
+
+def estimate(view: PinnedView, hit: Sequence[int]) -> ViewCost:
+    """Of reading the buckets `hit`. Reads the log of the table and nothing of its data."""
+    table = view.table
     files = [file for bucket in hit for file in table.files_of(bucket)]
     share = len(view.columns) / len(table.schema)
     return ViewCost(

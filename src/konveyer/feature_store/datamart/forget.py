@@ -11,12 +11,12 @@ from konveyer.core.errors import Conflict
 from konveyer.core.ids import new_id
 from konveyer.feature_store.datamart.held import Held, HeldSet, HeldTable
 from konveyer.feature_store.datamart.tables import TrainingSetRow
-from konveyer.feature_store.datamart.training_set import DATA
+from konveyer.feature_store.datamart.training_set import data_files
 from konveyer.feature_store.etl.flow import EtlServices
 from konveyer.feature_store.etl.forgotten import leave_out, note_done
 from konveyer.feature_store.etl.runs import readable_table, rewritten, running_views
 from konveyer.feature_store.offline.files import remove_files
-from konveyer.feature_store.offline.identity import rewrite_without, without
+from konveyer.feature_store.offline.identity import rewrite_without, rows_in_file, without
 from konveyer.feature_store.online.codec import encode_key
 from konveyer.feature_store.registry.lookup import space_of
 
@@ -119,7 +119,9 @@ def _alter(services: EtlServices, actor: Actor, folder: Path, one: HeldSet) -> N
         if row is not None:
             row.altered_us = row.altered_us or now_us()
             audit.record(session, actor.name, "altered", "training set", one.id, rows=one.rows)
-    rewrite_without(folder / one.id / DATA, one.key)
+    for file in data_files(folder / one.id):
+        if rows_in_file(file, one.key):
+            rewrite_without(file, one.key)
 
 
 def _clear(services: EtlServices, actor: Actor, held: Held) -> None:

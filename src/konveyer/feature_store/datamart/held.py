@@ -16,7 +16,7 @@ from konveyer.access.roles import Permission
 from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
 from konveyer.core.schema import Column, ColumnType, arrow_schema
 from konveyer.feature_store.datamart.tables import TrainingSetRow
-from konveyer.feature_store.datamart.training_set import DATA, TrainingSetManifest
+from konveyer.feature_store.datamart.training_set import TrainingSetManifest, data_files
 from konveyer.feature_store.definitions.definition import Kind, from_spec
 from konveyer.feature_store.definitions.entity import Entity
 from konveyer.feature_store.etl.flow import EtlServices
@@ -281,7 +281,8 @@ class _Search:
             return
         key = {named[column.name]: self.key[column.name] for column in columns}
         refs = [ref for ref in manifest.tables if (ref.view, ref.version) in views]
-        rows = rows_in_file(folder / manifest.id / DATA, key) if refs else 0
+        files = data_files(folder / manifest.id) if refs else []
+        rows = sum(rows_in_file(file, key) for file in files)
         pinned = any(self._rows_in(self._old_paths(ref)) for ref in refs)
         if rows or pinned:
             yield HeldSet(id=manifest.id, rows=rows, pinned=pinned, key=key)

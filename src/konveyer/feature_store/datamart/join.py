@@ -111,6 +111,11 @@ class Joined:
     order: Ints
     reads: tuple[BucketRead, ...]
 
+    @property
+    def in_order(self) -> pa.Table:
+        """The features in the order in which they were asked for."""
+        return pa.table(_reordered(self.features, self.order))
+
 
 @dataclass(frozen=True, slots=True)
 class JoinBucket:

@@ -1,30 +1,21 @@
 """The label frame (spine): who, when, and what came of it. Checked before anything is joined."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
+from konveyer.core.errors import KonveyerError, did_you_mean
 from konveyer.core.schema import Column, ColumnType, UnsupportedType, column_type
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.kernel.codes import Ints
 from konveyer.feature_store.kernel.history import instants
+from konveyer.feature_store.registry.errors import FeatureClash
 
 _TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _CANONICAL_UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
-
-
-class LabelFileMissing(NotFound):
-    code = "label_file_missing"
-
-
-class LabelsUnreadable(KonveyerError):
-    code = "labels_unreadable"
 
 
 class LabelsEmpty(KonveyerError):
@@ -63,19 +54,6 @@ class Labels:
     at_us: Ints
 
 
-def read_labels(path: Path) -> pa.Table:
-    if not path.is_file():
-        raise LabelFileMissing(
-            f"The label file {path} does not exist.", hint="give the path of a Parquet file"
-        )
-    try:
-        return pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise LabelsUnreadable(
-            f"{path} is not a readable Parquet file: {error}", hint="write it again"
-        ) from error
-
-
 def check_labels(
     table: pa.Table,
     service: ResolvedService,
@@ -92,37 +70,12 @@ def check_labels(
     A row is told by everything but its label: the same household may be asked about twice on one
     day, for two campaigns, when a column says which.
     """
-    if not len(table):
-        raise LabelsEmpty("The label frame has no rows.", hint="check how it was made")
-    keys = service.keys
-    _check_mapping(keys, columns or {})
-    table = _plain(table)
-    named = {key.name: (columns or {}).get(key.name, key.name) for key in keys}
+    check_not_empty(len(table))
+    table = typed_labels(table, service, timestamp=timestamp, label=label, columns=columns)
+    named = key_columns(service, columns)
     names = list(named.values())
-    fields = [field.name for field in service.request]
-    for name in [*names, timestamp, *([label] if label else []), *fields]:
-        if name not in table.column_names:
-            raise LabelsMissColumn(
-                f"The label frame has no column '{name}'.",
-                hint=did_you_mean(
-                    name, table.column_names, otherwise=f"it has {', '.join(table.column_names)}"
-                ),
-            )
-    for key in keys:
-        table = _typed(table, named[key.name], key.dtype)
-    for field in service.request:
-        table = _typed(table, field.name, field.dtype)
-    table = _typed(table, timestamp, ColumnType.TIMESTAMP)
-    for name in [*names, timestamp]:
-        nulls = table.column(name).null_count
-        if nulls:
-            first = int(np.argmax(np.asarray(table.column(name).is_null())))
-            raise LabelsHaveNulls(
-                f"Column '{name}' of the label frame is null in {nulls} row(s), first in row "
-                f"{first}.",
-                hint="leave those rows out, or fill them",
-            )
-    _check_repeats(table, [name for name in table.column_names if name != label])
+    check_no_nulls(nulls_in(table, [*names, timestamp]))
+    check_no_repeats(table, label)
     return Labels(
         table=table,
         keys=tuple(names),
@@ -131,6 +84,90 @@ def check_labels(
         label=label,
         at_us=instants(table.column(timestamp)),
     )
+
+
+def check_not_empty(rows: int) -> None:
+    if not rows:
+        raise LabelsEmpty("The label frame has no rows.", hint="check how it was made")
+
+
+def check_no_clash(names: Sequence[str], service: ResolvedService) -> None:
+    """Raise when a column of the frame is called as a feature of the service."""
+    for column in service.columns:
+        if column.name in names:
+            raise FeatureClash(
+                f"The label frame has a column '{column.name}', as the service has.",
+                hint="rename it in the label frame",
+            )
+
+
+def key_columns(service: ResolvedService, columns: Mapping[str, str] | None) -> dict[str, str]:
+    """The column of each join key; `columns` has those that are called otherwise."""
+    return {key.name: (columns or {}).get(key.name, key.name) for key in service.keys}
+
+
+def typed_labels(
+    table: pa.Table,
+    service: ResolvedService,
+    *,
+    timestamp: str,
+    label: str | None,
+    columns: Mapping[str, str] | None,
+) -> pa.Table:
+    """Some rows of a label frame with exact types; raises what columns and types are wrong."""
+    _check_mapping(service.keys, columns or {})
+    table = _plain(table)
+    named = key_columns(service, columns)
+    fields = [field.name for field in service.request]
+    for name in [*named.values(), timestamp, *([label] if label else []), *fields]:
+        if name not in table.column_names:
+            raise LabelsMissColumn(
+                f"The label frame has no column '{name}'.",
+                hint=did_you_mean(
+                    name, table.column_names, otherwise=f"it has {', '.join(table.column_names)}"
+                ),
+            )
+    for key in service.keys:
+        table = _typed(table, named[key.name], key.dtype)
+    for field in service.request:
+        table = _typed(table, field.name, field.dtype)
+    return _typed(table, timestamp, ColumnType.TIMESTAMP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nulls:
+    """How many rows of a column are null, and the number of the first."""
+
+    column: str
+    rows: int
+    first: int
+
+
+def nulls_in(table: pa.Table, names: Sequence[str], first_row: int = 0) -> tuple[Nulls, ...]:
+    """Columns with nulls; the rows of `table` are numbered from `first_row`."""
+    return tuple(
+        Nulls(
+            column=name,
+            rows=table.column(name).null_count,
+            first=first_row + int(np.argmax(np.asarray(table.column(name).is_null()))),
+        )
+        for name in names
+        if table.column(name).null_count
+    )
+
+
+def check_no_nulls(found: Sequence[Nulls]) -> None:
+    """Raise for the first column; `found` may name it again and again, for one part of the rows
+    after the other.
+    """
+    if found:
+        name = found[0].column
+        rows = sum(one.rows for one in found if one.column == name)
+        raise LabelsHaveNulls(
+            f"Column '{name}' of the label frame is null in {rows} row(s), first in row "
+            f"{found[0].first}.",
+            hint="leave those rows out, or fill them",
+        )
 
 
 def _check_mapping(keys: tuple[Column, ...], columns: Mapping[str, str]) -> None:
@@ -200,13 +237,36 @@ def _with_canonical_uuids(table: pa.Table, name: str, where: str) -> pa.Table:
     return table.set_column(table.column_names.index(name), name, texts)
 
 
-def _check_repeats(table: pa.Table, names: list[str]) -> None:
-    counted = table.select(names).group_by(names, use_threads=False).aggregate([([], "count_all")])
+def check_no_repeats(table: pa.Table, label: str | None) -> None:
+    """Raise when two rows are alike in all columns but the label."""
+    names = [name for name in table.column_names if name != label]
+    rows = pa.array(np.arange(len(table)))
+    repeated = repeats_in(table.select(names), rows)
+    if repeated is not None:
+        raise repeat(repeated.rows, table.select(names).slice(repeated.first, 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeats:
+    """How many different rows occur more than once, and the number of the first."""
+
+    rows: int
+    first: int
+
+
+def repeats_in(table: pa.Table, numbers: pa.Array) -> Repeats | None:
+    """What occurs more than once in `table`, whose rows have `numbers`."""
+    names = table.column_names
+    numbered = table.append_column("", numbers)
+    counted = numbered.group_by(names, use_threads=False).aggregate([("", "count"), ("", "min")])
     if len(counted) == len(table):
-        return
-    twice = counted.filter(pc.greater(counted["count_all"], 1))
-    raise LabelsRepeat(
-        f"{len(twice)} row(s) of the label frame occur more than once, such as "
-        f"{twice.select(names).slice(0, 1).to_pylist()[0]}.",
+        return None
+    firsts = counted.filter(pc.greater(counted["_count"], 1))["_min"]
+    return Repeats(rows=len(firsts), first=pc.min(firsts).as_py())
+
+
+def repeat(rows: int, example: pa.Table) -> LabelsRepeat:
+    return LabelsRepeat(
+        f"{rows} row(s) of the label frame occur more than once, such as {example.to_pylist()[0]}.",
         hint="remove the repeats, or add a column that tells the rows apart",
     )

@@ -43,6 +43,20 @@ def computed(
     return columns
 
 
+def with_service_columns(
+    labels: pa.Table, joined: Mapping[str, pa.ChunkedArray], service: ResolvedService
+) -> pa.Table:
+    """The labels' columns and, in the order of the service, its features.
+
+    `joined` has those of its feature views and the hidden inputs, a value for each label.
+    """
+    columns = {**joined, **computed(service, joined, labels)}
+    table = labels
+    for column in service.columns:
+        table = table.append_column(column.name, columns[column.name].cast(column.dtype.arrow))
+    return table.combine_chunks()
+
+
 def _outputs(
     view: ResolvedOnDemand, joined: Mapping[str, pa.ChunkedArray], request: pa.Table
 ) -> pa.Table:

@@ -1,7 +1,10 @@
 """Training sets: exactly one row for each label, with the features as they were at its time."""
 
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,24 +21,31 @@ from konveyer.catalog import audit
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import format_us, now_us
 from konveyer.core.errors import Conflict, NotFound, did_you_mean
-from konveyer.core.files import folder_written_whole
+from konveyer.core.files import file_written_whole, folder_written_whole
 from konveyer.core.ids import new_id
 from konveyer.feature_store.datamart.digests import table_digest
 from konveyer.feature_store.datamart.entities import entities_at
-from konveyer.feature_store.datamart.explain import Tally, ViewCost, estimate
+from konveyer.feature_store.datamart.explain import Tally, ViewCost, buckets_hit, estimate
 from konveyer.feature_store.datamart.join import Watch, join_features
-from konveyer.feature_store.datamart.labels import Labels, check_labels
-from konveyer.feature_store.datamart.on_demand import computed
+from konveyer.feature_store.datamart.label_files import (
+    LabelFileMissing,
+    LabelFiles,
+    LabelsUnreadable,
+    labels_at,
+)
+from konveyer.feature_store.datamart.labels import check_labels, check_no_clash, key_columns
+from konveyer.feature_store.datamart.large import Meaning, WrittenRows, write_large, write_rows
+from konveyer.feature_store.datamart.on_demand import with_service_columns
 from konveyer.feature_store.datamart.pinned import PinnedView, pin_views
 from konveyer.feature_store.datamart.tables import TrainingSetRow
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.kernel.codes import Ints
 from konveyer.feature_store.offline.delta import DeltaOfflineStore, TableRef
-from konveyer.feature_store.registry.errors import FeatureClash
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
 from konveyer.feature_store.registry.usage import record_usage
 
+# The rows of a large training set are files in a folder of that name.
 DATA, MANIFEST = "data.parquet", "manifest.json"
 
 
@@ -47,6 +57,12 @@ class TrainingSetDiffers(Conflict):
     """A training set was built again from its manifest and came out different."""
 
     code = "training_set_differs"
+
+
+class OutputExists(Conflict):
+    """Something stands where the folder of a large training set should be written."""
+
+    code = "output_exists"
 
 
 class TrainingSetNotRebuildable(Conflict):
@@ -78,11 +94,33 @@ class TrainingSetManifest(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSet:
-    """`table` has the label frame's columns, in its order, then the features of the service."""
+    """The label frame's columns and rows, in their order, then the features of the service.
 
-    table: pa.Table
+    `held` are the rows, or None when there are so many that they stay in the files of `path`.
+    """
+
     manifest: TrainingSetManifest
     path: Path
+    held: pa.Table | None
+
+    @property
+    def table(self) -> pa.Table:
+        """All rows, in memory."""
+        return self.read()
+
+    @property
+    def column_names(self) -> list[str]:
+        names: list[str] = self._schema().names
+        return names
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows, or some columns of them; reads no other columns."""
+        names = self.column_names if columns is None else list(columns)
+        if self.held is not None:
+            return self.held.select(names)
+        return pa.concat_tables(
+            pq.ParquetFile(file).read(names).select(names) for file in data_files(self.path)
+        )
 
     def to_polars(self) -> Any:
         """As a Polars frame, without a copy."""
@@ -94,6 +132,34 @@ class TrainingSet:
         """As a pandas frame; needs pandas."""
         return self.table.to_pandas()
 
+    def write_to(self, output: Path) -> None:
+        """Write the rows to a Parquet file; those that stay in files to a folder of them."""
+        if self.held is not None:
+            with file_written_whole(output) as draft:
+                pq.write_table(self.held, draft)
+        elif (self.path / DATA).is_file():
+            with file_written_whole(output) as draft:
+                shutil.copyfile(self.path / DATA, draft)
+        elif output.is_file() or (output.is_dir() and any(output.iterdir())):
+            raise OutputExists(
+                f"{output} is there already.",
+                hint="so many rows become a folder of files: name one that is not there",
+            )
+        else:
+            with folder_written_whole(output) as draft:
+                shutil.copytree(self.path / DATA, draft, dirs_exist_ok=True)
+
+    def _schema(self) -> pa.Schema:
+        if self.held is not None:
+            return self.held.schema
+        return pq.read_schema(data_files(self.path)[0])
+
+
+def data_files(training_set: Path) -> list[Path]:
+    """The Parquet files with the rows of the training set in a folder, in their order."""
+    data = training_set / DATA
+    return sorted(data.glob("*.parquet")) if data.is_dir() else [data]
+
 
 def build_training_set(
     catalog: Catalog,
@@ -102,7 +168,7 @@ def build_training_set(
     offline: DeltaOfflineStore,
     *,
     service: str,
-    labels: pa.Table,
+    labels: pa.Table | LabelFiles,
     timestamp: str,
     label: str | None,
     folder: Path,
@@ -113,50 +179,116 @@ def build_training_set(
 
     `columns` maps a join key to the column of `labels` where that has another name. The tables are
     pinned to the versions that are readable now. The folder of the training set appears whole,
-    and before the catalog knows it.
+    and before the catalog knows it. Rows whose labels stay in files stay in files too.
     """
     actor.require(Permission.BUILD_TRAINING_SETS)
     with catalog.reading() as session:
         resolved = resolve_service(session, active_state(session), service)
         views = pin_views(session, offline, resolved)
-    checked = check_labels(labels, resolved, timestamp=timestamp, label=label, columns=columns)
-    table = with_features(checked, resolved, views, engine=engine, watch=watch)
-    training_set = new_id("set")
-    path = folder / training_set
-    with folder_written_whole(path) as draft, ThreadPoolExecutor() as pool:
-        digests = pool.map(table_digest, (checked.table, table))
-        texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
-        pq.write_table(table, draft / DATA, use_dictionary=texts)
-        labels_digest, result_digest = digests
+    meaning = Meaning(
+        service=resolved, timestamp=timestamp, label=label, columns=dict(columns or {})
+    )
+    set_id = new_id("set")
+    with folder_written_whole(folder / set_id) as draft:
+        held, written = _joined(labels, meaning, views, engine, draft, keep=True, watch=watch)
         manifest = TrainingSetManifest(
-            id=training_set,
+            id=set_id,
             service=resolved,
             tables=tuple(view.table.ref for view in views),
-            keys=checked.keys,
+            keys=tuple(key_columns(resolved, columns).values()),
             columns=dict(columns or {}),
             timestamp=timestamp,
             label=label,
-            rows=len(table),
-            labels_digest=labels_digest,
-            result_digest=result_digest,
+            rows=written.rows,
+            labels_digest=written.labels_digest,
+            result_digest=written.result_digest,
             built_by=actor.name,
             built_us=now_us(),
         )
         (draft / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
     with catalog.transaction() as session:
         _record(session, actor, manifest)
-    return TrainingSet(table=table, manifest=manifest, path=path)
+    return TrainingSet(manifest=manifest, path=folder / set_id, held=held)
 
 
+def _joined(
+    labels: pa.Table | LabelFiles,
+    meaning: Meaning,
+    views: tuple[PinnedView, ...],
+    engine: Engine,
+    folder: Path,
+    *,
+    keep: bool = False,
+    accept: Callable[[str], None] | None = None,
+    watch: Watch | None = None,
+) -> tuple[pa.Table | None, WrittenRows]:
+    """A row for each label: held, or in the folder `DATA` below `folder`.
+
+    Rows that are held are in a file of that name too with `keep`.
+    `accept` is asked about the digest of the labels before anything is joined.
+    """
+    match labels:
+        case LabelFiles():
+            return None, write_large(
+                labels,
+                meaning,
+                views,
+                engine=engine,
+                folder=folder / DATA,
+                accept=accept,
+                watch=watch,
+            )
+        case _:
+            file = folder / DATA if keep else None
+            return _joined_at_once(labels, meaning, views, engine, file, accept, watch)
+
+
+def _joined_at_once(
+    labels: pa.Table,
+    meaning: Meaning,
+    views: tuple[PinnedView, ...],
+    engine: Engine,
+    file: Path | None,
+    accept: Callable[[str], None] | None,
+    watch: Watch | None,
+) -> tuple[pa.Table, WrittenRows]:
+    service = meaning.service
+    checked = check_labels(
+        labels,
+        service,
+        timestamp=meaning.timestamp,
+        label=meaning.label,
+        columns=meaning.columns,
+    )
+    labels_digest = table_digest(checked.table)
+    if accept is not None:
+        accept(labels_digest)
+    check_no_clash(checked.table.column_names, service)
+    joined = join_features(checked.spine, checked.at_us, views, engine=engine, watch=watch)
+    table = with_service_columns(checked.table, joined, service)
+    with ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(table_digest, table)
+        if file is not None:
+            write_rows(table, file)
+    return table, WrittenRows(
+        rows=len(table), labels_digest=labels_digest, result_digest=digest.result()
+    )
+
+
+@contextmanager
 def rebuild_training_set(
     catalog: Catalog,
     actor: Actor,
     engine: Engine,
     offline: DeltaOfflineStore,
     manifest: TrainingSetManifest,
-    labels: pa.Table,
-) -> pa.Table:
+    labels: pa.Table | LabelFiles,
+    *,
+    folder: Path,
+) -> Iterator[TrainingSet]:
     """The training set of `manifest` once more, from the definitions and tables that it names.
+
+    What is not held is in a folder below `folder`, which is gone when the block ends.
 
     Raises `TrainingSetDiffers` when `labels` or the result are not those of the manifest, and
     `TrainingSetNotRebuildable` when an entity in it was forgotten everywhere.
@@ -165,17 +297,28 @@ def rebuild_training_set(
     with catalog.reading() as session:
         _check_whole(session, manifest.id)
         views = pin_views(session, offline, manifest.service, manifest.tables)
-    checked = check_labels(
-        labels,
-        manifest.service,
+    meaning = Meaning(
+        service=manifest.service,
         timestamp=manifest.timestamp,
         label=manifest.label,
         columns=manifest.columns,
     )
-    _check_digest("labels", table_digest(checked.table), manifest.labels_digest, manifest.id)
-    table = with_features(checked, manifest.service, views, engine=engine)
-    _check_digest("features", table_digest(table), manifest.result_digest, manifest.id)
-    return table
+
+    def accept(labels_digest: str) -> None:
+        _check_digest("labels", labels_digest, manifest.labels_digest, manifest.id)
+
+    with _folder_for_now(folder) as draft:
+        held, written = _joined(labels, meaning, views, engine, draft, accept=accept)
+        _check_digest("features", written.result_digest, manifest.result_digest, manifest.id)
+        yield TrainingSet(manifest=manifest, path=draft, held=held)
+
+
+@contextmanager
+def _folder_for_now(folder: Path) -> Iterator[Path]:
+    """A new folder below `folder`, where all workers see it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".rows.") as name:
+        yield Path(name)
 
 
 def _check_whole(session: Session, training_set: str) -> None:
@@ -205,25 +348,37 @@ def explain_training_set(
     offline: DeltaOfflineStore,
     *,
     service: str,
-    labels: pa.Table,
+    labels: pa.Table | LabelFiles,
     timestamp: str,
+    folder: Path,
     columns: Mapping[str, str] | None = None,
     run: bool = True,
 ) -> list[ViewCost]:
     """What building this training set reads of each view; it is built to see, and not kept.
 
-    Without `run` only the estimates are given, and no data is read.
+    Without `run` only the estimates are given, and no data is read. Labels that stay in files are
+    taken to fall into all buckets.
     """
     actor.require(Permission.BUILD_TRAINING_SETS)
     with catalog.reading() as session:
         resolved = resolve_service(session, active_state(session), service)
         views = pin_views(session, offline, resolved)
-    checked = check_labels(labels, resolved, timestamp=timestamp, label=None, columns=columns)
-    costs = [estimate(checked, view, engine) for view in views]
+    meaning = Meaning(
+        service=resolved, timestamp=timestamp, label=None, columns=dict(columns or {})
+    )
+    match labels:
+        case LabelFiles():
+            costs = [estimate(view, range(view.table.ref.buckets)) for view in views]
+        case _:
+            checked = check_labels(
+                labels, resolved, timestamp=timestamp, label=None, columns=columns
+            )
+            costs = [estimate(view, buckets_hit(checked, view, engine)) for view in views]
     if not run:
         return costs
     tally = Tally()
-    with_features(checked, resolved, views, engine=engine, watch=tally)
+    with _folder_for_now(folder) as draft:
+        _joined(labels, meaning, views, engine, draft, watch=tally)
     return [tally.of(cost) for cost in costs]
 
 
@@ -240,29 +395,6 @@ def entity_frame(
         resolved = resolve_service(session, active_state(session), service)
         views = pin_views(session, offline, resolved)
     return entities_at(views, resolved.keys, moments_us, engine)
-
-
-def with_features(
-    labels: Labels,
-    service: ResolvedService,
-    views: tuple[PinnedView, ...],
-    *,
-    engine: Engine,
-    watch: Watch | None = None,
-) -> pa.Table:
-    """The labels' columns and, in the order of the service, its features: a row for each label."""
-    for column in service.columns:
-        if column.name in labels.table.column_names:
-            raise FeatureClash(
-                f"The label frame has a column '{column.name}', as the service has.",
-                hint="rename it in the label frame",
-            )
-    columns = join_features(labels.spine, labels.at_us, views, engine=engine, watch=watch)
-    columns |= computed(service, columns, labels.table)
-    table = labels.table
-    for column in service.columns:
-        table = table.append_column(column.name, columns[column.name].cast(column.dtype.arrow))
-    return table.combine_chunks()
 
 
 def _record(session: Session, actor: Actor, manifest: TrainingSetManifest) -> None:
@@ -310,24 +442,23 @@ def open_training_set(
     """
     manifest = kept_manifest(session, training_set, service)
     _check_whole(session, manifest.id)
-    return TrainingSet(
-        table=_kept_rows(folder, manifest, None), manifest=manifest, path=folder / manifest.id
-    )
+    path = folder / manifest.id
+    labels = _kept_rows(path)
+    held = None if isinstance(labels, LabelFiles) else labels
+    return TrainingSet(manifest=manifest, path=path, held=held)
 
 
-def kept_labels(folder: Path, manifest: TrainingSetManifest) -> pa.Table:
+def kept_labels(folder: Path, manifest: TrainingSetManifest) -> pa.Table | LabelFiles:
     """The label frame of a training set, from the rows that are kept of it under `folder`."""
     features = {column.name for column in manifest.service.columns}
-    path = folder / manifest.id / DATA
-    names = pq.read_schema(path).names if path.is_file() else []
-    return _kept_rows(folder, manifest, [name for name in names if name not in features])
+    return _kept_rows(folder / manifest.id, leave_out=features)
 
 
-def _kept_rows(folder: Path, manifest: TrainingSetManifest, columns: list[str] | None) -> pa.Table:
+def _kept_rows(path: Path, leave_out: Collection[str] = ()) -> pa.Table | LabelFiles:
     try:
-        return pq.read_table(folder / manifest.id / DATA, columns=columns)
-    except OSError as error:
+        return labels_at(path / DATA, leave_out)
+    except (LabelFileMissing, LabelsUnreadable) as error:
         raise TrainingSetNotFound(
-            f"The rows of training set {manifest.id} are gone: {error}",
-            hint=f"konveyer training-set rebuild {manifest.id} --labels FILE",
+            f"The rows of training set {path.name} are gone: {error.message}",
+            hint=f"konveyer training-set rebuild {path.name} --labels FILE",
         ) from error

@@ -60,7 +60,7 @@ class BucketWriter:
     def _write(self, batches: Iterator[pa.RecordBatch]) -> Iterator[NewFile]:
         file: _BucketFile | None = None
         for batch in batches:
-            for bucket, rows in _split(conformed(batch, self.schema)):
+            for bucket, rows in by_bucket(conformed(batch, self.schema)):
                 if file is not None and file.bucket != bucket:
                     yield file.finished()
                     file = None
@@ -112,7 +112,7 @@ class _BucketFile:
         self._rows += len(table)
 
 
-def _split(batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
+def by_bucket(batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The rows of each bucket in a batch that is sorted by it, without the bucket."""
     buckets = batch.column(BUCKET).to_numpy()
     bounds = [0, *(np.flatnonzero(np.diff(buckets)) + 1).tolist(), len(buckets)]
