@@ -17,6 +17,7 @@ from konveyer.feature_store.online.redis import RedisOnlineStore
 from konveyer.testing.online_store import (
     OnlineStoreConformance,
     SharedOnlineStoreConformance,
+    got,
     record,
 )
 from tests.redis_servers import (
@@ -113,12 +114,12 @@ def _fill(folder: Path, rows: int) -> None:
 
 def test_a_reader_follows_when_another_process_grows_the_map(tmp_path: Path) -> None:
     reader = LmdbOnlineStore(tmp_path)
-    assert reader.get("s", [b"a"]) == [None]
+    assert got(reader, "s", [b"a"]) == [None]
     writer = multiprocessing.get_context("spawn").Process(target=_fill, args=(tmp_path, 40_000))
     writer.start()
     writer.join()
     assert writer.exitcode == 0
-    (value,) = reader.get("s", [(39_999).to_bytes(8, "big")])
+    (value,) = got(reader, "s", [(39_999).to_bytes(8, "big")])
     assert value == record(b"", 1, b"x" * 3000).value
     reader.close()
 
@@ -136,15 +137,15 @@ def test_a_killed_writer_leaves_one_whole_publication(tmp_path: Path) -> None:
         target=_overwrite_for_ever, args=(tmp_path,)
     )
     writer.start()
-    while reader.get("s", [b"\0"]) == [None]:
+    while got(reader, "s", [b"\0"]) == [None]:
         time.sleep(0.05)
     time.sleep(0.3)
     assert writer.pid is not None
     os.kill(writer.pid, signal.SIGKILL)
     writer.join()
-    values = reader.get("s", [bytes([n]) for n in range(200)])
+    values = got(reader, "s", [bytes([n]) for n in range(200)])
     assert len(set(values)) == 1
     after = record(bytes([7]), 2**40)
     reader.put("s", [after])
-    assert reader.get("s", [after.key]) == [after.value]
+    assert got(reader, "s", [after.key]) == [after.value]
     reader.close()

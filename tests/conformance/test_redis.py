@@ -14,7 +14,7 @@ from redis.crc import key_slot
 
 from konveyer.feature_store.online.base import OnlineStore, OnlineStoreUnavailable, Record
 from konveyer.feature_store.online.redis import RedisOnlineStore
-from konveyer.testing.online_store import publication, record
+from konveyer.testing.online_store import got, publication, record
 from tests.redis_servers import (
     RedisServer,
     authority,
@@ -35,7 +35,7 @@ def opened(url: str, root: Path = ROOT) -> OnlineStore:
 
 def refusal(store: OnlineStore, *, writing: bool = False) -> OnlineStoreUnavailable:
     with pytest.raises(OnlineStoreUnavailable) as caught:
-        store.put("s", [record(b"a", 1)]) if writing else store.get("s", [b"a"])
+        store.put("s", [record(b"a", 1)]) if writing else got(store, "s", [b"a"])
     assert caught.value.hint
     return caught.value
 
@@ -81,7 +81,7 @@ def test_many_keys_are_asked_for_together(server: RedisServer, store: OnlineStor
             return int(client.info("stats")["total_reads_processed"])
 
     before = reads()
-    store.get("s", [one.key for one in records])
+    got(store, "s", [one.key for one in records])
     assert reads() - before < 20  # the server reads 16 KB at a time; one key each would be 500
 
 
@@ -116,16 +116,16 @@ def test_spaces_are_dropped_without_commands_that_block(
         commands = {name.removeprefix("cmdstat_") for name in client.info("commandstats")}
     assert {"scan", "unlink"} <= commands
     assert not commands & {"keys", "del", "flushdb", "flushall"}
-    assert store.get("kept", [one.key for one in kept]) == [one.value for one in kept]
+    assert got(store, "kept", [one.key for one in kept]) == [one.value for one in kept]
 
 
 def test_workspaces_with_a_prefix_of_their_own_do_not_meet(server: RedisServer) -> None:
     mine, other = opened(f"{server.url}?prefix=mine"), opened(f"{server.url}?prefix=other")
     mine.put("s", [record(b"a", 1)])
-    assert other.get("s", [b"a"]) == [None]
+    assert got(other, "s", [b"a"]) == [None]
     other.put("s", [record(b"a", 2)])
     other.drop("s")
-    assert mine.get("s", [b"a"]) == [record(b"a", 1).value]
+    assert got(mine, "s", [b"a"]) == [record(b"a", 1).value]
     with server.client as client:
         assert [key.partition(b":")[0] for key in client.scan_iter()] == [b"mine"]
     mine.close()
@@ -140,7 +140,7 @@ def test_a_lost_script_is_loaded_again_and_the_order_of_writes_stays(
             client.script_flush()
         first, second = record(b"a", event_us, b"first"), record(b"a", event_us, b"second")
         store.put("s", [first, second])
-        assert store.get("s", [b"a"]) == [second.value]
+        assert got(store, "s", [b"a"]) == [second.value]
 
 
 def test_the_store_opens_without_its_server_and_follows_it(own_server: RedisServer) -> None:
@@ -150,7 +150,7 @@ def test_the_store_opens_without_its_server_and_follows_it(own_server: RedisServ
     for event_us in (1, 2):
         own_server.start()
         store.put("s", [record(b"a", event_us)])
-        assert store.get("s", [b"a"]) == [record(b"a", event_us).value]
+        assert got(store, "s", [b"a"]) == [record(b"a", event_us).value]
         own_server.stop()
         assert f"redis://127.0.0.1:{own_server.port}" in str(refusal(store))
     store.close()
@@ -162,10 +162,10 @@ def test_a_server_that_does_not_answer_is_given_up_soon(own_server: RedisServer)
     own_server.freeze()
     started = time.monotonic()
     with pytest.raises(OnlineStoreUnavailable, match="cannot be read: Timeout"):
-        store.get("s", [one.key for one in publication(1)])
+        got(store, "s", [one.key for one in publication(1)])
     assert time.monotonic() - started < 10
     own_server.thaw()
-    assert store.get("s", [publication(1)[0].key]) == [publication(1)[0].value]
+    assert got(store, "s", [publication(1)[0].key]) == [publication(1)[0].value]
     store.close()
 
 
@@ -178,7 +178,7 @@ def test_a_full_server_refuses_writes_and_still_answers(own_server: RedisServer)
     error = refusal(store, writing=True)
     assert "memory" in error.message
     assert "memory" in str(error.hint)
-    assert store.get("s", [kept.key]) == [kept.value]
+    assert got(store, "s", [kept.key]) == [kept.value]
     store.close()
 
 
@@ -236,11 +236,11 @@ def test_readers_and_writers_need_no_more_rights_than_the_documents_say(
             opened(url.replace("//", f"//{user}:pw@")) for user in ("reader", "writer")
         )
         writer.put("s", records)
-        assert reader.get("s", keys) == [one.value for one in records]
+        assert got(reader, "s", keys) == [one.value for one in records]
         assert "rights" in str(refusal(reader, writing=True))
         writer.delete("s", keys[:1])
         writer.drop("s")
-        assert reader.get("s", keys) == [None] * 10
+        assert got(reader, "s", keys) == [None] * 10
         writer.close()
         reader.close()
 
@@ -261,7 +261,7 @@ def test_a_certificate_is_verified_unless_the_url_says_otherwise(
         for options in ("?ssl_ca_certs=ca.pem", "?ssl_cert_reqs=none"):
             store = opened(url + options, tmp_path)
             store.put("s", [record(b"a", 1)])
-            assert store.get("s", [b"a"]) == [record(b"a", 1).value]
+            assert got(store, "s", [b"a"]) == [record(b"a", 1).value]
             store.close()
         store = opened(f"{url}?ssl_ca_certs=missing.pem", tmp_path)
         assert "No such file" in refusal(store).message
@@ -276,7 +276,7 @@ def test_a_certificate_of_another_host_is_refused(server: RedisServer, tmp_path:
         assert "certificate" in refusal(store).message.lower()
         store.close()
         store = opened(f"{url}&ssl_check_hostname=no")
-        assert store.get("s", [b"a"]) == [None]
+        assert got(store, "s", [b"a"]) == [None]
         store.close()
 
 
@@ -330,7 +330,7 @@ def test_a_cluster_over_tls(tmp_path: Path) -> None:
         store = opened(f"rediss+cluster://127.0.0.1:{outer[0]}?ssl_ca_certs={ca.file}")
         records = publication(1)
         store.put("s", records)
-        assert store.get("s", [one.key for one in records]) == [one.value for one in records]
+        assert got(store, "s", [one.key for one in records]) == [one.value for one in records]
         assert min(_size(node) for node in nodes) > 0
         store.drop("s")
         assert [_size(node) for node in nodes] == [0, 0, 0]
@@ -352,20 +352,20 @@ def test_a_slot_that_moves_is_followed(cluster: list[RedisServer]) -> None:
         new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", old_id)
         old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", new_id)
         _move(old, slot, target, 50)
-        assert store.get("s", keys) == [one.value for one in records]
+        assert got(store, "s", keys) == [one.value for one in records]
         newer = [record(one.key, 2, b"newer") for one in records]
         store.put("s", newer)
         store.put("s", records)
         store.delete("s", keys[:10])
         wanted = [None] * 10 + [one.value for one in newer[10:]]
-        assert store.get("s", keys) == wanted
+        assert got(store, "s", keys) == wanted
         _move(old, slot, target, 100)
         for client in (new, old):
             client.execute_command("CLUSTER SETSLOT", slot, "NODE", new_id)
     assert _size(source) == 0
-    assert store.get("s", keys) == wanted
+    assert got(store, "s", keys) == wanted
     store.put("s", records)
-    assert store.get("s", keys) == [one.value for one in records[:10]] + wanted[10:]
+    assert got(store, "s", keys) == [one.value for one in records[:10]] + wanted[10:]
     store.drop("s")
     store.close()
 
@@ -386,7 +386,7 @@ def test_a_lost_node_is_given_up_soon_and_taken_up_again(tmp_path: Path) -> None
         for write in (False, True):
             started = time.monotonic()
             with pytest.raises(OnlineStoreUnavailable):
-                store.put("s", records) if write else store.get("s", keys)
+                store.put("s", records) if write else got(store, "s", keys)
             assert time.monotonic() - started < 8
         nodes[1].thaw()
         deadline = time.monotonic() + 30
@@ -397,7 +397,7 @@ def test_a_lost_node_is_given_up_soon_and_taken_up_again(tmp_path: Path) -> None
             except OnlineStoreUnavailable:
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
-        assert store.get("s", keys) == [one.value for one in records]
+        assert got(store, "s", keys) == [one.value for one in records]
         store.close()
 
 
@@ -412,7 +412,7 @@ def test_a_node_that_hangs_for_a_moment_costs_no_answer(cluster: list[RedisServe
         if event_us == 2:
             store.put("s", publication(3, rows=900))
             records = publication(3, rows=900)
-        assert store.get("s", [one.key for one in records]) == [one.value for one in records]
+        assert got(store, "s", [one.key for one in records]) == [one.value for one in records]
         thawing.join()
     store.drop("s")
     store.close()
@@ -426,7 +426,7 @@ def test_a_cluster_whose_nodes_lost_their_scripts_gets_them_again(
     with cluster[2].client as client:
         client.script_flush()
     store.put("s", publication(2))
-    assert store.get("s", [one.key for one in publication(2)]) == [
+    assert got(store, "s", [one.key for one in publication(2)]) == [
         one.value for one in publication(2)
     ]
     store.drop("s")
@@ -439,6 +439,6 @@ def test_a_cluster_that_moved_as_a_whole_is_found_again_by_its_url(tmp_path: Pat
     for place in ("first", "second"):
         with redis_cluster(tmp_path / place) as nodes, in_front([nodes[0].port], at=port):
             store.put("s", records)
-            assert store.get("s", [one.key for one in records]) == [one.value for one in records]
+            assert got(store, "s", [one.key for one in records]) == [one.value for one in records]
         refusal(store)
     store.close()

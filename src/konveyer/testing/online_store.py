@@ -7,7 +7,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -40,6 +40,10 @@ def publication(event_us: int, *, rows: int = 3_000) -> list[Record]:
     return [record(n.to_bytes(4, "big"), event_us, body) for n in range(rows)]
 
 
+def got(store: OnlineStore, space: str, keys: Sequence[bytes]) -> list[bytes | None]:
+    return store.get([(space, key) for key in keys])
+
+
 def assert_whole(values: "list[bytes | None]", *event_times_us: int) -> None:
     """Each value is that of a `publication` of one of these times."""
     allowed = {publication(event_us, rows=1)[0].value for event_us in event_times_us}
@@ -67,52 +71,61 @@ class OnlineStoreConformance:
     def test_reads_in_the_order_asked_and_none_for_unknown_keys(self, store: OnlineStore) -> None:
         a, b = record(b"a", 1, b"A"), record(b"b", 1, b"B")
         store.put("s", [a, b])
-        assert store.get("s", [b"b", b"x", b"a", b"b"]) == [b.value, None, a.value, b.value]
+        assert got(store, "s", [b"b", b"x", b"a", b"b"]) == [b.value, None, a.value, b.value]
 
     def test_an_older_event_never_overwrites_a_newer_one(self, store: OnlineStore) -> None:
         newer = record(b"a", 10, b"new")
         store.put("s", [newer])
         store.put("s", [record(b"a", 9, b"old")])
-        assert store.get("s", [b"a"]) == [newer.value]
+        assert got(store, "s", [b"a"]) == [newer.value]
 
     def test_of_equal_events_the_later_write_wins(self, store: OnlineStore) -> None:
         later = record(b"a", 10, b"second")
         store.put("s", [record(b"a", 10, b"first"), later])
-        assert store.get("s", [b"a"]) == [later.value]
+        assert got(store, "s", [b"a"]) == [later.value]
 
     def test_events_before_1970_are_ordered_too(self, store: OnlineStore) -> None:
         newer = record(b"a", -5)
         store.put("s", [newer])
         store.put("s", [record(b"a", -6, b"old")])
-        assert store.get("s", [b"a"]) == [newer.value]
+        assert got(store, "s", [b"a"]) == [newer.value]
 
     def test_spaces_do_not_see_each_other(self, store: OnlineStore) -> None:
         store.put("s", [record(b"a", 1)])
-        assert store.get("t", [b"a"]) == [None]
+        assert got(store, "t", [b"a"]) == [None]
+
+    def test_one_read_answers_for_several_spaces_in_the_order_asked(
+        self, store: OnlineStore
+    ) -> None:
+        one, other = record(b"a", 1, b"one"), record(b"a", 1, b"other")
+        store.put("s", [one])
+        store.put("t", [other])
+        asked = [("t", b"a"), ("s", b"a"), ("u", b"a"), ("t", b"b"), ("t", b"a")]
+        assert store.get(asked) == [other.value, one.value, None, None, other.value]
 
     def test_delete_removes_just_the_keys_named(self, store: OnlineStore) -> None:
         kept = record(b"b", 1)
         store.put("s", [record(b"a", 1), kept])
         store.delete("s", [b"a", b"never written"])
-        assert store.get("s", [b"a", b"b"]) == [None, kept.value]
+        assert got(store, "s", [b"a", b"b"]) == [None, kept.value]
 
     def test_drop_empties_one_space(self, store: OnlineStore) -> None:
         kept = record(b"a", 1)
         store.put("s", [record(bytes([n]), 1) for n in range(256)])
         store.put("t", [kept])
         store.drop("s")
-        assert store.get("s", [bytes([n]) for n in range(256)]) == [None] * 256
-        assert store.get("t", [b"a"]) == [kept.value]
+        assert got(store, "s", [bytes([n]) for n in range(256)]) == [None] * 256
+        assert got(store, "t", [b"a"]) == [kept.value]
 
     def test_keys_and_values_of_any_length(self, store: OnlineStore) -> None:
         records = [record(b"k" * size, 1, b"v" * size * 10) for size in (1, 400, 511, 5000)]
         store.put("s", records)
-        assert store.get("s", [r.key for r in records]) == [r.value for r in records]
+        assert got(store, "s", [r.key for r in records]) == [r.value for r in records]
 
     def test_many_records_in_one_put(self, store: OnlineStore) -> None:
         records = [record(n.to_bytes(8, "big"), n, b"x" * 2000) for n in range(50_000)]
         store.put("s", records)
-        assert store.get("s", [records[0].key, records[-1].key]) == [
+        assert got(store, "s", [records[0].key, records[-1].key]) == [
             records[0].value,
             records[-1].value,
         ]
@@ -132,7 +145,7 @@ class OnlineStoreConformance:
         writer = threading.Thread(target=write)
         writer.start()
         while not ended.is_set():
-            (value,) = store.get("s", [b"a"])
+            (value,) = got(store, "s", [b"a"])
             assert value is not None
             assert value[16:] in bodies
         writer.join()
@@ -144,8 +157,8 @@ class OnlineStoreConformance:
         store.put("s", [kept])
         store.put("s", [])
         store.delete("s", [])
-        assert store.get("s", []) == []
-        assert store.get("s", [b"a"]) == [kept.value]
+        assert got(store, "s", []) == []
+        assert got(store, "s", [b"a"]) == [kept.value]
 
     def test_event_times_are_ordered_over_all_64_bits(self, store: OnlineStore) -> None:
         for older, newer in pairwise(_EVENT_TIMES_US):
@@ -153,13 +166,13 @@ class OnlineStoreConformance:
             store.put("s", [record(first, newer, b"new"), record(second, older, b"old")])
             store.put("s", [record(first, older, b"old"), record(second, newer, b"new")])
             wanted = record(b"", newer, b"new").value
-            assert store.get("s", [first, second]) == [wanted, wanted], (older, newer)
+            assert got(store, "s", [first, second]) == [wanted, wanted], (older, newer)
 
     def test_the_event_time_alone_decides(self, store: OnlineStore) -> None:
         later = record(b"a", 1, b"", mark=bytes(8))
         store.put("s", [record(b"a", 1, b"\xff" * 20, mark=b"\xff" * 8)])
         store.put("s", [later])
-        assert store.get("s", [b"a"]) == [later.value]
+        assert got(store, "s", [b"a"]) == [later.value]
 
     def test_keys_and_values_of_every_byte(self, store: OnlineStore) -> None:
         every = bytes(range(256))
@@ -167,18 +180,18 @@ class OnlineStoreConformance:
         keys += [every, b"a\r\nGET b\r\n", b"{a}b", b"{}", b"a*", b"[a-z]?", b"\\*", "é".encode()]
         records = [record(key, n, key + every, mark=every[-8:]) for n, key in enumerate(keys)]
         store.put("s", records)
-        assert store.get("s", keys) == [one.value for one in records]
+        assert got(store, "s", keys) == [one.value for one in records]
         store.delete("s", [b"a*", b"[a-z]?"])
-        gone = [key for key in keys if store.get("s", [key]) == [None]]
+        gone = [key for key in keys if got(store, "s", [key]) == [None]]
         assert gone == [b"a*", b"[a-z]?"]
 
     def test_ten_thousand_keys_at_once(self, store: OnlineStore) -> None:
         records = publication(1, rows=10_000)
         store.put("s", records)
         asked = [one.key for one in reversed(records)] + [b"unknown"]
-        assert store.get("s", asked) == [one.value for one in reversed(records)] + [None]
+        assert got(store, "s", asked) == [one.value for one in reversed(records)] + [None]
         store.delete("s", [one.key for one in records[::2]])
-        left = store.get("s", [one.key for one in records])
+        left = got(store, "s", [one.key for one in records])
         assert left == [one.value if n % 2 else None for n, one in enumerate(records)]
 
     def test_a_record_of_another_schema_replaces_the_old_one_whole(
@@ -187,7 +200,7 @@ class OnlineStoreConformance:
         for event_us, body in enumerate((b"long" * 500, b"", b"short")):
             new = record(b"a", event_us, body, mark=bytes([event_us]) * 8)
             store.put("s", [new])
-            assert store.get("s", [b"a"]) == [new.value]
+            assert got(store, "s", [b"a"]) == [new.value]
 
     def test_an_interrupted_put_leaves_whole_records_and_can_be_repeated(
         self, store: OnlineStore
@@ -202,26 +215,26 @@ class OnlineStoreConformance:
 
         with pytest.raises(Interrupted):
             store.put("s", breaking_off())
-        values = store.get("s", keys)
+        values = got(store, "s", keys)
         assert_whole(values, 1, 2)
         assert values[len(new) // 2 :] == [one.value for one in old[len(new) // 2 :]]
         store.put("s", new)
-        assert store.get("s", keys) == [one.value for one in new]
+        assert got(store, "s", keys) == [one.value for one in new]
 
     def test_a_replayed_publication_changes_nothing(self, store: OnlineStore) -> None:
         old, new = publication(1), publication(2)
         for records in (old, new, old, new, old):
             store.put("s", records)
-        assert store.get("s", [one.key for one in new]) == [one.value for one in new]
+        assert got(store, "s", [one.key for one in new]) == [one.value for one in new]
 
     def test_a_deleted_entity_leaves_nothing_behind(self, store: OnlineStore) -> None:
         """Not even its event time: what is written after is a first record."""
         older = record(b"a", 1, b"older")
         store.put("s", [record(b"a", 9, b"newer")])
         store.delete("s", [b"a"])
-        assert store.get("s", [b"a"]) == [None]
+        assert got(store, "s", [b"a"]) == [None]
         store.put("s", [older])
-        assert store.get("s", [b"a"]) == [older.value]
+        assert got(store, "s", [b"a"]) == [older.value]
 
     def test_after_a_deletion_only_a_replay_that_holds_the_entity_brings_it_back(
         self, store: OnlineStore
@@ -232,9 +245,9 @@ class OnlineStoreConformance:
         store.put("s", records)
         store.delete("s", [forgotten.key])
         store.put("s", others)
-        assert store.get("s", keys) == [None, *(one.value for one in others)]
+        assert got(store, "s", keys) == [None, *(one.value for one in others)]
         store.put("s", records)
-        assert store.get("s", keys) == [one.value for one in records]
+        assert got(store, "s", keys) == [one.value for one in records]
 
     def test_many_threads_see_whole_records_while_one_writes(self, store: OnlineStore) -> None:
         keys = [one.key for one in publication(0, rows=50)]
@@ -244,7 +257,7 @@ class OnlineStoreConformance:
         def read() -> int:
             reads = 0
             while not ended.is_set():
-                assert_whole(store.get("s", keys), *range(60))
+                assert_whole(got(store, "s", keys), *range(60))
                 reads += 1
             return reads
 
@@ -256,7 +269,7 @@ class OnlineStoreConformance:
             finally:
                 ended.set()
             assert all(reader.result() for reader in readers)
-        assert_whole(store.get("s", keys), 59)
+        assert_whole(got(store, "s", keys), 59)
 
     def test_of_many_writers_the_newest_event_wins(self, store: OnlineStore) -> None:
         keys = [one.key for one in publication(0, rows=500)]
@@ -264,7 +277,7 @@ class OnlineStoreConformance:
             at_once = [publication(first + n, rows=500) for n in range(4)]
             with threads_that_alternate(), ThreadPoolExecutor(4) as threads:
                 list(threads.map(partial(store.put, "s"), at_once))
-            assert_whole(store.get("s", keys), first + 3)
+            assert_whole(got(store, "s", keys), first + 3)
 
 
 class SharedOnlineStoreConformance(OnlineStoreConformance):
@@ -281,11 +294,11 @@ class SharedOnlineStoreConformance(OnlineStoreConformance):
     def test_what_another_process_wrote_can_be_read(
         self, store: OnlineStore, elsewhere: Callable[[], OnlineStore]
     ) -> None:
-        assert store.get("s", [publication(1)[0].key]) == [None]
+        assert got(store, "s", [publication(1)[0].key]) == [None]
         writer = _started(_publish, elsewhere, 1)
         writer.join()
         assert writer.exitcode == 0
-        assert store.get("s", [one.key for one in publication(1)]) == [
+        assert got(store, "s", [one.key for one in publication(1)]) == [
             one.value for one in publication(1)
         ]
 
@@ -305,17 +318,17 @@ class SharedOnlineStoreConformance(OnlineStoreConformance):
     ) -> None:
         keys = [one.key for one in publication(0)]
         writer = _started(_publish_for_ever, elsewhere)
-        while None in store.get("s", keys):
+        while None in got(store, "s", keys):
             time.sleep(0.02)
         time.sleep(0.3)
         assert writer.pid is not None
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
-        values = [value for value in store.get("s", keys) if value is not None]
+        values = [value for value in got(store, "s", keys) if value is not None]
         assert len(values) == len(keys)
         assert_whole(list(values), *{event_us_of(value) for value in values})
         store.put("s", publication(_LAST))
-        assert_whole(store.get("s", keys), _LAST)
+        assert_whole(got(store, "s", keys), _LAST)
 
 
 def _started(work: Callable[..., None], *arguments: object) -> multiprocessing.process.BaseProcess:
@@ -342,7 +355,7 @@ def _read_until_2(elsewhere: Callable[[], OnlineStore]) -> None:
     keys = [one.key for one in publication(0)]
     seen = 0
     while seen < 20:
-        values = [value for value in store.get("s", keys) if value is not None]
+        values = [value for value in got(store, "s", keys) if value is not None]
         assert_whole(list(values), 1, 2)
         seen += any(event_us_of(value) == 2 for value in values)
     store.close()

@@ -425,7 +425,7 @@ def test_tables_and_records_of_versions_that_nothing_refers_to_go_whole(store: S
     online = store.services.online
     (space,) = (view.space for view in built.manifest.service.views)
     key = space_key(1)
-    assert online.get(space, [key]) != [None]
+    assert online.get([(space, key)]) != [None]
     store.apply(CLIENT, VISITS, replace(NEWEST, description="another version"), SCORING)
     store.etl()
     upkeep.vacuum()
@@ -438,7 +438,7 @@ def test_tables_and_records_of_versions_that_nothing_refers_to_go_whole(store: S
     assert not any(one.drop for one in upkeep.vacuum(keep_us=HOUR_US))
     dropped = [one for one in upkeep.vacuum() if one.drop]
     assert [(one.view, one.version) for one in dropped] == [("newest", old.version)]
-    assert online.get(space, [key]) == [None]
+    assert online.get([(space, key)]) == [None]
     assert [table.version for table in store.services.offline.stored()] == [readable(store).version]
     # Applied again it is simply not computed yet.
     store.apply(CLIENT, VISITS, NEWEST, SCORING)

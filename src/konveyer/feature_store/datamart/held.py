@@ -135,7 +135,7 @@ def find_entity(
         spaces=tuple(
             space
             for space in (space_of(*view) for view in views)
-            if services.online.get(space, [encoded]) != [None]
+            if services.online.get([(space, encoded)]) != [None]
         ),
         old_files=tuple(search.old_files(views)),
         training_sets=tuple(

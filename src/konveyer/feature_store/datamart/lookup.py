@@ -3,7 +3,8 @@
 Needs the store, the codec and, for on-demand features, NumPy; neither Arrow nor SQL.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 
 from konveyer.core.clock import FeatureClock
 from konveyer.feature_store.definitions.python_code import callable_of
@@ -16,6 +17,8 @@ from konveyer.feature_store.kernel.on_demand import OnDemandComputation, as_arra
 from konveyer.feature_store.online.base import OnlineStore
 from konveyer.feature_store.online.codec import RecordCodec, Value, encode_key
 
+# Longer than there are instants.
+_FOREVER_US = 2**64
 KeyValues = Sequence[int | str]
 
 
@@ -38,13 +41,12 @@ class OnlineLookup:
     def __init__(self, service: ResolvedService, store: OnlineStore, clock: FeatureClock) -> None:
         self.service = service
         self._store, self._clock = store, clock
-        places = {key.name: place for place, key in enumerate(service.keys)}
-        self._views = [
-            _ViewReader(view, [places[key.name] for key in view.keys]) for view in service.views
-        ]
+        self._views = [_ViewReader(view, service) for view in service.views]
+        # Views with the same keys need them encoded once.
+        self._key_places = {view.key_places for view in self._views}
         cells = _cells(service)
-        self._picks = [cells.get((f.view, f.feature)) for f in service.features]
         self._on_demand = [_OnDemandReader(view, service, cells) for view in service.on_demand]
+        self._pick = _picker([cells[feature.view, feature.feature] for feature in service.features])
 
     def rows(
         self, keys: Sequence[KeyValues], requests: Sequence[Sequence[Value]] = ()
@@ -52,36 +54,57 @@ class OnlineLookup:
         """The features of each entity, in the order of the service; `keys` in that of its keys.
 
         `requests` are the request fields of each row, in the order of the service's. An entity
-        that no view knows gives None. One read of the store for each view.
+        that no view knows gives None. One read of the store for all views and entities.
         """
         now_us = self._clock.now_us()
-        by_view = [view.read(self._store, keys, now_us) for view in self._views]
-        stored = [
-            [rows[place][1] for rows in by_view]
-            if any(rows[place][0] for rows in by_view) or not by_view
-            else None
-            for place in range(len(keys))
-        ]
-        answers = [
-            None
-            if values is None
-            else [None if pick is None else values[pick[0]][pick[1]] for pick in self._picks]
-            for values in stored
-        ]
-        known = [place for place, values in enumerate(stored) if values is not None]
-        if known:
+        encoded = {
+            places: [encode_key([key[place] for place in places]) for key in keys]
+            for places in self._key_places
+        }
+        records = self._store.get(
+            [(view.space, key) for view in self._views for key in encoded[view.key_places]]
+        )
+        rows = [self._stored(records[row :: len(keys)], now_us) for row in range(len(keys))]
+        if self._on_demand:
+            self._compute(rows, requests)
+        return [None if cells is None else self._pick(cells) for cells in rows]
+
+    def _stored(self, records: list[bytes | None], now_us: int) -> list[Value] | None:
+        """The cells of one entity, from its record of each view; None when there is none."""
+        cells: list[Value] = []
+        known = not records
+        for view, record in zip(self._views, records, strict=True):
+            if record is None:
+                cells += view.defaults
+                continue
+            known = True
+            event_us, values = view.decode(record)
+            cells += values if event_us >= now_us - view.ttl_us else view.stale
+        return cells if known else None
+
+    def _compute(
+        self, rows: Sequence[list[Value] | None], requests: Sequence[Sequence[Value]]
+    ) -> None:
+        """Add the on-demand cells to those of the entities that are known."""
+        known = [place for place, cells in enumerate(rows) if cells is not None]
+        stored = [cells for cells in rows if cells is not None]
+        if stored:
+            asked = [requests[place] for place in known] if requests else []
             for view in self._on_demand:
-                view.fill(answers, stored, requests, known)
-        return [None if row is None else tuple(row) for row in answers]
+                view.extend(stored, asked)
 
 
-def _cells(service: ResolvedService) -> dict[tuple[str, str], tuple[int, int]]:
-    """Where each stored feature stands: the place of its view, and its own in the record."""
-    return {
-        (view.name, column.name): (place, own)
-        for place, view in enumerate(service.views)
-        for own, column in enumerate(view.columns)
-    }
+def _cells(service: ResolvedService) -> dict[tuple[str, str], int]:
+    """The place of each feature among an entity's cells: stored ones first, then on-demand ones."""
+    stored = [(view.name, column.name) for view in service.views for column in view.columns]
+    computed = [(view.name, column.name) for view in service.on_demand for column in view.outputs]
+    return {feature: place for place, feature in enumerate([*stored, *computed])}
+
+
+def _picker(places: Sequence[int]) -> Callable[[list[Value]], tuple[Value, ...]]:
+    if len(places) == 1:
+        return lambda cells: (cells[places[0]],)
+    return itemgetter(*places)
 
 
 class _OnDemandReader:
@@ -91,60 +114,34 @@ class _OnDemandReader:
         self,
         view: ResolvedOnDemand,
         service: ResolvedService,
-        cells: dict[tuple[str, str], tuple[int, int]],
+        cells: Mapping[tuple[str, str], int],
     ) -> None:
         self._compute = OnDemandComputation(view.name, callable_of(view.code), view.outputs)
+        self._outputs = [column.name for column in view.outputs]
         fields = [field.name for field in service.request]
         self._fields = [(field, fields.index(field.name)) for field in view.request]
         self._inputs = [(one, cells[one.view, one.feature]) for one in view.inputs]
-        self._places = [
-            (feature.feature, place)
-            for place, feature in enumerate(service.features)
-            if feature.view == view.name
-        ]
 
-    def fill(
-        self,
-        answers: list[list[Value] | None],
-        stored: list[list[tuple[Value, ...]] | None],
-        requests: Sequence[Sequence[Value]],
-        known: list[int],
-    ) -> None:
-        """Put this view's features into the answers of the `known` rows."""
+    def extend(self, rows: Sequence[list[Value]], requests: Sequence[Sequence[Value]]) -> None:
+        """Put this view's outputs behind the cells of each row."""
         arguments = {
-            field.name: as_array([requests[row][place] for row in known], field.dtype)
+            field.name: as_array([request[place] for request in requests], field.dtype)
             for field, place in self._fields
         }
-        rows = [values for values in stored if values is not None]
-        for one, (view, own) in self._inputs:
-            arguments[one.feature] = as_array([values[view][own] for values in rows], one.dtype)
+        for one, place in self._inputs:
+            arguments[one.feature] = as_array([cells[place] for cells in rows], one.dtype)
         results = self._compute(arguments)
-        for row, number in zip(known, range(len(known)), strict=True):
-            answer = answers[row]
-            if answer is not None:
-                for feature, place in self._places:
-                    answer[place] = results[feature][number]
+        for number, cells in enumerate(rows):
+            cells += [results[name][number] for name in self._outputs]
 
 
 class _ViewReader:
-    def __init__(self, view: ResolvedView, places: list[int]) -> None:
-        self._view, self._places = view, places
-        self._codec = RecordCodec(view.columns)
-        self._nothing = (None,) * len(view.columns)
+    """What is known of one view; instead of values older than `ttl_us` there are the `stale`."""
 
-    def read(
-        self, store: OnlineStore, keys: Sequence[KeyValues], now_us: int
-    ) -> list[tuple[bool, tuple[Value, ...]]]:
-        """For each entity whether it has a record, and its values."""
-        encoded = [encode_key([key[place] for place in self._places]) for key in keys]
-        return [
-            (record is not None, self._values(record, now_us))
-            for record in store.get(self._view.space, encoded)
-        ]
-
-    def _values(self, record: bytes | None, now_us: int) -> tuple[Value, ...]:
-        if record is None:
-            return self._view.defaults
-        event_us, values = self._codec.decode(record)
-        ttl_us = self._view.ttl_us
-        return values if ttl_us is None or event_us >= now_us - ttl_us else self._nothing
+    def __init__(self, view: ResolvedView, service: ResolvedService) -> None:
+        places = {key.name: place for place, key in enumerate(service.keys)}
+        self.key_places = tuple(places[key.name] for key in view.keys)
+        self.space, self.defaults = view.space, view.defaults
+        self.ttl_us = _FOREVER_US if view.ttl_us is None else view.ttl_us
+        self.stale = (None,) * len(view.columns)
+        self.decode = RecordCodec(view.columns).decode

@@ -6,9 +6,9 @@ length, and the UTF-8 texts follow in order. Reading needs neither Arrow nor Num
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from konveyer.core.digest import digest_value
 from konveyer.core.errors import KonveyerError
@@ -40,14 +40,14 @@ def encode_key(values: Sequence[int | str]) -> bytes:
     >>> encode_key([1, "a"]) != encode_key(["1", "a"])
     True
     """
-    parts = []
-    for value in values:
-        if isinstance(value, str):
-            text = value.encode()
-            parts.append(b"s" + len(text).to_bytes(4, "big") + text)
-        else:
-            parts.append(b"i" + value.to_bytes(8, "big", signed=True))
-    return b"".join(parts)
+    return b"".join([_encoded(value) for value in values])
+
+
+def _encoded(value: int | str) -> bytes:
+    if isinstance(value, str):
+        text = value.encode()
+        return b"s" + len(text).to_bytes(4, "big") + text
+    return b"i" + value.to_bytes(8, "big", signed=True)
 
 
 class RecordCodec:
@@ -67,14 +67,16 @@ class RecordCodec:
         formats = "".join(_FORMATS[column.dtype] for column in columns)
         self._count = len(self.columns)
         self._fixed = struct.Struct(f"<8sq{self._count}s{formats}")
+        self._no_nulls = bytes(self._count)
         self._texts = tuple(
             place for place, column in enumerate(columns) if column.dtype is ColumnType.STRING
         )
 
-    def encode(self, rows: "pa.Table", event_us: "npt.ArrayLike") -> Iterator[bytes]:
+    def encode(self, rows: "pa.Table", event_us: "npt.ArrayLike") -> list[bytes]:
         """The record of each row, in order; `rows` has the codec's columns by name."""
         import numpy as np
         import pyarrow as pa
+        import pyarrow.compute as pc
 
         fields = [("mark", "S8"), ("event", "<i8"), ("nulls", "u1", (self._count,))]
         kinds = [_FORMATS[column.dtype] for column in self.columns]
@@ -84,20 +86,21 @@ class RecordCodec:
         texts = []
         for place, column in enumerate(self.columns):
             array = rows.column(column.name).combine_chunks()
-            packed["nulls"][:, place] = np.asarray(array.is_null()).astype("u1")
+            packed["nulls"][:, place] = array.is_null()
             if column.dtype is ColumnType.STRING:
-                encoded = [b"" if text is None else text.encode() for text in array.to_pylist()]
-                texts.append(encoded)
-                packed[f"c{place}"] = [len(text) for text in encoded]
+                encoded = array.cast(pa.binary()).fill_null(b"")
+                texts.append(encoded.to_pylist())
+                packed[f"c{place}"] = pc.binary_length(encoded)
                 continue
             if column.dtype is ColumnType.TIMESTAMP:
                 array = array.cast(pa.int64())
             filled = array.fill_null(False if column.dtype is ColumnType.BOOL else 0)
             packed[f"c{place}"] = filled.to_numpy(zero_copy_only=False)
         whole, size = packed.tobytes(), packed.dtype.itemsize
-        for row in range(len(rows)):
-            fixed = whole[row * size : (row + 1) * size]
-            yield b"".join((fixed, *(column[row] for column in texts))) if texts else fixed
+        fixed = [whole[start : start + size] for start in range(0, len(whole), size)]
+        return (
+            fixed if not texts else [b"".join(parts) for parts in zip(fixed, *texts, strict=True)]
+        )
 
     def decode(self, record: bytes) -> tuple[int, tuple[Value, ...]]:
         """The event time and the values, in the order of the columns."""
@@ -107,15 +110,11 @@ class RecordCodec:
                 "An online record has other columns than this reader expects.",
                 hint="publish the view again: konveyer etl run",
             )
-        if self._texts:
-            self._read_texts(record, values)
-        if any(nulls):
-            values = [None if null else value for null, value in zip(nulls, values, strict=True)]
-        return event_us, tuple(values)
-
-    def _read_texts(self, record: bytes, values: list[Any]) -> None:
         start = self._fixed.size
         for place in self._texts:
             end = start + values[place]
-            values[place] = record[start:end].decode()
+            values[place] = str(record[start:end], "utf-8")
             start = end
+        if nulls != self._no_nulls:
+            values = [None if null else value for null, value in zip(nulls, values, strict=True)]
+        return event_us, tuple(values)

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import lmdb
@@ -52,22 +53,22 @@ class LmdbOnlineStore:
 
         self._write(write)
 
-    def get(self, space: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        prefix = _prefix(space)
-        places = [_place(prefix, key) for key in keys]
+    def get(self, places: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
+        prefixes = {space: _prefix(space) for space, _ in places}
+        keys = [_place(prefixes[space], key) for space, key in places]
         try:
-            return self._read(places)
+            return self._read(keys)
         except lmdb.MapResizedError:
             # Another process doubled the map: take its size.
             with self._write_lock:
                 self._env.set_mapsize(0)
-            return self._read(places)
+            return self._read(keys)
         except lmdb.Error as error:
             raise OnlineStoreUnavailable(f"The online store cannot be read: {error}.") from error
 
-    def _read(self, places: list[bytes]) -> list[bytes | None]:
+    def _read(self, keys: list[bytes]) -> list[bytes | None]:
         with self._env.begin() as transaction:
-            return [transaction.get(place) for place in places]
+            return [transaction.get(key) for key in keys]
 
     def delete(self, space: str, keys: Iterable[bytes]) -> None:
         prefix = _prefix(space)
@@ -112,6 +113,7 @@ class LmdbOnlineStore:
         self._env.close()
 
 
+@lru_cache
 def _prefix(space: str) -> bytes:
     return hashlib.blake2b(space.encode(), digest_size=_PREFIX_BYTES).digest()
 

@@ -21,9 +21,8 @@ class MemoryOnlineStore:
                 if old is None or event_us_of(value) >= event_us_of(old):
                     rows[key] = value
 
-    def get(self, space: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        rows = self._spaces.get(space, {})
-        return [rows.get(key) for key in keys]
+    def get(self, places: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
+        return [self._spaces.get(space, {}).get(key) for space, key in places]
 
     def delete(self, space: str, keys: Iterable[bytes]) -> None:
         with self._lock:

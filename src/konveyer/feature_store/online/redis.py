@@ -57,10 +57,11 @@ class RedisOnlineStore:
         ):
             self._redis.run(batch, "written")
 
-    def get(self, space: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        prefix = self._prefix(space)
+    def get(self, places: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
+        prefixes = {space: self._prefix(space) for space, _ in places}
+        names = (prefixes[space] + key for space, key in places)
         answers: list[bytes | None] = []
-        for batch in _batches(Command(prefix + key, ("GET", prefix + key)) for key in keys):
+        for batch in _batches(Command(name, ("GET", name)) for name in names):
             answers += self._redis.run(batch, "read")
         return answers
 
