@@ -1,10 +1,11 @@
-"""`konveyer features`: find features and see what they mean; forget whom they describe."""
+"""`konveyer features`: find features, see what they mean, push rows; forget whom they describe."""
 
 from typing import TYPE_CHECKING
 
 import click
 
 from konveyer.cli.context import Context, pass_context
+from konveyer.cli.push import push
 from konveyer.cli.render import print_json, print_table
 from konveyer.core.wording import seconds, when
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def features() -> None:
-    """Find features, see everything about one view, and forget an entity."""
+    """Find features, see everything about one view, push rows, and forget an entity."""
 
 
 @features.command()
@@ -87,6 +88,9 @@ def show(context: Context, view: str) -> None:
     ]
     columns = ("feature", "type", "unit", "nulls", "min", "mean", "max", "uses", "meaning")
     print_table(columns, rows, empty="")
+
+
+features.add_command(push)
 
 
 @features.command("forget")
