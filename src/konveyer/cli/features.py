@@ -147,6 +147,9 @@ def _show_held(held: "Held", everywhere: bool, dry_run: bool) -> None:
         (f"table of {table.ref.view} {table.ref.version}", table.rows, goes)
         for table in held.tables
     ]
+    rows += [
+        (f"pushed rows of {one.source}: {one.path.name}", one.rows, goes) for one in held.segments
+    ]
     rows += [(f"online records {space}", 1, goes) for space in held.spaces]
     rows += [
         (f"older file of {file.view}: {file.path.name}", file.rows, older)

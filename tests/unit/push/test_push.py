@@ -1,25 +1,45 @@
 """Pushed rows land online at once and offline in the same history, exactly once for each key."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from konveyer import Aggregation, Feature, Source
 from konveyer.access.actor import Actor, NotAllowed
 from konveyer.access.roles import Role
 from konveyer.catalog.session import Catalog
-from konveyer.core.clock import parse_instant
+from konveyer.core.clock import FeatureClock, parse_instant
 from konveyer.core.errors import KonveyerError
-from konveyer.feature_store.push.accept import Push
+from konveyer.feature_store.datamart.lookup import OnlineLookup
+from konveyer.feature_store.etl.landing import PushedValueRefused
+from konveyer.feature_store.online.base import OnlineStoreUnavailable, Record
+from konveyer.feature_store.online.memory import MemoryOnlineStore
+from konveyer.feature_store.push.accept import Push, Pusher
 from konveyer.feature_store.push.errors import (
     BadIdempotencyKey,
     IdempotencyKeyReused,
     PushedRowsInvalid,
+    PushNotOnline,
 )
-from tests.unit.push.bench import NOW, Bench, opened_bench, payment
+from konveyer.feature_store.registry.lookup import active_state, resolve_service
+from tests.unit.push.bench import (
+    CLIENT,
+    DEFINITIONS,
+    NEWEST,
+    NOW,
+    PAYMENTS,
+    SCORING,
+    SPEND,
+    Bench,
+    opened_bench,
+    payment,
+)
 
 
 @pytest.fixture
@@ -181,11 +201,7 @@ def test_a_bad_table_is_refused_with_row_and_column(
     [("payment", "source_not_found", 404), ("refunds", "source_not_pushed", 409)],
 )
 def test_what_cannot_be_pushed_to(bench: Bench, source: str, code: str, status: int) -> None:
-    from konveyer import Source
-
     refunds = Source(name="refunds", sql="SELECT * FROM payments", event_time="paid_at")
-    from tests.unit.push.bench import DEFINITIONS
-
     bench.store.apply(*DEFINITIONS, refunds)
     with pytest.raises(KonveyerError) as caught:
         bench.push([payment(1, "31T12:00")], key="a", source=source)
@@ -211,3 +227,95 @@ def test_a_dry_run_looks_and_keeps_nothing(bench: Bench) -> None:
     with pytest.raises(PushedRowsInvalid):
         pusher.push(bench.store.admin, "payments", [{}], key="a", dry_run=True)
     assert (bench.pushes(), bench.segments(), bench.online(1)) == ([], [], [None])
+
+
+def test_limits_of_a_view_count_the_new_rows_in(bench: Bench) -> None:
+    spent = Aggregation(column="amount", function="sum", over="7d", name="spent", maximum=10)
+    last = Feature(name="last_amount", dtype="float64", minimum=1)
+    views = replace(SPEND, aggregations=(spent,)), replace(NEWEST, features=(last,))
+    for accuracy in ("exact", "snapshot"):
+        newest = replace(views[1], accuracy=accuracy)
+        scoring = replace(SCORING, features=("spend",))
+        bench.store.apply(CLIENT, PAYMENTS, views[0], newest, scoring)
+        with pytest.raises(PushedValueRefused, match="is below the minimum 1"):
+            bench.push([payment(1, "31T12:00", 0.5)], key=f"small {accuracy}")
+    bench.push([payment(1, "31T12:00", 6.0)], key="a")
+    bench.store.etl()
+    bench.push([payment(1, "31T13:00", 3.0)], key="b")
+    with pytest.raises(PushedValueRefused) as caught:
+        bench.push([payment(2, "31T13:00", 1.0), payment(1, "31T14:00", 2.0)], key="c")
+    assert caught.value.code == "pushed_value_refused"
+    assert "'spend', feature 'spent': 11.0 is above the maximum 10" in caught.value.message
+    assert bench.online(1, 2) == [(9.0,), None]
+    assert len(bench.pushes()) == 2
+    bench.push([payment(1, "20T14:00", 9.0)], key="d")
+    bench.store.etl()
+    assert bench.online(1) == bench.trained([1]) == [(9.0,)]
+
+
+def test_a_version_that_a_release_reads_gets_its_rows_too(bench: Bench) -> None:
+    bench.store.etl()
+    with bench.store.services.catalog.reading() as session:
+        before = resolve_service(session, active_state(session), "scoring")
+        (old,) = [(view.name, view.version) for view in before.views if view.name == "spend"]
+    changed = replace(SPEND, aggregations=SPEND.aggregations[:1])
+    bench.store.apply(CLIENT, PAYMENTS, changed, NEWEST, SCORING)
+    services, clock = bench.store.services, FeatureClock(parse_instant(NOW))
+    lookup = OnlineLookup(before, services.online, clock)
+    rows = [payment(1, "31T12:00")]
+    bench.push(rows, key="nobody holds it")
+    assert lookup.rows([(1,)]) == [(None, 0, None, 1.0)]
+    pusher = Pusher(services, clock, held=lambda _session: [old])
+    assert pusher.push(bench.store.admin, "payments", rows, key="b").online == ("newest", "spend")
+    assert lookup.rows([(1,)]) == [(2.0, 2, "web", 1.0)]
+    assert bench.online(1) == [(2.0, 1.0)]
+
+
+def test_a_view_with_other_sources_waits_for_its_first_run(bench: Bench) -> None:
+    at = pa.array([_at("01T00:00")])
+    rows = {"client": [1], "at": at, "refunded": [3.0]}
+    pq.write_table(pa.table(rows), bench.root / "refunds.parquet")
+    refunds = Source(name="refunds", path="refunds.parquet", event_time="at")
+    both = Source(
+        name="both",
+        sql="SELECT client, paid_at, created_time, amount, shop FROM payments UNION ALL "
+        'SELECT client, "at", "at", refunded, \'web\' FROM refunds',
+        event_time="paid_at",
+        created_time="created_time",
+    )
+    spend = replace(SPEND, source="both")
+    scoring = replace(SCORING, features=("spend",))
+    bench.store.apply(CLIENT, PAYMENTS, refunds, both, spend, scoring)
+    assert bench.push([payment(1, "31T12:00", 5.0)], key="a").online == ()
+    assert bench.online(1) == [None]
+    bench.store.etl()
+    assert bench.online(1) == [(5.0, 2, "web")]
+    assert bench.push([payment(1, "31T13:00", 6.0)], key="b").online == ("spend",)
+    assert bench.online(1) == [(11.0, 3, "web")]
+    bench.store.etl()
+    assert bench.online(1) == bench.trained([1]) == [(11.0, 3, "web")]
+
+
+class _Away(MemoryOnlineStore):
+    """An online store that is away while `is_away`."""
+
+    is_away = False
+
+    def put(self, space: str, records: Iterable[Record]) -> None:
+        if self.is_away:
+            raise OnlineStoreUnavailable("It does not answer.")
+        super().put(space, records)
+
+
+def test_a_push_while_the_online_store_is_away_is_kept_and_lands_later(bench: Bench) -> None:
+    online = _Away()
+    bench = Bench(replace(bench.store, services=replace(bench.store.services, online=online)))
+    online.is_away = True
+    for _ in range(2):
+        with pytest.raises(PushNotOnline) as caught:
+            bench.push([payment(1, "31T12:00", 5.0)], key="a")
+        assert (caught.value.code, caught.value.status) == ("push_not_online", 503)
+    assert len(bench.pushes()) == 1
+    online.is_away = False
+    assert bench.push([payment(1, "31T12:00", 5.0)], key="a").online == ("newest", "spend")
+    assert bench.online(1) == [(5.0, 1, "web", 5.0)]

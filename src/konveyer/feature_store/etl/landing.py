@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 
 from konveyer.catalog.session import Catalog
 from konveyer.core.errors import KonveyerError
-from konveyer.core.files import locked
 from konveyer.core.schema import ColumnType, arrow_schema
 from konveyer.feature_store.definitions.definition import Kind
 from konveyer.feature_store.definitions.view import FeatureView
@@ -41,7 +40,7 @@ from konveyer.feature_store.registry.lookup import (
 )
 from konveyer.feature_store.registry.state import RegistryState
 from konveyer.feature_store.sources.pushes import last_push, listed_segments
-from konveyer.feature_store.sources.segments import ListedSegment, read_segments
+from konveyer.feature_store.sources.segments import ListedSegment, locked_pushes, read_segments
 
 Held = Callable[[Session], Iterable[tuple[str, str]]]
 _FOR_EVER_US = 2**62
@@ -139,7 +138,7 @@ class Landing:
 
     @property
     def lock(self) -> AbstractContextManager[None]:
-        return locked(self._folder / ".lock")
+        return locked_pushes(self._folder)
 
     def views(self, session: Session) -> list[LandingView]:
         """All that hold now, and those that are held."""

@@ -1,6 +1,7 @@
 """A push: rows of a source, kept exactly once for each idempotency key, and online at once."""
 
 import hashlib
+import logging
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from konveyer.feature_store.etl.flow import EtlServices
 from konveyer.feature_store.etl.forgotten import forgotten_digests, forgotten_entities
 from konveyer.feature_store.etl.landing import Base, Evaluated, Held, LandingView
 from konveyer.feature_store.offline.identity import key_digest
+from konveyer.feature_store.push.compaction import compact
 from konveyer.feature_store.push.errors import (
     BadIdempotencyKey,
     EntityForgotten,
@@ -49,7 +51,10 @@ from konveyer.feature_store.sources.pushes import (
 )
 from konveyer.feature_store.sources.segments import write_segment
 
+_log = logging.getLogger(__name__)
 _LONGEST_KEY = 255
+# A process that begins reads all segments since the last run, so that they must not become many.
+_COMPACTED_EVERY = 500
 # Only machines that do not share the lock of a folder can be in each other's way.
 _ATTEMPTS = 20
 
@@ -218,7 +223,16 @@ class Pusher:
             raise _not_online(push.number, error) from error
         with self._catalog.transaction() as session:
             note_online(session, push.number, push.online)
+        if push.number % _COMPACTED_EVERY == 0:
+            self._compact()
         return True
+
+    def _compact(self) -> None:
+        """The push is done: whatever this meets, the next one tries again."""
+        try:
+            compact(self._catalog, self._folder)
+        except (OSError, pa.ArrowException):
+            _log.exception("segments could not be merged")
 
     def _land_again(self, numbers: list[int]) -> None:
         """What a killed process, or an online store that was away, left behind."""

@@ -101,3 +101,48 @@ def listed_segments(
         )
         listed.setdefault(source, []).append(one)
     return {source: tuple(found) for source, found in listed.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSegment:
+    """A segment, with the first and the last push in it, and when these arrived."""
+
+    name: str
+    rows: int
+    first: int
+    last: int
+    first_us: int
+    last_us: int
+
+
+def stored_segments(session: Session) -> dict[str, tuple[StoredSegment, ...]]:
+    """By source every segment that has a push, oldest first."""
+    query = (
+        select(
+            PushRow.source,
+            PushRow.segment,
+            func.sum(PushRow.rows),
+            func.min(PushRow.number),
+            func.max(PushRow.number),
+            func.min(PushRow.arrived_us),
+            func.max(PushRow.arrived_us),
+        )
+        .group_by(PushRow.source, PushRow.segment)
+        .order_by(func.min(PushRow.number))
+    )
+    found: dict[str, list[StoredSegment]] = {}
+    for source, name, rows, first, last, first_us, last_us in session.execute(query):
+        one = StoredSegment(
+            name=name, rows=int(rows), first=first, last=last, first_us=first_us, last_us=last_us
+        )
+        found.setdefault(source, []).append(one)
+    return {source: tuple(segments) for source, segments in found.items()}
+
+
+def move_pushes(session: Session, source: str, segments: Sequence[str], to: str) -> None:
+    """The rows of these segments are in the segment `to` from now on."""
+    session.execute(
+        update(PushRow)
+        .where(PushRow.source == source, PushRow.segment.in_(segments))
+        .values(segment=to)
+    )

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from konveyer.core.files import file_written_whole, flushed_folder
+from konveyer.core.files import file_written_whole, flushed_folder, locked
 from konveyer.core.schema import arrow_schema
 from konveyer.feature_store.definitions.pushed import ARRIVAL
 from konveyer.feature_store.definitions.source import Source
@@ -33,8 +34,13 @@ class ListedSegment:
         return (self.after_us, self.until_us) == (None, None)
 
 
+def locked_pushes(folder: Path) -> AbstractContextManager[None]:
+    """The lock of pushes below `folder`, for whoever writes segments or puts their rows online."""
+    return locked(folder / ".lock")
+
+
 def write_segment(file: Path, rows: pa.Table) -> None:
-    """Write a new segment, and flush it with its name: once this returns it survives a crash."""
+    """Write a segment, and flush it with its name: once this returns it survives a crash."""
     with file_written_whole(file) as draft:
         pq.write_table(rows, draft)
         with draft.open("rb+") as written:
