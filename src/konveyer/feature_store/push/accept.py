@@ -18,9 +18,9 @@ from konveyer.access.actor import Actor
 from konveyer.access.roles import Permission
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import FeatureClock
+from konveyer.core.digests import table_digest
 from konveyer.core.errors import Conflict, KonveyerError, did_you_mean
 from konveyer.core.schema import ColumnType
-from konveyer.core.table_digest import table_digest
 from konveyer.feature_store.definitions.definition import Kind
 from konveyer.feature_store.definitions.pushed import ARRIVAL
 from konveyer.feature_store.definitions.source import Source
