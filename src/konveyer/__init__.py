@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from konveyer.feature_store.definitions.derived import Derived
     from konveyer.feature_store.definitions.entity import Entity, JoinKey
     from konveyer.feature_store.definitions.on_demand import OnDemandView, RequestField
+    from konveyer.feature_store.definitions.pushed import PushedColumn
     from konveyer.feature_store.definitions.service import FeatureService
     from konveyer.feature_store.definitions.source import Source
     from konveyer.feature_store.definitions.view import Feature, FeatureView
@@ -30,6 +31,7 @@ _HOME = {
     "FeatureView": f"{_DEFINITIONS}.view",
     "JoinKey": f"{_DEFINITIONS}.entity",
     "OnDemandView": f"{_DEFINITIONS}.on_demand",
+    "PushedColumn": f"{_DEFINITIONS}.pushed",
     "RequestField": f"{_DEFINITIONS}.on_demand",
     "Source": f"{_DEFINITIONS}.source",
 }
@@ -44,6 +46,7 @@ __all__ = [
     "FeatureView",
     "JoinKey",
     "OnDemandView",
+    "PushedColumn",
     "RequestField",
     "Source",
 ]

@@ -28,6 +28,7 @@ from konveyer.feature_store.datamart.training_set import (
     rebuild_training_set,
 )
 from konveyer.feature_store.definitions.duration import duration_us, parse_duration
+from konveyer.feature_store.push.accept import Push
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
 from konveyer.wiring import open_workspace
 
@@ -139,6 +140,14 @@ class FeatureStore:
         rows = lookup.rows([[key[name] for name in names] for key in keys])
         features = [column.name for column in lookup.service.columns]
         return [None if row is None else dict(zip(features, row, strict=True)) for row in rows]
+
+    def push(self, source: str, rows: Any, *, key: str, dry_run: bool = False) -> Push:
+        """Send rows to a source: kept exactly once for each `key`, online when this returns.
+
+        `rows` are a list of dicts, or what Arrow can read (an Arrow table, a Polars or a pandas
+        frame), with every column of the source. Repeat a push that failed with the same key.
+        """
+        return self._workspace.pusher.push(self.actor, source, rows, key=key, dry_run=dry_run)
 
     def _lookup(self, service: str) -> OnlineLookup:
         with self._workspace.catalog.reading() as session:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from konveyer.bundle.store import BundleStore
-from konveyer.core.plugins import backend_for
+from konveyer.core.plugins import backend_for, scheme_of
 from konveyer.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from konveyer.feature_store.etl.pins import Pin
     from konveyer.feature_store.offline.delta import DeltaOfflineStore
     from konveyer.feature_store.online.base import OnlineStore
+    from konveyer.feature_store.push.accept import Pusher
     from konveyer.feature_store.sources.kind import Places
     from konveyer.pipeline.flow import Flow, Json, Run
 
@@ -101,16 +102,38 @@ class Workspace:
             offline=self.offline,
             online=self.online,
             root=self.settings.root,
-            databases=self.places.databases,
+            databases=self.database_urls,
+            near=self.near_engine,
         )
+
+    @cached_property
+    def near_engine(self) -> "Engine":
+        """An engine in this process, for what cannot wait for a cluster."""
+        if scheme_of(self.settings.engine.url) == "duckdb":
+            return self.engine
+        return cast("Engine", backend_for("duckdb:", ENGINES, setting="engine")("duckdb:"))
+
+    @cached_property
+    def pusher(self) -> "Pusher":
+        from konveyer.execution.releases.pins import HeldViews
+        from konveyer.feature_store.push.accept import Pusher
+
+        return Pusher(self.etl, self.settings.clock, held=HeldViews(self.bundles))
+
+    @property
+    def database_urls(self) -> dict[str, str]:
+        """What sources name, by that name; secrets are not taken in yet."""
+        return {name: database.url for name, database in self.settings.databases.items()}
 
     @property
     def places(self) -> "Places":
         """Where sources stand."""
         from konveyer.feature_store.sources.kind import Places
+        from konveyer.feature_store.sources.pushes import listed_segments
 
-        urls = {name: database.url for name, database in self.settings.databases.items()}
-        return Places(root=self.settings.root, databases=urls)
+        with self.catalog.reading() as session:
+            segments = listed_segments(session)
+        return Places(root=self.settings.root, databases=self.database_urls, segments=segments)
 
     @property
     def flows(self) -> "Sequence[Flow]":
@@ -189,7 +212,7 @@ class Workspace:
 
     def close(self) -> None:
         """Close what was opened."""
-        for name in ("engine", "online"):
+        for name in ("engine", "near_engine", "online"):
             if name in self.__dict__:
                 getattr(self, name).close()
         self.catalog.close()

@@ -41,7 +41,8 @@ def test_migrating_twice_is_harmless_and_gives_the_tables_that_the_code_has(
     import konveyer.execution.releases.tables
     import konveyer.feature_store.datamart.tables
     import konveyer.feature_store.etl.tables
-    import konveyer.feature_store.registry.tables  # noqa: F401
+    import konveyer.feature_store.registry.tables
+    import konveyer.feature_store.sources.pushes  # noqa: F401
     from konveyer.catalog.base import Base
 
     catalog.migrate()

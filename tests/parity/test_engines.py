@@ -15,9 +15,10 @@ from pyspark import SparkContext
 
 from konveyer import Aggregation, Entity, Feature, FeatureService, FeatureView, JoinKey, Source
 from konveyer.catalog.session import Catalog
+from konveyer.core import digests
 from konveyer.core.errors import KonveyerError
 from konveyer.core.schema import Column, ColumnType
-from konveyer.feature_store.datamart import digests, label_files
+from konveyer.feature_store.datamart import label_files
 from konveyer.feature_store.datamart.label_files import labels_at
 from konveyer.feature_store.datamart.labels import LabelsRepeat
 from konveyer.feature_store.datamart.training_set import kept_labels

@@ -9,6 +9,7 @@ class Role(StrEnum):
     ML_ENGINEER = "ml-engineer"
     QA = "qa"
     ANALYST = "analyst"
+    PRODUCER = "producer"
     ADMINISTRATOR = "administrator"
 
 
@@ -16,6 +17,7 @@ class Permission(StrEnum):
     READ = "read"
     DEFINE_FEATURES = "define features"
     RUN_ETL = "run ETL"
+    PUSH_ROWS = "push rows"
     FORGET_ENTITIES = "forget entities"
     BUILD_TRAINING_SETS = "build training sets"
     TRAIN = "train models"
@@ -33,6 +35,7 @@ GRANTS: dict[Role, frozenset[Permission]] = {
             Permission.READ,
             Permission.DEFINE_FEATURES,
             Permission.RUN_ETL,
+            Permission.PUSH_ROWS,
             Permission.FORGET_ENTITIES,
         }
     ),
@@ -41,5 +44,7 @@ GRANTS: dict[Role, frozenset[Permission]] = {
     ),
     Role.QA: frozenset({Permission.READ, Permission.REVIEW_RELEASE}),
     Role.ANALYST: frozenset({Permission.READ}),
+    # A system that sends rows, and can do nothing else.
+    Role.PRODUCER: frozenset({Permission.PUSH_ROWS}),
     Role.ADMINISTRATOR: frozenset(Permission),
 }

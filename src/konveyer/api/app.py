@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from konveyer import __version__
-from konveyer.api import features, people, releases
+from konveyer.api import features, people, pushes, releases
 from konveyer.core.errors import InternalError, KonveyerError, NotFound
 from konveyer.wiring import Workspace
 
@@ -37,7 +37,7 @@ def create_api(workspace: Workspace) -> FastAPI:
     app.add_exception_handler(HTTPException, _plain)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _unforeseen)
-    for router in (features.router, releases.router, people.router):
+    for router in (features.router, pushes.router, releases.router, people.router):
         app.include_router(router, prefix="/api")
 
     @app.api_route("/api/{path:path}", methods=["GET", "POST"], include_in_schema=False)

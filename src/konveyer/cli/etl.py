@@ -11,10 +11,9 @@ from konveyer.cli.render import print_json, print_table
 from konveyer.core.wording import seconds, size, when
 
 if TYPE_CHECKING:
-    from konveyer.feature_store.etl.vacuum import TableVacuum
-
-if TYPE_CHECKING:
     from konveyer.feature_store.etl.flow import PlannedView
+    from konveyer.feature_store.etl.vacuum import TableVacuum
+    from konveyer.feature_store.push.vacuum import SegmentVacuum
 
 _MARKS = {"succeeded": "✓", "failed": "✗"}
 
@@ -113,34 +112,37 @@ def vacuum_command(context: Context, views: tuple[str, ...], keep: str, dry_run:
 
     Of the tables of VIEWS (default: all). What is readable stays, and what a kept training set or
     a release that is live or on its way is pinned to. Tables and online records of definitions
-    that nothing refers to any more go whole.
+    that nothing refers to any more go whole. Without VIEWS, so do files of pushed rows in which no
+    push is, a day after they were left.
 
     \b
     Example: konveyer etl vacuum --dry-run
     """
     from konveyer.feature_store.definitions.duration import duration_us, parse_duration
     from konveyer.feature_store.etl.vacuum import plan_vacuum, vacuum
+    from konveyer.feature_store.push.vacuum import plan_segments, vacuum_segments
 
     workspace = context.workspace
     with workspace.catalog.reading() as session:
         actor = context.actor(session)
+    keep_us = 0 if keep == "0" else duration_us(parse_duration(keep, where="--keep"))
     plan = plan_vacuum(
-        workspace.catalog,
-        actor,
-        workspace.offline,
-        workspace.pins,
-        views=views,
-        keep_us=0 if keep == "0" else duration_us(parse_duration(keep, where="--keep")),
+        workspace.catalog, actor, workspace.offline, workspace.pins, views=views, keep_us=keep_us
     )
+    folder = workspace.etl.pushed
+    segments = plan_segments(workspace.catalog, actor, folder, keep_us=keep_us) if not views else []
     if not dry_run:
+        vacuum_segments(workspace.catalog, actor, folder, segments)
         vacuum(workspace.catalog, actor, workspace.offline, workspace.online, workspace.pins, plan)
     if context.as_json:
-        print_json({"tables": plan, "done": not dry_run})
+        print_json({"tables": plan, "segments": segments, "done": not dry_run})
         return
-    _show_vacuum(plan, dry_run)
+    _show_vacuum(plan, segments, dry_run)
 
 
-def _show_vacuum(plan: "Sequence[TableVacuum]", dry_run: bool) -> None:
+def _show_vacuum(
+    plan: "Sequence[TableVacuum]", segments: "Sequence[SegmentVacuum]", dry_run: bool
+) -> None:
     rows = [
         (
             table.view,
@@ -153,7 +155,10 @@ def _show_vacuum(plan: "Sequence[TableVacuum]", dry_run: bool) -> None:
     ]
     columns = ("view", "version", "files", "size", "stays")
     print_table(columns, rows, empty="There are no tables yet. Run: konveyer etl run")
-    freed = size(sum(table.size_bytes for table in plan))
+    for one in segments:
+        click.echo(f"pushed rows of {one.source}: {len(one.files)} file(s) in which no push is")
+    sizes = [table.size_bytes for table in plan] + [one.size_bytes for one in segments]
+    freed = size(sum(sizes))
     click.echo(f"{freed} would be freed (dry run)." if dry_run else f"{freed} freed.")
 
 

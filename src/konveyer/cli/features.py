@@ -1,10 +1,11 @@
-"""`konveyer features`: find features and see what they mean; forget whom they describe."""
+"""`konveyer features`: find features, see what they mean, push rows; forget whom they describe."""
 
 from typing import TYPE_CHECKING
 
 import click
 
 from konveyer.cli.context import Context, pass_context
+from konveyer.cli.push import push
 from konveyer.cli.render import print_json, print_table
 from konveyer.core.wording import seconds, when
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def features() -> None:
-    """Find features, see everything about one view, and forget an entity."""
+    """Find features, see everything about one view, push rows, and forget an entity."""
 
 
 @features.command()
@@ -89,6 +90,9 @@ def show(context: Context, view: str) -> None:
     print_table(columns, rows, empty="")
 
 
+features.add_command(push)
+
+
 @features.command("forget")
 @click.argument("entity")
 @click.argument("key", nargs=-1, required=True, metavar="KEY=VALUE...")
@@ -142,6 +146,9 @@ def _show_held(held: "Held", everywhere: bool, dry_run: bool) -> None:
     rows: list[tuple[object, ...]] = [
         (f"table of {table.ref.view} {table.ref.version}", table.rows, goes)
         for table in held.tables
+    ]
+    rows += [
+        (f"pushed rows of {one.source}: {one.path.name}", one.rows, goes) for one in held.segments
     ]
     rows += [(f"online records {space}", 1, goes) for space in held.spaces]
     rows += [

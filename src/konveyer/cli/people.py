@@ -6,7 +6,15 @@ from konveyer.cli.context import Context, pass_context
 from konveyer.cli.render import print_json, print_table
 from konveyer.core.wording import when
 
-ROLES = ("data-scientist", "data-engineer", "ml-engineer", "qa", "analyst", "administrator")
+ROLES = (
+    "data-scientist",
+    "data-engineer",
+    "ml-engineer",
+    "qa",
+    "analyst",
+    "producer",
+    "administrator",
+)
 
 
 @click.group()

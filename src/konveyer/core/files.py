@@ -1,5 +1,6 @@
 """Writes that are seen whole or not at all, also after a kill or a full disk."""
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -57,3 +58,24 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def flushed_folder(folder: Path) -> None:
+    """Flush the names in a folder to disk: a file that was renamed into it stays so."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of `path` for the block: one holder at a time, of all threads and processes.
+
+    Waits for the holder; the lock of a process that dies is free at once.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

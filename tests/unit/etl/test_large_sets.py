@@ -23,9 +23,10 @@ from konveyer import (
 )
 from konveyer.access.actor import Actor
 from konveyer.catalog.session import Catalog
+from konveyer.core import digests
 from konveyer.core.clock import parse_instant
 from konveyer.core.errors import KonveyerError
-from konveyer.feature_store.datamart import digests, label_files
+from konveyer.feature_store.datamart import label_files
 from konveyer.feature_store.datamart.forget import forget
 from konveyer.feature_store.datamart.held import find_entity
 from konveyer.feature_store.datamart.label_files import LabelFiles, labels_at

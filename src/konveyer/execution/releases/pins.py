@@ -1,6 +1,6 @@
 """What releases need of the feature store, for its upkeep to leave alone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from sqlalchemy import select
@@ -20,10 +20,28 @@ def release_pins(session: Session, bundles: BundleStore) -> Sequence[Pin]:
 
     Raises when a bundle cannot be read: what it needs is then not known.
     """
+    return [_pin(row, bundles) for row in _in_use(session)]
+
+
+class HeldViews:
+    """The versions of views that the releases of `release_pins` read. Opens each bundle once."""
+
+    def __init__(self, bundles: BundleStore) -> None:
+        self._bundles = bundles
+        self._views: dict[str, tuple[tuple[str, str], ...]] = {}
+
+    def __call__(self, session: Session) -> Iterable[tuple[str, str]]:
+        for row in _in_use(session):
+            if row.digest not in self._views:
+                self._views[row.digest] = _pin(row, self._bundles).views
+            yield from self._views[row.digest]
+
+
+def _in_use(session: Session) -> list[ReleaseRow]:
     served = {live.release for live in live_versions(session)}
     under_way = [str(state) for state in (*STAGES, State.LIVE)]
-    rows = session.scalars(select(ReleaseRow).order_by(ReleaseRow.opened_us)).all()
-    return [_pin(row, bundles) for row in rows if row.state in under_way or row.id in served]
+    rows = session.scalars(select(ReleaseRow).order_by(ReleaseRow.opened_us))
+    return [row for row in rows if row.state in under_way or row.id in served]
 
 
 def _pin(row: ReleaseRow, bundles: BundleStore) -> Pin:

@@ -18,7 +18,9 @@ from konveyer.feature_store.etl.runs import readable_table, rewritten, running_v
 from konveyer.feature_store.offline.files import remove_files
 from konveyer.feature_store.offline.identity import rewrite_without, rows_in_file, without
 from konveyer.feature_store.online.codec import encode_key
+from konveyer.feature_store.push.forgotten_rows import remove_drafts, segments_with, take_out
 from konveyer.feature_store.registry.lookup import space_of
+from konveyer.feature_store.sources.segments import locked_pushes
 
 
 class BeingComputed(Conflict):
@@ -37,17 +39,21 @@ def forget(
 ) -> Held:
     """Remove the entity that `find` looks for; what was found and removed.
 
-    First the catalog notes the digest of its key, so that no later run takes it up. Then it leaves
-    the online stores and the readable tables, whose other rows stay in the same files, or in the
-    same order in a new one. With `everywhere` it also leaves older table versions, and the rows of
-    training sets: those that had rows of it cannot be built again, all others still can. Each step
-    may be repeated: after a kill, the same call finishes the work.
+    First the catalog notes the digest of its key, so that no later run takes it up and no push
+    brings it. Then it leaves the rows that were pushed, the online stores and the readable tables,
+    whose other rows stay in the same files, or in the same order in a new one. With `everywhere` it
+    also leaves older table versions, and the rows of training sets: those that had rows of it
+    cannot be built again, all others still can. Each step may be repeated: after a kill, the same
+    call finishes the work.
     """
     actor.require(Permission.FORGET_ENTITIES)
     held = find()
-    with services.catalog.transaction() as session:
-        leave_out(session, held.entity, held.digest, person=actor.name)
-        audit.record(session, actor.name, "forgot", "entity", held.entity, digest=held.digest)
+    # A push that did not see the digest has ended by now, and what it wrote is found.
+    with locked_pushes(services.pushed):
+        with services.catalog.transaction() as session:
+            leave_out(session, held.entity, held.digest, person=actor.name)
+            audit.record(session, actor.name, "forgot", "entity", held.entity, digest=held.digest)
+        _take_out(services, actor, held)
     _check_nothing_runs(services, held)
     encoded = encode_key(list(held.key.values()))
     for view in held.views:
@@ -74,6 +80,16 @@ def forget(
             everywhere=everywhere,
         )
     return held
+
+
+def _take_out(services: EtlServices, actor: Actor, held: Held) -> None:
+    remove_drafts(services.pushed)
+    for segment in segments_with(services.pushed, held.columns, held.key):
+        with services.catalog.transaction() as session:
+            audit.record(
+                session, actor.name, "rewrote", "source", segment.source, rows=segment.rows
+            )
+        take_out(segment, held.columns, held.key)
 
 
 def _check_nothing_runs(services: EtlServices, held: Held) -> None:

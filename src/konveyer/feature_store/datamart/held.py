@@ -26,6 +26,7 @@ from konveyer.feature_store.offline.files import StoredFile
 from konveyer.feature_store.offline.identity import Key, key_digest, rows_in_file
 from konveyer.feature_store.offline.layout import BUCKET, MOST_BUCKETS, bucket_sql
 from konveyer.feature_store.online.codec import encode_key
+from konveyer.feature_store.push.forgotten_rows import HeldSegment, segments_with
 from konveyer.feature_store.registry.compile import CompiledView
 from konveyer.feature_store.registry.lookup import space_of
 from konveyer.feature_store.registry.tables import DefinitionRow
@@ -80,17 +81,20 @@ class HeldSet:
 class Held:
     """Everything that is kept of one entity under `key`.
 
-    `computing` are views that are being computed and may take the entity up once more,
-    `unsearched` versions of views that know their entity by other join keys.
+    `segments` are files of pushed rows. `computing` are views that are being computed and may take
+    the entity up once more, `unsearched` versions of views that know their entity by other join
+    keys.
     """
 
     entity: str
+    columns: tuple[Column, ...]
     key: dict[str, int | str]
     digest: str
     views: tuple[tuple[str, str], ...]
     tables: tuple[HeldTable, ...]
     spaces: tuple[str, ...]
     old_files: tuple[HeldFile, ...]
+    segments: tuple[HeldSegment, ...]
     training_sets: tuple[HeldSet, ...]
     computing: tuple[str, ...]
     unsearched: tuple[str, ...]
@@ -128,6 +132,7 @@ def find_entity(
     encoded = encode_key(list(typed.values()))
     return Held(
         entity=entity,
+        columns=columns,
         key=typed,
         digest=key_digest(list(typed.values())),
         views=tuple(views),
@@ -138,6 +143,7 @@ def find_entity(
             if services.online.get([(space, encoded)]) != [None]
         ),
         old_files=tuple(search.old_files(views)),
+        segments=tuple(segments_with(services.pushed, columns, typed)),
         training_sets=tuple(
             held for one in manifests for held in search.in_set(one, columns, views, training_sets)
         ),

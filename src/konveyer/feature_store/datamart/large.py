@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from konveyer.core import digests
+from konveyer.core.digests import block_digest, digest_of_blocks
 from konveyer.core.files import file_written_whole
 from konveyer.core.schema import Column, ColumnType
-from konveyer.feature_store.datamart import digests
-from konveyer.feature_store.datamart.digests import block_digest, digest_of_blocks
 from konveyer.feature_store.datamart.join import Asked, BucketRead, JoinBucket, Watch
 from konveyer.feature_store.datamart.label_files import LabelFiles
 from konveyer.feature_store.datamart.labels import (

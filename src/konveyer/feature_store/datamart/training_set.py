@@ -20,10 +20,10 @@ from konveyer.access.roles import Permission
 from konveyer.catalog import audit
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import format_us, now_us
+from konveyer.core.digests import table_digest
 from konveyer.core.errors import Conflict, NotFound, did_you_mean
 from konveyer.core.files import file_written_whole, folder_written_whole
 from konveyer.core.ids import new_id
-from konveyer.feature_store.datamart.digests import table_digest
 from konveyer.feature_store.datamart.entities import entities_at
 from konveyer.feature_store.datamart.explain import Tally, ViewCost, buckets_hit, estimate
 from konveyer.feature_store.datamart.join import Watch, join_features

@@ -6,7 +6,8 @@ from typing import Literal
 
 from konveyer.core.schema import Column, ColumnType
 from konveyer.feature_store.definitions.errors import BadDefinition
-from konveyer.feature_store.definitions.names import check_name
+from konveyer.feature_store.definitions.names import check_name, check_unique
+from konveyer.feature_store.definitions.pushed import ARRIVAL, PushedColumn
 
 TypeName = Literal["int64", "float64", "bool", "string", "timestamp"]
 _TABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*){0,2}")
@@ -14,7 +15,7 @@ _TABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*){0,2}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Raw rows from one place: files, one SELECT over other sources, or a database.
+    """Raw rows from one place: files, one SELECT over other sources, a database, or a push.
 
     `path` is a Parquet file, a folder or a glob of them, a Delta table (a folder that has
     `_delta_log`), or CSV (it ends in `.csv` or `.csv.gz`, a glob too); it starts at the workspace.
@@ -24,6 +25,9 @@ class Source:
     `columns` says which columns to read and what type each has. CSV and SQLite need it, because
     they know no types of their own; other databases may have it; other files must not.
 
+    `pushed` lists the columns of rows that are sent to the source, by `konveyer.FeatureStore.push`,
+    the API or a command. Each also has a column `created_time`, the moment of its arrival.
+
     `event_time` names the column that says when a row happened, `created_time` the one that says
     when it became known. A source read only by the SQL of others may leave `event_time` out.
 
@@ -31,6 +35,9 @@ class Source:
     False
     >>> Source(name="clients", database="crm", table="public.clients").place
     'crm: public.clients'
+    >>> at = PushedColumn("at", "timestamp")
+    >>> Source(name="clicks", pushed=(at,), event_time="at").created_time
+    'created_time'
     """
 
     name: str
@@ -41,6 +48,7 @@ class Source:
     query: str | None = None
     columns: dict[str, TypeName] = field(default_factory=dict)
     delimiter: str = ","
+    pushed: tuple[PushedColumn, ...] = ()
     event_time: str | None = None
     created_time: str | None = None
     description: str = ""
@@ -51,6 +59,9 @@ class Source:
         check_name("Source", self.name)
         self._check_place()
         self._check_columns()
+        if self.pushed:
+            self._check_pushed()
+            object.__setattr__(self, "created_time", ARRIVAL)
 
     @property
     def is_csv(self) -> bool:
@@ -61,17 +72,22 @@ class Source:
         """Where the rows come from, in the words of the definition: it never holds a secret."""
         if self.database is not None:
             return f"{self.database}: {self.table or self.query}"
-        return self.sql or self.path or ""
+        return self.sql or self.path or ", ".join(f"{c.name} {c.dtype}" for c in self.pushed)
 
     @property
     def declared(self) -> tuple[Column, ...]:
+        if self.pushed:
+            arrival = Column(ARRIVAL, ColumnType.TIMESTAMP)
+            return (*(column.column for column in self.pushed), arrival)
         return tuple(Column(name, ColumnType(dtype)) for name, dtype in self.columns.items())
 
     def _check_place(self) -> None:
         where = f"Source '{self.name}'"
-        if sum(given is not None for given in (self.path, self.sql, self.database)) != 1:
+        places = (self.path, self.sql, self.database, self.pushed or None)
+        if sum(given is not None for given in places) != 1:
             raise BadDefinition(
-                f"{where} needs either a path, a SQL query or a database.", hint="give one of them"
+                f"{where} needs either a path, a SQL query, a database or pushed columns.",
+                hint="give one of them",
             )
         inside = [given for given in (self.table, self.query) if given is not None]
         if len(inside) != (self.database is not None):
@@ -108,3 +124,19 @@ class Source:
                     f"{where} takes its time from '{time}', which is not in its columns.",
                     hint=f"add '{time}': 'timestamp' to them",
                 )
+
+    def _check_pushed(self) -> None:
+        where = f"Source '{self.name}'"
+        check_unique(where, (column.name.lower() for column in self.pushed))
+        if self.created_time not in (None, ARRIVAL):
+            raise BadDefinition(
+                f"{where} is pushed to and has created_time '{self.created_time}'.",
+                hint=f"leave it out: it is {ARRIVAL}, the moment of arrival",
+            )
+        times = [column.name for column in self.pushed if column.dtype == "timestamp"]
+        if self.event_time not in times:
+            raise BadDefinition(
+                f"{where} is pushed to and has event_time {self.event_time!r}, which is not one of "
+                "its timestamps.",
+                hint=f"its timestamps are: {', '.join(times) or 'none'}",
+            )

@@ -1,6 +1,6 @@
 """ETL as a durable flow: for each view compute, check, publish. A killed run resumes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.etl import runs
 from konveyer.feature_store.etl.forgotten import forgotten_digests, without_forgotten
+from konveyer.feature_store.etl.landing import Held, Landing
 from konveyer.feature_store.etl.materialize import (
     Written,
     publish,
@@ -32,9 +33,12 @@ from konveyer.feature_store.online.base import OnlineStore
 from konveyer.feature_store.online.codec import RecordCodec
 from konveyer.feature_store.registry.check import SourceForm
 from konveyer.feature_store.registry.compile import CompiledView
+from konveyer.feature_store.registry.landing import pushed_sources
 from konveyer.feature_store.registry.lookup import compiled_view, source_forms, state_at
 from konveyer.feature_store.registry.state import RegistryState
 from konveyer.feature_store.sources.kind import Places
+from konveyer.feature_store.sources.pushes import last_arrived, listed_segments
+from konveyer.feature_store.sources.segments import ListedSegment
 from konveyer.pipeline.flow import Flow, Json, Payload, Run, Steps, packed_error
 
 NAME = "etl"
@@ -68,7 +72,10 @@ class EtlPayload(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EtlServices:
-    """What the flow works with; `databases` are the URLs that sources name, from the settings."""
+    """What the flow works with; `databases` are the URLs that sources name, from the settings.
+
+    `near` is an engine in this process, for a few rows at once; `engine` when it is None.
+    """
 
     catalog: Catalog
     engine: Engine
@@ -76,10 +83,31 @@ class EtlServices:
     online: OnlineStore
     root: Path
     databases: Mapping[str, str] = field(default_factory=dict)
+    near: Engine | None = None
 
     @property
     def places(self) -> Places:
-        return Places(root=self.root, databases=self.databases)
+        """Where sources stand now, with all rows that were pushed."""
+        with self.catalog.reading() as session:
+            return self.places_until(listed_segments(session))
+
+    def places_until(self, segments: Mapping[str, Sequence[ListedSegment]]) -> Places:
+        return Places(root=self.root, databases=self.databases, segments=segments)
+
+    @property
+    def pushed(self) -> Path:
+        """The folder of pushed rows."""
+        return self.places_until({}).pushed
+
+    def landing(self, held: Held) -> Landing:
+        return Landing(
+            catalog=self.catalog,
+            engine=self.near or self.engine,
+            offline=self.offline,
+            online=self.online,
+            folder=self.pushed,
+            held=held,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,19 +161,22 @@ def _load(services: EtlServices, one: PlannedView) -> _View:
 
 
 def _compute(services: EtlServices, order: EtlPayload, one: PlannedView) -> Json:
+    loaded = _load(services, one)
+    is_pushed = bool(pushed_sources(loaded.state, one.view))
     with services.catalog.transaction() as session:
-        runs.begin(
+        last = runs.begin(
             session,
             order.run_id,
             one.view,
             one.version,
             person=order.person,
             as_of_us=order.as_of_us,
+            last_push=last_arrived(session, order.as_of_us) if is_pushed else None,
         )
-    loaded = _load(services, one)
     # Read after the run was noted: whoever is forgotten from now on finds the run and waits.
     with services.catalog.reading() as session:
         digests = forgotten_digests(session, loaded.view.entity)
+        segments = listed_segments(session, until=last) if is_pushed else {}
     written = write_offline(
         loaded.state,
         one.view,
@@ -154,7 +185,7 @@ def _compute(services: EtlServices, order: EtlPayload, one: PlannedView) -> Json
         found=loaded.found,
         engine=services.engine,
         offline=services.offline,
-        places=services.places,
+        places=services.places_until(segments),
         until_us=order.as_of_us,
     )
     return msgspec.to_builtins(written)
@@ -200,6 +231,15 @@ def _publish(services: EtlServices, order: EtlPayload, one: PlannedView, table: 
             rows=written.rows,
             published=published,
         )
+    if pushed_sources(loaded.state, one.view):
+        _land(services, one)
+
+
+def _land(services: EtlServices, one: PlannedView) -> None:
+    """What was pushed meanwhile: this run has not taken it up, and may have undone it online."""
+    landing = services.landing(lambda _session: [(one.view, one.version)])
+    with landing.lock:
+        landing.catch_up(one.view, one.version)
 
 
 def _withdraw_stale(

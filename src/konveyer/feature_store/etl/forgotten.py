@@ -18,6 +18,11 @@ def forgotten_digests(session: Session, entity: str) -> list[str]:
     return list(session.scalars(query.order_by(ForgottenRow.digest)))
 
 
+def forgotten_entities(session: Session) -> list[str]:
+    """The kinds of entities of which somebody was forgotten."""
+    return list(session.scalars(select(ForgottenRow.entity).distinct()))
+
+
 def without_forgotten(compiled: CompiledView, digests: Sequence[str]) -> CompiledView:
     """The view without the rows of those entities; the view itself when there are none."""
     if not digests:

@@ -117,10 +117,11 @@ class _Published:
     as_of_us: int
 
     def __call__(self, bucket: int) -> Snapshot:
-        return _snapshot(self.compiled, self.table.read(bucket).table, self.as_of_us)
+        return snapshot_of(self.compiled, self.table.read(bucket).table, self.as_of_us)
 
 
-def _snapshot(compiled: CompiledView, rows: pa.Table, as_of_us: int) -> Snapshot:
+def snapshot_of(compiled: CompiledView, rows: pa.Table, as_of_us: int) -> Snapshot:
+    """The values of every entity in `rows`, in which the rows of an entity are all there."""
     history = history_of(rows, compiled.plan.keys)
     entities, event_us, at_us = _entities(compiled, history, as_of_us)
     spine = Spine(entities=entities, codes=np.arange(len(entities)), at_us=at_us)

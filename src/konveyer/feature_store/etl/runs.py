@@ -22,7 +22,10 @@ class ViewNotComputed(Conflict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EtlRun:
-    """One view in one run; `rows` were written offline, `published` entities went online."""
+    """One view in one run; `rows` were written offline, `published` entities went online.
+
+    `last_push` is the number of the last push that it took up, where the view reads pushed rows.
+    """
 
     run_id: str
     view: str
@@ -35,6 +38,7 @@ class EtlRun:
     rows: int | None
     published: int | None
     table_version: int | None
+    last_push: int | None
     error: dict[str, Any] | None
 
     @property
@@ -43,21 +47,33 @@ class EtlRun:
 
 
 def begin(
-    session: Session, run_id: str, view: str, version: str, *, person: str, as_of_us: int
-) -> None:
-    """Note that a view is being computed; a resumed run finds its own row."""
-    if session.get(EtlRunRow, (run_id, view, version)) is None:
-        session.add(
-            EtlRunRow(
-                run_id=run_id,
-                view=view,
-                version=version,
-                person=person,
-                status=RUNNING,
-                as_of_us=as_of_us,
-                started_us=now_us(),
-            )
+    session: Session,
+    run_id: str,
+    view: str,
+    version: str,
+    *,
+    person: str,
+    as_of_us: int,
+    last_push: int | None = None,
+) -> int | None:
+    """Note that a view is being computed; a resumed run finds its own row.
+
+    Gives the last push that the run takes up: `last_push`, or what it was when the run began.
+    """
+    row = session.get(EtlRunRow, (run_id, view, version))
+    if row is None:
+        row = EtlRunRow(
+            run_id=run_id,
+            view=view,
+            version=version,
+            person=person,
+            status=RUNNING,
+            as_of_us=as_of_us,
+            started_us=now_us(),
+            last_push=last_push,
         )
+        session.add(row)
+    return row.last_push
 
 
 def succeed(session: Session, run_id: str, ref: TableRef, *, rows: int, published: int) -> None:
@@ -144,6 +160,7 @@ def rewritten(
             published=0,
             table_version=ref.table_version,
             buckets=ref.buckets,
+            last_push=run.last_push,
         )
     )
 
@@ -209,5 +226,6 @@ def _run(row: EtlRunRow) -> EtlRun:
         rows=row.rows,
         published=row.published,
         table_version=row.table_version,
+        last_push=row.last_push,
         error=row.error,
     )

@@ -9,7 +9,11 @@ from konveyer.catalog.base import Base
 
 
 class EtlRunRow(Base):
-    """A version of a view in a run. `table_version` is readable once it is `succeeded`."""
+    """A version of a view in a run. `table_version` is readable once it is `succeeded`.
+
+    `last_push` is the number of the last push whose rows it took up, or None when the view reads
+    no pushed source.
+    """
 
     __tablename__ = "etl_runs"
     __table_args__ = (Index("ix_etl_runs_view", "view", "version", "started_us"),)
@@ -26,6 +30,7 @@ class EtlRunRow(Base):
     published: Mapped[int | None]
     table_version: Mapped[int | None]
     buckets: Mapped[int | None]
+    last_push: Mapped[int | None]
     error: Mapped[dict[str, Any] | None]
 
 

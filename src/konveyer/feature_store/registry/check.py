@@ -18,6 +18,7 @@ from konveyer.feature_store.kernel.on_demand import OnDemandComputation, as_arra
 from konveyer.feature_store.offline.layout import quoted
 from konveyer.feature_store.registry.compile import CompiledView, compile_view
 from konveyer.feature_store.registry.errors import SourceChanged, SqlInvalid
+from konveyer.feature_store.registry.landing import check_landing
 from konveyer.feature_store.registry.python_view import call_on_nothing
 from konveyer.feature_store.registry.state import RegistryState, registry_state
 from konveyer.feature_store.sources.attach import attach
@@ -55,6 +56,7 @@ def check_definitions(state: RegistryState, engine: Engine, places: Places) -> C
             _check_times(source, columns)
             _check_keys(state, source, columns)
         for name in state.names(Kind.VIEW):
+            check_landing(state, state.view(name))
             views[name] = _compiled(state, name, session)
             if views[name].code is not None:
                 call_on_nothing(name, views[name])

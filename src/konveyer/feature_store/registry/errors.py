@@ -57,3 +57,9 @@ class PlanOutdated(Conflict):
     """The registry changed between the plan and its application."""
 
     code = "plan_outdated"
+
+
+class CannotLandAtOnce(KonveyerError):
+    """An exact view over pushed rows whose rows are not made of one pushed row each."""
+
+    code = "cannot_land_at_once"

@@ -40,6 +40,13 @@ def active_state(session: Session) -> RegistryState:
     return replace(state, versions={(Kind(row.kind), row.name): row.version for row in rows})
 
 
+def active_versions(session: Session) -> dict[tuple[Kind, str], str]:
+    """The versions of all definitions that hold now: equal ones mean an equal `active_state`."""
+    query = select(DefinitionRow.kind, DefinitionRow.name, DefinitionRow.version)
+    rows = session.execute(query.where(DefinitionRow.active))
+    return {(Kind(kind), name): version for kind, name, version in rows}
+
+
 def source_forms(session: Session, state: RegistryState) -> dict[str, SourceForm]:
     """Each source of `state`, as it was found when that version was applied."""
     rows = (

@@ -15,7 +15,7 @@ def tables_read(sql: str, *, where: str) -> tuple[str, ...]:
     >>> tables_read("WITH a AS (SELECT * FROM t) SELECT * FROM a JOIN u USING (k)", where="x")
     ('t', 'u')
     """
-    query = _one_select(sql, where=where)
+    query = one_select(sql, where=where)
     own = {cte.alias_or_name for cte in query.find_all(exp.CTE)}
     read = []
     for table in query.find_all(exp.Table):
@@ -32,7 +32,7 @@ def tables_read(sql: str, *, where: str) -> tuple[str, ...]:
 
 def check_condition(sql: str, *, where: str) -> None:
     """Raise unless `sql` is one expression, such as the `where` of an aggregation."""
-    query = _one_select(f"SELECT * FROM t WHERE ({sql})", where=where)  # noqa: S608 - never run
+    query = one_select(f"SELECT * FROM t WHERE ({sql})", where=where)  # noqa: S608 - never run
     if query.find(exp.AggFunc, exp.Window, exp.Subquery, exp.Union):
         raise SqlInvalid(
             f"The condition of {where} must speak of one row: no aggregate, window or subquery.",
@@ -40,7 +40,7 @@ def check_condition(sql: str, *, where: str) -> None:
         )
 
 
-def _one_select(sql: str, *, where: str) -> exp.Query:
+def one_select(sql: str, *, where: str) -> exp.Query:
     try:
         statements = sqlglot.parse(sql, read=DIALECT)
     except SqlglotError as error:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import assert_never
 
+from konveyer.core.schema import arrow_schema
 from konveyer.feature_store.definitions.source import Source
 from konveyer.feature_store.engines.base import Engine, SourceUnreadable
 from konveyer.feature_store.offline.delta import OfflineTableUnreadable, open_delta
@@ -10,15 +11,16 @@ from konveyer.feature_store.sources.csv_files import check_csv, read_csv
 from konveyer.feature_store.sources.databases import database_rows, database_schema
 from konveyer.feature_store.sources.files import check_parquet, files_of
 from konveyer.feature_store.sources.kind import Places, SourceKind, kind_of
+from konveyer.feature_store.sources.segments import check_segments, readable_files
 from konveyer.feature_store.sources.staging import staged
 
 
 def attach(source: Source, session: Engine, places: Places, *, staging: Path | None) -> SourceKind:
     """Make `source` a table of its name, after those that it reads; gives its kind.
 
-    Parquet and Delta are read where they stand, as they are now: what a writer adds later is not
-    seen. CSV and databases are read once, into `staging`; without it their table, and that of
-    Delta, has the columns and no rows.
+    Parquet, Delta and pushed rows are read where they stand, as they are now: what a writer adds
+    later is not seen. CSV and databases are read once, into `staging`; without it their table, and
+    that of Delta and of pushed rows, has the columns and no rows.
     """
     kind = kind_of(source, places)
     match kind:
@@ -34,6 +36,8 @@ def attach(source: Source, session: Engine, places: Places, *, staging: Path | N
             _attach_csv(source, session, places, staging)
         case SourceKind.DATABASE:
             _attach_database(source, session, places, staging)
+        case SourceKind.PUSHED:
+            _attach_pushed(source, session, places, staging)
         case _:
             assert_never(kind)
     return kind
@@ -68,3 +72,13 @@ def _attach_database(source: Source, session: Engine, places: Places, staging: P
         return
     with database_rows(source, places) as rows:
         session.attach_parquet(source.name, [str(staged(source.name, rows, staging))])
+
+
+def _attach_pushed(source: Source, session: Engine, places: Places, staging: Path | None) -> None:
+    listed = places.segments.get(source.name, ())
+    check_segments(source, listed, places.pushed / source.name)
+    if staging is None or not listed:
+        session.attach_table(source.name, arrow_schema(source.declared).empty_table())
+        return
+    files = readable_files(source, listed, places.pushed / source.name, staging)
+    session.attach_parquet(source.name, [str(file) for file in files])

@@ -64,6 +64,7 @@ def upgrade() -> None:
             "table_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
         ),
         sa.Column("buckets", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("last_push", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("error", sa.JSON(), nullable=True),
         sa.PrimaryKeyConstraint("run_id", "view", "version", name=op.f("pk_etl_runs")),
     )
@@ -125,6 +126,30 @@ def upgrade() -> None:
         sa.Column("profile", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("run_id", "view", "version", "feature", name=op.f("pk_profiles")),
     )
+    op.create_table(
+        "pushes",
+        sa.Column(
+            "number",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=False,
+            nullable=False,
+        ),
+        sa.Column("source", sa.String(), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("content", sa.String(), nullable=False),
+        sa.Column("segment", sa.String(), nullable=False),
+        sa.Column("rows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column(
+            "arrived_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.Column("person", sa.String(), nullable=False),
+        sa.Column("is_online", sa.Boolean(), nullable=False),
+        sa.Column("online", sa.JSON(), nullable=True),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_pushes")),
+    )
+    op.create_index("uq_pushes_key", "pushes", ["source", "key"], unique=True)
+    op.create_index("ix_pushes_source", "pushes", ["source", "number"], unique=False)
+    op.create_index("ix_pushes_not_online", "pushes", ["is_online"], unique=False)
     op.create_table(
         "releases",
         sa.Column("id", sa.String(), nullable=False),
@@ -238,6 +263,10 @@ def downgrade() -> None:
     op.drop_table("training_sets")
     op.drop_index("ix_releases_application", table_name="releases")
     op.drop_table("releases")
+    op.drop_index("ix_pushes_not_online", table_name="pushes")
+    op.drop_index("ix_pushes_source", table_name="pushes")
+    op.drop_index("uq_pushes_key", table_name="pushes")
+    op.drop_table("pushes")
     op.drop_table("profiles")
     op.drop_table("people")
     op.drop_table("leases")

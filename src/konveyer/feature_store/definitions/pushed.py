@@ -1,0 +1,53 @@
+"""PushedColumn: a column of a source whose rows are sent to it, and what it accepts."""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from konveyer.core.schema import Column, ColumnType
+from konveyer.feature_store.definitions.errors import BadDefinition
+from konveyer.feature_store.definitions.meaning import Meaning
+
+PushedType = Literal["int64", "float64", "bool", "string", "timestamp"]
+# Every pushed row has it: the moment of its arrival.
+ARRIVAL = "created_time"
+
+
+@dataclass(frozen=True, slots=True)
+class PushedColumn(Meaning):
+    """One column of the rows that are pushed to a source; a row that does not fit is refused.
+
+    >>> PushedColumn("amount", "float64", minimum=0).column.dtype.value
+    'float64'
+    """
+
+    name: str
+    dtype: PushedType
+    nullable: bool = field(default=True, kw_only=True)
+    one_of: tuple[str, ...] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        where = f"Pushed column '{self.name}'"
+        self.check_meaning(self.name)
+        if not self.name or self.name.lower() == ARRIVAL:
+            raise BadDefinition(
+                f"{where} cannot be used: every pushed row has a column {ARRIVAL} of its own.",
+                hint="leave it out: it is the moment of arrival; or choose another name",
+            )
+        if self.dtype not in get_args(PushedType):
+            raise BadDefinition(
+                f"{where} has type '{self.dtype}'.",
+                hint=f"use one of {', '.join(get_args(PushedType))}",
+            )
+        if (self.minimum, self.maximum) != (None, None) and not self.column.dtype.is_number:
+            raise BadDefinition(
+                f"{where} is {self.dtype} and has a minimum or a maximum.",
+                hint="only int64 and float64 have limits",
+            )
+        if self.one_of and self.dtype != "string":
+            raise BadDefinition(
+                f"{where} is {self.dtype} and lists values.", hint="only string has `one_of`"
+            )
+
+    @property
+    def column(self) -> Column:
+        return Column(self.name, ColumnType(self.dtype))

@@ -1,0 +1,190 @@
+"""Sources that rows are pushed to: what `apply` accepts, refuses and shows."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from konveyer import Aggregation, Feature, FeatureView, PushedColumn, Source
+from konveyer.access.actor import Actor
+from konveyer.catalog.session import Catalog
+from konveyer.core.errors import KonveyerError
+from konveyer.feature_store.datamart.show import show_view
+from konveyer.feature_store.definitions.errors import BadDefinition
+from tests.unit.push.bench import (
+    CLIENT,
+    DEFINITIONS,
+    NEWEST,
+    PAYMENTS,
+    SCORING,
+    SPEND,
+    Bench,
+    opened_bench,
+    payment,
+)
+
+AT = PushedColumn("at", "timestamp")
+
+
+@pytest.fixture
+def bench(catalog: Catalog, admin: Actor, tmp_path: Path) -> Iterator[Bench]:
+    with opened_bench(catalog, admin, tmp_path) as bench:
+        yield bench
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"pushed": (AT,)}, "has event_time None"),
+        ({"pushed": (AT,), "event_time": "a"}, "its timestamps are: at"),
+        ({"pushed": (AT, AT), "event_time": "at"}, "'at' more than once"),
+        ({"pushed": (AT,), "event_time": "at", "created_time": "at"}, "moment of arrival"),
+        ({"pushed": (AT,), "event_time": "at", "path": "a.parquet"}, "give one of them"),
+        ({"pushed": (AT,), "event_time": "at", "columns": {"at": "timestamp"}}, "does not take"),
+    ],
+)
+def test_a_bad_source(arguments: dict[str, object], problem: str) -> None:
+    with pytest.raises(BadDefinition, match=problem):
+        Source(name="clicks", **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("created_time", "timestamp"), "column created_time of its own"),
+        (("n", "decimal"), "has type 'decimal'"),
+    ],
+)
+def test_a_bad_column(arguments: tuple[str, str], problem: str) -> None:
+    with pytest.raises(BadDefinition, match=problem):
+        PushedColumn(*arguments)  # type: ignore[arg-type]
+    with pytest.raises(BadDefinition, match="only int64 and float64 have limits"):
+        PushedColumn("shop", "string", minimum=1)
+    with pytest.raises(BadDefinition, match="only string"):
+        PushedColumn("n", "int64", one_of=("a",))
+    with pytest.raises(BadDefinition, match="swap them"):
+        PushedColumn("n", "int64", minimum=2, maximum=1)
+
+
+def exact(sql: str) -> FeatureView:
+    """A SQL view that shall show pushed rows at once."""
+    return replace(NEWEST, name="wanted", sql=sql)
+
+
+ROWS = "SELECT client, paid_at AS event_time, amount AS last_amount FROM payments"
+REFUSED = {
+    "SELECT client, max(paid_at) AS event_time, sum(amount) AS last_amount FROM payments "
+    "GROUP BY client": "GROUP BY",
+    f"{ROWS} JOIN refunds USING (client)": "a join",
+    f"SELECT * FROM ({ROWS}), refunds": "a join",
+    f"SELECT DISTINCT * FROM ({ROWS})": "DISTINCT",
+    f"{ROWS} LIMIT 3": "LIMIT",
+    f"{ROWS} UNION {ROWS}": "UNION without ALL",
+    f"{ROWS} EXCEPT {ROWS}": "EXCEPT",
+    "SELECT client, paid_at AS event_time, lag(amount) OVER (PARTITION BY client ORDER BY paid_at) "
+    "AS last_amount FROM payments": "a window function",
+    f"{ROWS} WHERE amount > (SELECT avg(amount) FROM payments)": "a subquery",
+    f"WITH a AS (SELECT DISTINCT * FROM ({ROWS})) SELECT * FROM a": "DISTINCT",
+    f"{ROWS} TABLESAMPLE 10%": "a sample",
+    ROWS.replace("payments", "totals"): "'totals' has GROUP BY",
+}
+REFUNDS = Source(name="refunds", path="refunds.parquet", event_time="at")
+TOTALS = Source(
+    name="totals",
+    sql="SELECT client, max(paid_at) AS paid_at, sum(amount) AS amount FROM payments GROUP BY 1",
+    event_time="paid_at",
+)
+
+
+@pytest.mark.parametrize("sql", REFUSED)
+def test_what_cannot_land_at_once_is_refused_as_exact_and_taken_as_snapshot(
+    bench: Bench, sql: str
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    at = pa.array([0], pa.timestamp("us", tz="UTC"))
+    rows = pa.table({"client": [1], "at": at, "refunded": [1.0]})
+    pq.write_table(rows, bench.root / "refunds.parquet")
+    view = exact(sql)
+    with pytest.raises(KonveyerError) as caught:
+        bench.store.apply(*DEFINITIONS, REFUNDS, TOTALS, view)
+    assert caught.value.code == "cannot_land_at_once"
+    assert REFUSED[sql] in caught.value.message
+    bench.store.apply(*DEFINITIONS, REFUNDS, TOTALS, replace(view, accuracy="snapshot"))
+    assert bench.push([payment(1, "31T12:00")], key="a").online == ("newest", "spend")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        f"SELECT * FROM ({ROWS}) AS inner_rows WHERE last_amount > 0 ORDER BY 1",
+        f"WITH a AS ({ROWS}) SELECT * FROM a UNION ALL SELECT * FROM a WHERE false",
+        f'{ROWS} UNION ALL SELECT client, max("at"), sum(refunded) FROM refunds GROUP BY 1',
+    ],
+)
+def test_what_can(bench: Bench, sql: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    at = pa.array([0], pa.timestamp("us", tz="UTC"))
+    rows = pa.table({"client": [2], "at": at, "refunded": [3.0]})
+    pq.write_table(rows, bench.root / "refunds.parquet")
+    scoring = replace(SCORING, features=("wanted",))
+    bench.store.apply(CLIENT, PAYMENTS, REFUNDS, exact(sql), scoring)
+    bench.store.etl()
+    bench.push([payment(1, "31T12:00", 5.0), payment(2, "31T12:00", 6.0)], key="a")
+    assert bench.online(1, 2) == [(5.0,), (6.0,)]
+    bench.store.etl()
+    assert bench.online(1, 2) == bench.trained([1, 2]) == [(5.0,), (6.0,)]
+
+
+def test_a_function_cannot_be_exact(bench: Bench) -> None:
+    view = FeatureView(
+        name="doubled",
+        entity="client",
+        source="payments",
+        function="def f(rows):\n    return rows.with_columns(twice=rows['amount'] * 2)\n",
+        features=(Feature(name="twice", dtype="float64"),),
+        accuracy="exact",
+    )
+    with pytest.raises(KonveyerError, match="all rows of an entity"):
+        bench.store.apply(*DEFINITIONS, view)
+    bench.push([payment(1, "31T12:00", 5.0)], key="a")
+    scoring = replace(SCORING, features=("doubled",))
+    daily = replace(view, accuracy="snapshot")
+    bench.store.apply(CLIENT, PAYMENTS, SPEND, NEWEST, daily, scoring)
+    bench.store.etl()
+    assert bench.online(1) == bench.trained([1]) == [(10.0,)]
+
+
+def test_a_view_shows_what_is_pushed_to_it(bench: Bench) -> None:
+    with bench.store.services.catalog.reading() as session:
+        (source,) = show_view(session, "newest").sources
+    assert (source.kind, source.reads) == (
+        "pushed",
+        "client int64, paid_at timestamp, amount float64, shop string",
+    )
+    assert source.columns["created_time"] == "timestamp"
+
+
+def test_columns_come_and_go_and_keep_their_type(bench: Bench) -> None:
+    bench.push([payment(1, "30T12:00", 5.0)], key="a")
+    client, paid_at, amount, _shop = PAYMENTS.pushed
+    city = PushedColumn("city", "string")
+    changed = replace(PAYMENTS, pushed=(client, paid_at, city, amount))
+    last = Aggregation(column="city", function="last", over="unbounded", name="city")
+    spend = replace(SPEND, aggregations=(*SPEND.aggregations[:2], last))
+    scoring = replace(SCORING, features=("spend",))
+    bench.store.apply(CLIENT, changed, spend, scoring)
+    row = payment(1, "31T12:00", 6.0)
+    del row["shop"]
+    bench.push([{**row, "city": "Oslo"}], key="b")
+    assert bench.online(1) == [(11.0, 2, "Oslo")]
+    bench.store.etl()
+    assert bench.online(1) == bench.trained([1]) == [(11.0, 2, "Oslo")]
+    other = replace(PAYMENTS, pushed=(client, paid_at, PushedColumn("amount", "string")))
+    with pytest.raises(KonveyerError, match="was double in rows that were pushed") as caught:
+        bench.store.apply(CLIENT, other)
+    assert caught.value.code == "wrong_type"

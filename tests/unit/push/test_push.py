@@ -1,0 +1,321 @@
+"""Pushed rows land online at once and offline in the same history, exactly once for each key."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from konveyer import Aggregation, Feature, Source
+from konveyer.access.actor import Actor, NotAllowed
+from konveyer.access.roles import Role
+from konveyer.catalog.session import Catalog
+from konveyer.core.clock import FeatureClock, parse_instant
+from konveyer.core.errors import KonveyerError
+from konveyer.feature_store.datamart.lookup import OnlineLookup
+from konveyer.feature_store.etl.landing import PushedValueRefused
+from konveyer.feature_store.online.base import OnlineStoreUnavailable, Record
+from konveyer.feature_store.online.memory import MemoryOnlineStore
+from konveyer.feature_store.push.accept import Push, Pusher
+from konveyer.feature_store.push.errors import (
+    BadIdempotencyKey,
+    IdempotencyKeyReused,
+    PushedRowsInvalid,
+    PushNotOnline,
+)
+from konveyer.feature_store.registry.lookup import active_state, resolve_service
+from tests.unit.push.bench import (
+    CLIENT,
+    DEFINITIONS,
+    NEWEST,
+    NOW,
+    PAYMENTS,
+    SCORING,
+    SPEND,
+    Bench,
+    opened_bench,
+    payment,
+)
+
+
+@pytest.fixture
+def bench(catalog: Catalog, admin: Actor, tmp_path: Path) -> Iterator[Bench]:
+    with opened_bench(catalog, admin, tmp_path) as bench:
+        yield bench
+
+
+def test_rows_are_online_at_once_and_in_the_next_training_set(bench: Bench) -> None:
+    first = bench.push([payment(1, "31T12:00", 5.0), payment(2, "31T13:00", 7.0)], key="a")
+    assert first == Push(
+        source="payments",
+        number=1,
+        rows=2,
+        arrived_us=parse_instant(NOW),
+        online=("newest", "spend"),
+    )
+    assert bench.online(1, 2, 3) == [(5.0, 1, "web", 5.0), (7.0, 1, "web", 7.0), None]
+
+    bench.push([payment(1, "31T14:00", 6.0, "branch")], key="b")
+    assert bench.online(1, 2) == [(11.0, 2, "branch", 6.0), (7.0, 1, "web", 7.0)]
+
+    bench.store.etl()
+    (run,) = bench.runs("spend")
+    assert (run.rows, run.last_push) == (3, 2)
+    assert bench.online(1, 2) == [(11.0, 2, "branch", 6.0), (7.0, 1, "web", 7.0)]
+    assert bench.trained([1, 2]) == bench.online(1, 2)
+
+    bench.push([payment(1, "20T00:00", 100.0)], key="c")
+    assert bench.online(1) == [(11.0, 3, "branch", 6.0)], "a late row is not in the window"
+    bench.push([payment(1, "31T14:00", 8.0, "web")], key="d")
+    assert bench.online(1) == [(19.0, 4, "web", 8.0)], "of one moment, the later arrival wins"
+    bench.store.etl()
+    assert bench.trained([1, 2]) == bench.online(1, 2)
+
+
+def test_the_same_key_and_rows_give_the_same_answer_and_other_rows_an_error(bench: Bench) -> None:
+    rows = [payment(1, "31T12:00", 5.0)]
+    first = bench.push(rows, key="a")
+    bench.push(rows, key="b")
+    again = bench.push(pa.Table.from_pylist([{**rows[0], "paid_at": _at("31T12:00")}]), key="a")
+    assert again == first
+    with pytest.raises(IdempotencyKeyReused) as caught:
+        bench.push([payment(1, "31T12:00", 6.0)], key="a")
+    assert (caught.value.code, caught.value.status) == ("idempotency_key_reused", 409)
+    assert "push 1" in caught.value.message
+    assert bench.online(1) == [(10.0, 2, "web", 5.0)]
+    assert [row.number for row in bench.pushes()] == [1, 2]
+    assert len(bench.kept()) == 2
+    for key in ("", "x" * 256):
+        with pytest.raises(BadIdempotencyKey):
+            bench.push(rows, key=key)
+
+
+def _at(text: str) -> Any:
+    return pa.scalar(parse_instant(f"2026-01-{text}"), pa.timestamp("us", tz="UTC")).as_py()
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "problem"),
+    [
+        ({"amount": "5"}, "amount", "'5' is not float64"),
+        ({"amount": True}, "amount", "True is not float64"),
+        ({"amount": 2**53 + 1}, "amount", "9007199254740993 is not float64"),
+        ({"amount": -1}, "amount", "-1.0 is below the minimum 0"),
+        ({"amount": 1000.5}, "amount", "1000.5 is above the maximum 1000"),
+        ({"client": 1.0}, "client", "1.0 is not int64"),
+        ({"client": 2**63}, "client", "9223372036854775808 is not int64"),
+        ({"client": None}, "client", "a join key is null"),
+        ({"paid_at": None}, "paid_at", "the event time is null"),
+        ({"paid_at": "soon"}, "paid_at", "'soon' is not a time"),
+        ({"paid_at": 1.5e9}, "paid_at", "1500000000.0 is not timestamp"),
+        ({"paid_at": "2026-01-01T00:00:00.1234567"}, "paid_at", "is not timestamp"),
+        ({"paid_at": "2026-02-01T00:00:06Z"}, "paid_at", "2026-02-01T00:00:06Z is later than now"),
+        ({"shop": "kiosk"}, "shop", "'kiosk' is not one of web, branch"),
+        ({"shop": "\ud800"}, "shop", "surrogates not allowed"),
+        ({"shp": "web"}, "shp", "the source has no such column"),
+    ],
+)
+def test_a_bad_row_refuses_the_push_with_its_row_and_column(
+    bench: Bench, row: dict[str, Any], column: str, problem: str
+) -> None:
+    rows = [payment(1, "31T12:00"), {**payment(2, "31T12:00"), **row}]
+    with pytest.raises(PushedRowsInvalid) as caught:
+        bench.push(rows, key="a")
+    assert f"row 2, column '{column}'" in caught.value.message
+    assert problem in caught.value.message
+    assert caught.value.status == 422
+    assert (bench.pushes(), bench.segments(), bench.online(1)) == ([], [], [None])
+
+
+def test_every_bad_row_is_told_at_once(bench: Bench) -> None:
+    rows = [payment(1, "31T12:00", -1.0), payment(None, "31T12:00"), {"client": 3}, "x"]
+    with pytest.raises(PushedRowsInvalid) as caught:
+        bench.push(rows, key="a")
+    told = caught.value.detail["problems"]
+    assert isinstance(told, list)
+    assert {(one["row"], one["column"]) for one in told} == {
+        (3, "paid_at"),
+        (3, "amount"),
+        (3, "shop"),
+        (4, ""),
+    }
+    with pytest.raises(PushedRowsInvalid) as caught:
+        bench.push(rows[:2], key="a")
+    told = caught.value.detail["problems"]
+    assert isinstance(told, list)
+    assert [(one["row"], one["column"]) for one in told] == [(1, "amount"), (2, "client")]
+
+
+# What pandas says of how Arrow reads its times.
+@pytest.mark.filterwarnings("ignore:Series.values returning an ndarray")
+def test_frames_are_taken_as_they_are(bench: Bench) -> None:
+    pandas = pytest.importorskip("pandas")
+    times = [_at("31T12:00"), _at("31T13:00")]
+    columns = {"client": [1, 2], "paid_at": times, "amount": [1, 2], "shop": ["web", None]}
+    answers = [bench.push(pl.DataFrame(columns), key="a")]
+    frame = pandas.DataFrame(columns)
+    frame["shop"] = frame["shop"].astype("category")
+    assert str(frame["paid_at"].dtype).startswith("datetime64")
+    answers.append(bench.push(frame, key="a"))
+    answers.append(bench.push(pa.table(columns).cast(pa.schema(_NARROW)), key="a"))
+    assert answers[0].rows == 2
+    assert answers == [answers[0]] * 3
+
+
+_NARROW = [
+    ("client", pa.int16()),
+    ("paid_at", pa.timestamp("s", tz="Europe/Oslo")),
+    ("amount", pa.float32()),
+    ("shop", pa.large_string()),
+]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "row", "problem"),
+    [
+        ("client", pa.array([1, 2.5]), 1, "it is double, not int64"),
+        ("client", pa.array(["1", "2"]), 1, "it is string, not int64"),
+        ("client", pa.array([1, 2**64 - 1], pa.uint64()), 1, "it is uint64, not int64"),
+        ("amount", pa.array([1, 2**53 + 1]), 2, "9007199254740993"),
+        ("paid_at", pa.array([0, 1_001], pa.timestamp("ns")), 2, "lose data"),
+        ("shop", pa.array([["web"], ["web"]]), 1, "not string"),
+    ],
+)
+def test_a_bad_table_is_refused_with_row_and_column(
+    bench: Bench, column: str, values: pa.Array, row: int, problem: str
+) -> None:
+    rows = {"client": [1, 2], "paid_at": [_at("31T12:00")] * 2, "amount": [1, 2]}
+    table = pa.table({**rows, "shop": ["web", "web"], column: values})
+    with pytest.raises(PushedRowsInvalid) as caught:
+        bench.push(table, key="a")
+    assert f"row {row}, column '{column}'" in caught.value.message
+    assert problem in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "status"),
+    [("payment", "source_not_found", 404), ("refunds", "source_not_pushed", 409)],
+)
+def test_what_cannot_be_pushed_to(bench: Bench, source: str, code: str, status: int) -> None:
+    refunds = Source(name="refunds", sql="SELECT * FROM payments", event_time="paid_at")
+    bench.store.apply(*DEFINITIONS, refunds)
+    with pytest.raises(KonveyerError) as caught:
+        bench.push([payment(1, "31T12:00")], key="a", source=source)
+    assert (caught.value.code, caught.value.status) == (code, status)
+    assert caught.value.hint
+
+
+def test_only_some_may_push(bench: Bench) -> None:
+    rows = [payment(1, "31T12:00")]
+    for role in Role:
+        actor = Actor("he", frozenset({role}))
+        if role in (Role.DATA_ENGINEER, Role.PRODUCER, Role.ADMINISTRATOR):
+            assert bench.pusher().push(actor, "payments", rows, key=str(role)).number
+        else:
+            with pytest.raises(NotAllowed):
+                bench.pusher().push(actor, "payments", rows, key=str(role))
+
+
+def test_a_dry_run_looks_and_keeps_nothing(bench: Bench) -> None:
+    pusher, rows = bench.pusher(), [payment(1, "31T12:00")]
+    done = pusher.push(bench.store.admin, "payments", rows, key="a", dry_run=True)
+    assert (done.number, done.rows, done.online) == (0, 1, ("newest", "spend"))
+    with pytest.raises(PushedRowsInvalid):
+        pusher.push(bench.store.admin, "payments", [{}], key="a", dry_run=True)
+    assert (bench.pushes(), bench.segments(), bench.online(1)) == ([], [], [None])
+
+
+def test_limits_of_a_view_count_the_new_rows_in(bench: Bench) -> None:
+    spent = Aggregation(column="amount", function="sum", over="7d", name="spent", maximum=10)
+    last = Feature(name="last_amount", dtype="float64", minimum=1)
+    views = replace(SPEND, aggregations=(spent,)), replace(NEWEST, features=(last,))
+    for accuracy in ("exact", "snapshot"):
+        newest = replace(views[1], accuracy=accuracy)
+        scoring = replace(SCORING, features=("spend",))
+        bench.store.apply(CLIENT, PAYMENTS, views[0], newest, scoring)
+        with pytest.raises(PushedValueRefused, match="is below the minimum 1"):
+            bench.push([payment(1, "31T12:00", 0.5)], key=f"small {accuracy}")
+    bench.push([payment(1, "31T12:00", 6.0)], key="a")
+    bench.store.etl()
+    bench.push([payment(1, "31T13:00", 3.0)], key="b")
+    with pytest.raises(PushedValueRefused) as caught:
+        bench.push([payment(2, "31T13:00", 1.0), payment(1, "31T14:00", 2.0)], key="c")
+    assert caught.value.code == "pushed_value_refused"
+    assert "'spend', feature 'spent': 11.0 is above the maximum 10" in caught.value.message
+    assert bench.online(1, 2) == [(9.0,), None]
+    assert len(bench.pushes()) == 2
+    bench.push([payment(1, "20T14:00", 9.0)], key="d")
+    bench.store.etl()
+    assert bench.online(1) == bench.trained([1]) == [(9.0,)]
+
+
+def test_a_version_that_a_release_reads_gets_its_rows_too(bench: Bench) -> None:
+    bench.store.etl()
+    with bench.store.services.catalog.reading() as session:
+        before = resolve_service(session, active_state(session), "scoring")
+        (old,) = [(view.name, view.version) for view in before.views if view.name == "spend"]
+    changed = replace(SPEND, aggregations=SPEND.aggregations[:1])
+    bench.store.apply(CLIENT, PAYMENTS, changed, NEWEST, SCORING)
+    services, clock = bench.store.services, FeatureClock(parse_instant(NOW))
+    lookup = OnlineLookup(before, services.online, clock)
+    rows = [payment(1, "31T12:00")]
+    bench.push(rows, key="nobody holds it")
+    assert lookup.rows([(1,)]) == [(None, 0, None, 1.0)]
+    pusher = Pusher(services, clock, held=lambda _session: [old])
+    assert pusher.push(bench.store.admin, "payments", rows, key="b").online == ("newest", "spend")
+    assert lookup.rows([(1,)]) == [(2.0, 2, "web", 1.0)]
+    assert bench.online(1) == [(2.0, 1.0)]
+
+
+def test_a_view_with_other_sources_waits_for_its_first_run(bench: Bench) -> None:
+    at = pa.array([_at("01T00:00")])
+    rows = {"client": [1], "at": at, "refunded": [3.0]}
+    pq.write_table(pa.table(rows), bench.root / "refunds.parquet")
+    refunds = Source(name="refunds", path="refunds.parquet", event_time="at")
+    both = Source(
+        name="both",
+        sql="SELECT client, paid_at, created_time, amount, shop FROM payments UNION ALL "
+        'SELECT client, "at", "at", refunded, \'web\' FROM refunds',
+        event_time="paid_at",
+        created_time="created_time",
+    )
+    spend = replace(SPEND, source="both")
+    scoring = replace(SCORING, features=("spend",))
+    bench.store.apply(CLIENT, PAYMENTS, refunds, both, spend, scoring)
+    assert bench.push([payment(1, "31T12:00", 5.0)], key="a").online == ()
+    assert bench.online(1) == [None]
+    bench.store.etl()
+    assert bench.online(1) == [(5.0, 2, "web")]
+    assert bench.push([payment(1, "31T13:00", 6.0)], key="b").online == ("spend",)
+    assert bench.online(1) == [(11.0, 3, "web")]
+    bench.store.etl()
+    assert bench.online(1) == bench.trained([1]) == [(11.0, 3, "web")]
+
+
+class _Away(MemoryOnlineStore):
+    """An online store that is away while `is_away`."""
+
+    is_away = False
+
+    def put(self, space: str, records: Iterable[Record]) -> None:
+        if self.is_away:
+            raise OnlineStoreUnavailable("It does not answer.")
+        super().put(space, records)
+
+
+def test_a_push_while_the_online_store_is_away_is_kept_and_lands_later(bench: Bench) -> None:
+    online = _Away()
+    bench = Bench(replace(bench.store, services=replace(bench.store.services, online=online)))
+    online.is_away = True
+    for _ in range(2):
+        with pytest.raises(PushNotOnline) as caught:
+            bench.push([payment(1, "31T12:00", 5.0)], key="a")
+        assert (caught.value.code, caught.value.status) == ("push_not_online", 503)
+    assert len(bench.pushes()) == 1
+    online.is_away = False
+    assert bench.push([payment(1, "31T12:00", 5.0)], key="a").online == ("newest", "spend")
+    assert bench.online(1) == [(5.0, 1, "web", 5.0)]
