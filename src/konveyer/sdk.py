@@ -16,6 +16,7 @@ from konveyer.core.settings import load_settings
 from konveyer.feature_store.datamart.entities import AT, cadence
 from konveyer.feature_store.datamart.explain import ViewCost
 from konveyer.feature_store.datamart.label_files import LabelFiles, labels_at
+from konveyer.feature_store.datamart.label_query import queried_labels
 from konveyer.feature_store.datamart.lookup import OnlineLookup
 from konveyer.feature_store.datamart.search import FoundFeature, search_features
 from konveyer.feature_store.datamart.show import ViewDetails, show_view
@@ -85,6 +86,21 @@ class FeatureStore:
             folder=here.training_sets,
             columns=keys,
         )
+
+    def training_set_from_sql(
+        self,
+        service: str,
+        sql: str,
+        *,
+        timestamp: str = "label_timestamp",
+        label: str | None = None,
+        keys: Mapping[str, str] | None = None,
+    ) -> TrainingSet:
+        """The labels are the rows of one SELECT over registered sources."""
+        here = self._workspace
+        places = here.places
+        with queried_labels(here.catalog, self.actor, here.engine, places, sql) as labels:
+            return self.training_set(service, labels, timestamp=timestamp, label=label, keys=keys)
 
     def snapshot(self, service: str, start: datetime, end: datetime, every: str) -> TrainingSet:
         """Every known entity at `start`, and again `every` (such as `7d`) until `end`."""
@@ -175,4 +191,10 @@ def as_labels(labels: Any) -> pa.Table | LabelFiles:
     >>> as_labels({"a": [1]}).num_rows
     1
     """
-    return labels_at(Path(labels)) if isinstance(labels, str | Path) else pa.table(labels)
+    match labels:
+        case str() | Path():
+            return labels_at(Path(labels))
+        case LabelFiles():
+            return labels
+        case _:
+            return pa.table(labels)

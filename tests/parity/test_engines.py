@@ -20,6 +20,7 @@ from konveyer.core.errors import KonveyerError
 from konveyer.core.schema import Column, ColumnType
 from konveyer.feature_store.datamart import label_files
 from konveyer.feature_store.datamart.label_files import labels_at
+from konveyer.feature_store.datamart.label_query import queried_labels
 from konveyer.feature_store.datamart.labels import LabelsRepeat
 from konveyer.feature_store.datamart.training_set import kept_labels
 from konveyer.feature_store.definitions.definition import Definition
@@ -225,6 +226,22 @@ def test_a_training_set_is_the_same_cell_for_cell(both: Both) -> None:
     assert found.manifest.result_digest == expected.manifest.result_digest
     for column in expected.table.column_names[5:]:
         assert len(expected.table[column].drop_null()), column
+
+
+def test_labels_in_sql_are_the_same_rows_in_the_same_order(both: Both) -> None:
+    sql = "SELECT client, shop, paid_at, amount, rate FROM payments WHERE client IS NOT NULL"
+    frames = []
+    for store in (both.duckdb, both.spark):
+        services = store.services
+        with queried_labels(
+            services.catalog, store.admin, services.engine, services.places, sql
+        ) as frame:
+            assert isinstance(frame, pa.Table)
+            utc = pa.timestamp("us", tz="UTC")
+            place = frame.column_names.index("paid_at")
+            frames.append(frame.set_column(place, "paid_at", frame["paid_at"].cast(utc)))
+    assert len(frames[0]) > 2_500
+    assert frames[1].equals(frames[0])
 
 
 def test_labels_that_stay_in_files_give_the_same_on_executors(

@@ -1,6 +1,8 @@
 """`konveyer training-set`: features as they were, one row for each label."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ _SPINE_OPTIONS = (
         type=click.Path(path_type=Path),
         help="Parquet file, or a folder of them, with the join keys, a timestamp and the label.",
     ),
+    click.option("--labels-sql", "sql", help="The same as a SELECT over registered sources."),
     click.option("--timestamp", default="label_timestamp", show_default=True),
     click.option(
         "--key",
@@ -30,7 +33,7 @@ _SPINE_OPTIONS = (
         metavar="KEY=COLUMN",
         help="The column of a join key, where it has another name. May repeat.",
     ),
-    click.option("--from", "start", help="Without --labels: every known entity at this time ..."),
+    click.option("--from", "start", help="Without labels: every known entity at this time ..."),
     click.option("--to", "end", help="... and again until this time (default: only once),"),
     click.option("--every", default="1d", show_default=True, help="this far apart."),
 )
@@ -57,15 +60,12 @@ def training_set() -> None:
 @pass_context
 def build(
     context: Context,
+    /,
     service: str,
-    labels: Path | None,
-    timestamp: str,
     keys: tuple[str, ...],
-    start: str | None,
-    end: str | None,
-    every: str,
     label: str | None,
     output: Path | None,
+    **spine: Any,
 ) -> None:
     """Join the features of SERVICE to labels, exactly one row for each label.
 
@@ -74,25 +74,27 @@ def build(
                 --labels data/labels.parquet --label redeemed
               konveyer training-set build coupon_response \\
                 --from 2017-06-01 --to 2017-12-01 --every 30d --output monthly.parquet
+              konveyer training-set build coupon_response --label redeemed --labels-sql \\
+                "SELECT household, campaign, started AS label_timestamp, redeemed FROM offers"
     """
     from konveyer.feature_store.datamart.training_set import build_training_set
 
     workspace = context.workspace
     with workspace.catalog.reading() as session:
         actor = context.actor(session)
-    frame, timestamp = _spine(context, service, labels, timestamp, (start, end, every))
-    built = build_training_set(
-        workspace.catalog,
-        actor,
-        workspace.engine,
-        workspace.offline,
-        service=service,
-        labels=frame,
-        timestamp=timestamp,
-        label=label,
-        folder=workspace.training_sets,
-        columns=_mapping(keys),
-    )
+    with _labels(context, service, _Spine(**spine)) as (frame, timestamp):
+        built = build_training_set(
+            workspace.catalog,
+            actor,
+            workspace.engine,
+            workspace.offline,
+            service=service,
+            labels=frame,
+            timestamp=timestamp,
+            label=label,
+            folder=workspace.training_sets,
+            columns=_mapping(keys),
+        )
     if output is not None:
         built.write_to(output)
     manifest = built.manifest
@@ -119,14 +121,11 @@ def build(
 @pass_context
 def explain(
     context: Context,
+    /,
     service: str,
-    labels: Path | None,
-    timestamp: str,
     keys: tuple[str, ...],
-    start: str | None,
-    end: str | None,
-    every: str,
     dry_run: bool,
+    **spine: Any,
 ) -> None:
     """Show what building a training set reads of each view: the estimate, and what it was.
 
@@ -138,23 +137,24 @@ def explain(
     workspace = context.workspace
     with workspace.catalog.reading() as session:
         actor = context.actor(session)
-    frame, timestamp = _spine(context, service, labels, timestamp, (start, end, every))
-    costs = explain_training_set(
-        workspace.catalog,
-        actor,
-        workspace.engine,
-        workspace.offline,
-        service=service,
-        labels=frame,
-        timestamp=timestamp,
-        folder=workspace.training_sets,
-        columns=_mapping(keys),
-        run=not dry_run,
-    )
+    with _labels(context, service, _Spine(**spine)) as (frame, timestamp):
+        rows = frame.num_rows
+        costs = explain_training_set(
+            workspace.catalog,
+            actor,
+            workspace.engine,
+            workspace.offline,
+            service=service,
+            labels=frame,
+            timestamp=timestamp,
+            folder=workspace.training_sets,
+            columns=_mapping(keys),
+            run=not dry_run,
+        )
     if context.as_json:
         print_json(costs)
         return
-    click.echo(f"{frame.num_rows:,} rows to find features for")
+    click.echo(f"{rows:,} rows to find features for")
     names = (
         "view",
         "method",
@@ -281,36 +281,53 @@ def remove(context: Context, training_set_id: str) -> None:
     click.echo("Next: konveyer etl vacuum --dry-run")
 
 
-def _spine(
-    context: Context,
-    service: str,
-    labels: Path | None,
-    timestamp: str,
-    moments: tuple[str | None, str | None, str],
-) -> "tuple[pa.Table | LabelFiles, str]":
-    """The label frame, and the name of its timestamp."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Spine:
+    """What the options say of the rows to find features for."""
+
+    labels: Path | None
+    sql: str | None
+    timestamp: str
+    start: str | None
+    end: str | None
+    every: str
+
+
+@contextmanager
+def _labels(
+    context: Context, service: str, spine: _Spine
+) -> "Iterator[tuple[pa.Table | LabelFiles, str]]":
+    """The label frame, for the block, and the name of its timestamp."""
     from konveyer.core.clock import parse_instant
     from konveyer.feature_store.datamart.entities import AT, cadence
     from konveyer.feature_store.datamart.label_files import labels_at
+    from konveyer.feature_store.datamart.label_query import queried_labels
     from konveyer.feature_store.datamart.training_set import entity_frame
     from konveyer.feature_store.definitions.duration import duration_us, parse_duration
 
-    start, end, every = moments
-    if (labels is None) == (start is None):
-        raise click.UsageError("Give either --labels or --from.")
-    if start is None:
-        return labels_at(context.found(labels or Path())), timestamp
-    step_us = duration_us(parse_duration(every, where="--every"))
-    moments_us = cadence(parse_instant(start), parse_instant(end or start), step_us)
     workspace = context.workspace
-    frame = entity_frame(
-        workspace.catalog,
-        workspace.engine,
-        workspace.offline,
-        service=service,
-        moments_us=moments_us,
-    )
-    return frame, AT
+    match spine:
+        case _Spine(labels=Path() as path, sql=None, start=None):
+            yield labels_at(context.found(path)), spine.timestamp
+        case _Spine(labels=None, sql=str(sql), start=None):
+            with workspace.catalog.reading() as session:
+                actor = context.actor(session)
+            places = workspace.places
+            with queried_labels(workspace.catalog, actor, workspace.engine, places, sql) as frame:
+                yield frame, spine.timestamp
+        case _Spine(labels=None, sql=None, start=str(start)):
+            step_us = duration_us(parse_duration(spine.every, where="--every"))
+            end_us = parse_instant(spine.end or start)
+            frame = entity_frame(
+                workspace.catalog,
+                workspace.engine,
+                workspace.offline,
+                service=service,
+                moments_us=cadence(parse_instant(start), end_us, step_us),
+            )
+            yield frame, AT
+        case _:
+            raise click.UsageError("Give one of --labels, --labels-sql and --from.")
 
 
 def _mapping(keys: tuple[str, ...]) -> dict[str, str]:

@@ -13,7 +13,9 @@ from konveyer import Aggregation, Entity, Feature, FeatureService, FeatureView, 
 from konveyer.access.actor import Actor
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import parse_instant
+from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.datamart.entities import BadCadence, EntitiesUnclear, cadence
+from konveyer.feature_store.datamart.label_query import queried_labels
 from konveyer.feature_store.datamart.training_set import (
     TrainingSetDiffers,
     entity_frame,
@@ -123,6 +125,52 @@ def costs(store: Store, frame: pa.Table, **options: Any) -> Any:
         folder=store.training_sets,
         **options,
     )
+
+
+def from_sql(store: Store, sql: str) -> pa.Table:
+    services = store.services
+    with queried_labels(
+        services.catalog, store.admin, services.engine, services.places, sql
+    ) as frame:
+        assert isinstance(frame, pa.Table)
+        return store.training_set(frame).table
+
+
+def test_labels_are_the_sorted_rows_of_a_select_over_sources(store: Store) -> None:
+    sql = """SELECT client, max(paid_at) - INTERVAL 4 DAY - INTERVAL 12 HOUR AS at, {}
+        FROM payments WHERE client IN (199, 7) GROUP BY client ORDER BY client DESC"""
+    built = from_sql(store, sql.format("count(*) AS payments"))
+    assert built.drop_columns(["payments"]).equals(store.training_set(labels([7, 199])).table)
+    assert built["payments"].to_pylist() == [10, 10]
+    assert not list(store.services.places.staging.iterdir())
+
+
+def test_labels_in_sql_may_read_sources_that_are_sql_themselves(store: Store) -> None:
+    large = Source(
+        name="large", sql="SELECT * FROM payments WHERE client > 100", event_time="paid_at"
+    )
+    store.apply(*DEFINITIONS, large)
+    built = from_sql(store, "SELECT client, max(paid_at) AS at FROM large GROUP BY client")
+    assert built["client"].to_pylist() == list(range(101, 200))
+
+
+@pytest.mark.parametrize(
+    ("sql", "code", "said"),
+    [
+        ("SELECT * FROM payment", "sql_invalid", "'payment', which is no registered source"),
+        ("SELECT FROM WHERE", "sql_invalid", "The SQL of the labels does not parse"),
+        ("DROP TABLE payments", "sql_invalid", "must be exactly one SELECT"),
+        ("SELECT nobody FROM payments", "sql_invalid", "nobody"),
+        ("SELECT * FROM payments WHERE client < 0", "labels_empty", "gives no rows"),
+        ("SELECT client, shop FROM payments LIMIT 1", "labels_miss_column", "no column 'at'"),
+    ],
+)
+def test_what_is_wrong_with_labels_in_sql_is_said(
+    store: Store, sql: str, code: str, said: str
+) -> None:
+    with pytest.raises(KonveyerError, match=said) as raised:
+        from_sql(store, sql)
+    assert raised.value.code == code
 
 
 def test_the_estimate_is_the_truth_when_everything_is_read(store: Store) -> None:
