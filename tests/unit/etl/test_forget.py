@@ -339,4 +339,4 @@ def test_he_leaves_versions_of_a_view_that_are_not_active_too(store: Store) -> N
         ref, _ = runs.readable_table(session, "newest", old.version)
     assert content(store, ref) == others(content(store, old))
     space = f"newest.{old.version}"
-    assert store.services.online.get([(space, encode_key(["né", 17)])]) == [None]
+    assert store.services.online.get([(space, encode_key(["né", 17]))]) == [None]
