@@ -18,7 +18,8 @@ from konveyer.catalog.session import Catalog
 from konveyer.core import digests
 from konveyer.core.errors import KonveyerError
 from konveyer.core.schema import Column, ColumnType
-from konveyer.feature_store.datamart import label_files
+from konveyer.feature_store.datamart import label_files, pieces
+from konveyer.feature_store.datamart.join import BucketRead
 from konveyer.feature_store.datamart.label_files import labels_at
 from konveyer.feature_store.datamart.label_query import queried_labels
 from konveyer.feature_store.datamart.labels import LabelsRepeat
@@ -30,7 +31,7 @@ from konveyer.feature_store.engines.spark import SparkEngine
 from konveyer.feature_store.engines.spark_sql import to_spark
 from konveyer.feature_store.etl.runs import readable_table
 from konveyer.feature_store.kernel.errors import NumberOverflow
-from konveyer.feature_store.offline import layout
+from konveyer.feature_store.offline import delta, layout
 from konveyer.feature_store.offline.layout import BUCKET, bucket_sql
 from tests.unit.etl.store import Store, opened_store
 
@@ -157,6 +158,7 @@ def both(spark: SparkEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         patch.setattr(layout, "ROWS_PER_BUCKET", 800)
+        patch.setattr(delta, "_ROW_GROUP_ROWS", 50)
         stores = []
         for name, engine in (("duckdb", None), ("spark", spark)):
             root = tmp_path_factory.mktemp(name)
@@ -263,6 +265,25 @@ def test_labels_that_stay_in_files_give_the_same_on_executors(
     pq.write_table(labels().slice(7, 1), tmp_path / "2.parquet")
     with pytest.raises(LabelsRepeat, match=r"1 row\(s\) .*'row': 7"):
         both.spark.training_set(labels_at(tmp_path))
+
+
+def test_executors_read_a_heavy_bucket_in_pieces(
+    both: Both, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = both.duckdb.training_set(labels())
+    monkeypatch.setattr(digests, "BLOCK_ROWS", 200)
+    whole = both.duckdb.training_set(labels())
+    monkeypatch.setattr(pieces, "MOST_ROWS", 150)
+    monkeypatch.setattr(label_files, "MOST_ROWS_IN_MEMORY", 0)
+    pq.write_table(labels(), tmp_path / "labels.parquet")
+    for given in (labels(), labels_at(tmp_path / "labels.parquet")):
+        reads: list[BucketRead] = []
+        found = both.spark.training_set(given, watch=reads.append)
+        assert found.table.equals(expected.table)
+        assert found.manifest.result_digest == whole.manifest.result_digest
+        newest = [read.rows for read in reads if read.view == "profile"]
+        assert len(newest) > 8
+        assert max(newest) <= 300
 
 
 def test_online_values_are_the_same(both: Both) -> None:

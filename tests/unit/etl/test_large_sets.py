@@ -26,9 +26,10 @@ from konveyer.catalog.session import Catalog
 from konveyer.core import digests
 from konveyer.core.clock import parse_instant
 from konveyer.core.errors import KonveyerError
-from konveyer.feature_store.datamart import label_files
+from konveyer.feature_store.datamart import label_files, pieces
 from konveyer.feature_store.datamart.forget import forget
 from konveyer.feature_store.datamart.held import find_entity
+from konveyer.feature_store.datamart.join import BucketRead
 from konveyer.feature_store.datamart.label_files import LabelFiles, labels_at
 from konveyer.feature_store.datamart.training_set import (
     OutputExists,
@@ -39,7 +40,7 @@ from konveyer.feature_store.datamart.training_set import (
     open_training_set,
 )
 from konveyer.feature_store.definitions.definition import Definition
-from konveyer.feature_store.offline import layout
+from konveyer.feature_store.offline import delta, layout
 from tests.unit.etl.store import Store, opened_store
 
 DAY_US = 86_400_000_000
@@ -49,6 +50,10 @@ SHOPS = ("né", "a", "", "1:a")
 
 def shares(asked, spent):  # type: ignore[no-untyped-def]
     return {"share": asked / spent}
+
+
+def twice(asked):  # type: ignore[no-untyped-def]
+    return {"twice": 2 * asked}
 
 
 DEFINITIONS: tuple[Definition, ...] = (
@@ -87,6 +92,14 @@ DEFINITIONS: tuple[Definition, ...] = (
         inputs=("spend:spent",),
         features=(Feature(name="share", dtype="float64"),),
     ),
+    OnDemandView(
+        name="alone",
+        function=twice,
+        request=(RequestField("asked", "float64"),),
+        inputs=(),
+        features=(Feature(name="twice", dtype="float64"),),
+    ),
+    FeatureService(name="asked", features=("alone",)),
     FeatureService(name="scoring", features=("visits", "spend:newest", "now", "takings")),
 )
 
@@ -218,6 +231,16 @@ def test_what_is_wrong_is_said_as_of_labels_in_memory_and_leaves_nothing(
     assert "1.parquet" in caught.value.message
 
 
+def test_a_service_without_views_reads_no_bucket(store: Store, tmp_path: Path) -> None:
+    frame = labels()
+    expected = store.training_set(frame, service="asked")
+    large = store.training_set(in_files(tmp_path / "labels", frame), service="asked")
+    assert large.table.equals(expected.table)
+    twice = pa.concat_tables([frame, frame.slice(5, 1)])
+    with pytest.raises(KonveyerError, match=r"1 row\(s\)"):
+        store.training_set(in_files(tmp_path / "twice", twice), service="asked")
+
+
 def test_explain_tells_what_it_reads(store: Store, tmp_path: Path) -> None:
     services = store.services
     costs = explain_training_set(
@@ -247,3 +270,23 @@ def test_an_entity_is_forgotten_in_all_files_of_it(store: Store, tmp_path: Path)
     assert [one.rows for one in find().training_sets] == [his.sum()] != [0]
     forget(services, store.admin, store.training_sets, find, everywhere=True)
     assert large.table.equals(before.filter(pa.array(~his)))
+
+
+def test_a_heavy_bucket_is_read_in_pieces(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = labels()
+    expected = built(store, frame)
+    monkeypatch.setattr(pieces, "MOST_ROWS", 50)
+    monkeypatch.setattr(delta, "_ROW_GROUP_ROWS", 16)
+    store.etl()
+    for given in (frame, in_files(tmp_path / "labels", frame, 90)):
+        reads: list[BucketRead] = []
+        found = built(store, given, watch=reads.append)
+        assert found.table.equals(expected.table)
+        assert found.manifest.result_digest == expected.manifest.result_digest
+        for view in ("spend", "visits", "takings"):
+            rows = [read.rows for read in reads if read.view == view]
+            assert len(rows) > 8
+        # Newest rows alone need no history; shops are four heavy entities.
+        assert max(read.rows for read in reads if read.view == "takings") < 100

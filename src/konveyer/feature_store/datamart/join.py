@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from konveyer.core.schema import Column
+from konveyer.feature_store.datamart import pieces
+from konveyer.feature_store.datamart.pieces import Piece, is_heavy, pieces_of, sorted_spine
 from konveyer.feature_store.datamart.pinned import PinnedView
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.kernel.codes import Ints, distinct
@@ -18,6 +20,7 @@ from konveyer.feature_store.kernel.evaluate import evaluate
 from konveyer.feature_store.kernel.history import history_of
 from konveyer.feature_store.kernel.spine import Spine, spine_of
 from konveyer.feature_store.offline.layout import BUCKET, MOST_BUCKETS, bucket_sql
+from konveyer.feature_store.offline.row_groups import Group
 
 # Up to so many entities, their rows alone are read of a bucket.
 _FEW_ENTITIES = 1_000
@@ -25,7 +28,9 @@ _FEW_ENTITIES = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketRead:
-    """What one bucket of one view cost: rows and bytes (on disk) read, seconds taken."""
+    """What one bucket of one view cost, or a piece of it: rows and bytes (on disk) read, seconds
+    taken.
+    """
 
     view: str
     bucket: int
@@ -51,37 +56,76 @@ def join_features(
     """
     columns: dict[str, pa.ChunkedArray] = {}
     for keys, group in groupby(sorted(views, key=lambda v: v.plan.keys), key=lambda v: v.keys):
-        names = [key.name for key in keys]
-        columns |= _join_group(spine.select(names), keys, at_us, list(group), engine, watch)
+        own, same = spine.select([key.name for key in keys]), list(group)
+        buckets = max(view.table.ref.buckets for view in same)
+        places = places_by_bucket(own, keys, buckets, engine)
+        for together in read_together(same, [len(rows) for rows in places], pieces.MOST_ROWS):
+            columns |= _join(own, at_us, together, places, engine, watch)
     return columns
 
 
-def _join_group(
+def read_together(
+    views: Sequence[PinnedView], labels: Sequence[int], most_rows: int
+) -> list[tuple[PinnedView, ...]]:
+    """Views with the same join keys: those that have no heavy bucket, and each other one alone.
+
+    `labels` are the counts for each bucket.
+    """
+    hit = [(bucket, count) for bucket, count in enumerate(labels) if count]
+    heavy = [
+        view
+        for view in views
+        if any(is_heavy(view, bucket, count, most_rows) for bucket, count in hit)
+    ]
+    light = tuple(view for view in views if view not in heavy)
+    return [*([light] if light else []), *((view,) for view in heavy)]
+
+
+def _join(
     spine: pa.Table,
-    keys: tuple[Column, ...],
     at_us: Ints,
-    views: list[PinnedView],
+    views: tuple[PinnedView, ...],
+    places: Sequence[Ints],
     engine: Engine,
     watch: Watch | None,
 ) -> dict[str, pa.ChunkedArray]:
-    """Views with the same join keys share the buckets of the spine."""
-    buckets = max(view.table.ref.buckets for view in views)
-    places = places_by_bucket(spine, keys, buckets, engine)
-    filled = [(bucket, mine) for bucket, mine in enumerate(places) if len(mine)]
-    if not filled:
+    """The features of views that are read together; `places` are the spine rows of each bucket."""
+    parts = [
+        (bucket, rows, piece)
+        for bucket, mine in enumerate(places)
+        if len(mine)
+        for rows, piece in _pieces(views, bucket, spine, at_us, mine)
+    ]
+    if not parts:
         return {column: pa.chunked_array([[]]) for view in views for column in view.features}
     asked = (
-        Asked(bucket=bucket, keys=spine.take(pa.array(mine)), at_us=at_us[mine])
-        for bucket, mine in filled
+        Asked(
+            bucket=bucket,
+            keys=spine.take(pa.array(rows)),
+            at_us=at_us[rows],
+            groups=None if piece is None else piece.groups,
+        )
+        for bucket, rows, piece in parts
     )
-    parts, orders = [], []
-    for (_, mine), part in zip(filled, engine.map(JoinBucket(tuple(views)), asked), strict=True):
-        parts.append(part.features)
-        orders.append(mine[part.order])
+    found, orders = [], []
+    for (_, rows, _), part in zip(parts, engine.map(JoinBucket(views), asked), strict=True):
+        found.append(part.features)
+        orders.append(rows[part.order])
         if watch is not None:
             for read in part.reads:
                 watch(read)
-    return _reordered(pa.concat_tables(parts), np.concatenate(orders))
+    return _reordered(pa.concat_tables(found), np.concatenate(orders))
+
+
+def _pieces(
+    views: tuple[PinnedView, ...], bucket: int, spine: pa.Table, at_us: Ints, rows: Ints
+) -> list[tuple[Ints, Piece | None]]:
+    """The spine rows of one bucket, in pieces where it is heavy."""
+    if not is_heavy(views[0], bucket, len(rows), pieces.MOST_ROWS):
+        return [(rows, None)]
+    own, order = sorted_spine(spine.take(pa.array(rows)), at_us[rows])
+    cut = pieces_of(views[0], bucket, own, pieces.MOST_ROWS)
+    return [(rows[order[piece.start : piece.end]], piece) for piece in cut]
 
 
 def _reordered(joined: pa.Table, order: Ints) -> dict[str, pa.ChunkedArray]:
@@ -96,11 +140,15 @@ def _reordered(joined: pa.Table, order: Ints) -> dict[str, pa.ChunkedArray]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """The spine rows (join keys and moments) of one bucket, in any order."""
+    """Spine rows (join keys and moments) of one bucket, in any order.
+
+    `groups` are all that they need of it; None when they need the whole.
+    """
 
     bucket: int
     keys: pa.Table
     at_us: Ints
+    groups: frozenset[Group] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,21 +176,22 @@ class JoinBucket:
         reads = []
         spine, order = spine_of(asked.keys, asked.at_us)
         for view in self.views:
-            found, read = _evaluated(view, asked.bucket, spine)
+            found, read = _evaluated(view, asked, spine)
             columns |= found
             reads.append(read)
         return Joined(features=pa.table(columns), order=order, reads=tuple(reads))
 
 
 def _evaluated(
-    view: PinnedView, bucket: int, spine: Spine
+    view: PinnedView, asked: Asked, spine: Spine
 ) -> tuple[dict[str, pa.ChunkedArray], BucketRead]:
     started = time.perf_counter()
-    read = view.table.read(bucket, view.columns, _wanted_alone(spine))
+    only = _wanted_alone(spine)
+    read = view.table.read(asked.bucket, view.columns, only, groups=asked.groups)
     features = evaluate(view.plan, history_of(read.table, view.plan.keys), spine)
     cost = BucketRead(
         view=view.table.ref.view,
-        bucket=bucket,
+        bucket=asked.bucket,
         rows=len(read.table),
         size_bytes=read.size_bytes,
         seconds=time.perf_counter() - started,

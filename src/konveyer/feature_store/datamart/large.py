@@ -5,9 +5,8 @@ bucket, each bucket meets that of the views, and each block of the result is put
 all buckets have for it. The driver learns a few numbers of each block and bucket.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
 from pathlib import Path
 from shutil import rmtree
 
@@ -19,8 +18,7 @@ import pyarrow.parquet as pq
 from konveyer.core import digests
 from konveyer.core.digests import block_digest, digest_of_blocks
 from konveyer.core.files import file_written_whole
-from konveyer.core.schema import Column, ColumnType
-from konveyer.feature_store.datamart.join import Asked, BucketRead, JoinBucket, Watch
+from konveyer.feature_store.datamart.join import Watch, read_together
 from konveyer.feature_store.datamart.label_files import LabelFiles
 from konveyer.feature_store.datamart.labels import (
     Nulls,
@@ -31,20 +29,26 @@ from konveyer.feature_store.datamart.labels import (
     key_columns,
     nulls_in,
     repeat,
-    repeats_in,
     typed_labels,
 )
 from konveyer.feature_store.datamart.on_demand import with_service_columns
 from konveyer.feature_store.datamart.pinned import PinnedView
+from konveyer.feature_store.datamart.spines import (
+    AT,
+    REST,
+    ROW,
+    Blocks,
+    FindRepeats,
+    JoinPart,
+    Reading,
+    batch_of,
+    parts_of,
+    split,
+    stages_of,
+)
 from konveyer.feature_store.definitions.resolved import ResolvedService
-from konveyer.feature_store.engines.base import Engine, SortedRows
+from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.kernel.history import instants
-from konveyer.feature_store.offline.bucket_writer import by_bucket
-from konveyer.feature_store.offline.layout import BUCKET, bucket_count, bucket_sql, quoted
-
-# Columns of the files in between; no join key of ours begins so.
-_ROW, _AT, _REST = "konveyer_row", "konveyer_at", "konveyer_rest"
-_MOMENT = (Column(_AT, ColumnType.INT64),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +87,7 @@ def write_large(
     """
     check_not_empty(labels.num_rows)
     check_no_clash(labels.schema.names, meaning.service)
-    blocks = _Blocks(rows=labels.num_rows, size=digests.BLOCK_ROWS)
+    blocks = Blocks(rows=labels.num_rows, size=digests.BLOCK_ROWS)
     stages = folder / ".stages"
     stages.mkdir(parents=True)
     taken = list(engine.map(_TakeIn(labels, meaning, blocks, stages), range(blocks.count)))
@@ -91,18 +95,20 @@ def write_large(
     labels_digest = digest_of_blocks([block.labels_digest for block in taken])
     if accept is not None:
         accept(labels_digest)
-    joined = []
-    for stage in _stages(views, blocks, stages):
-        filled = _split(engine, stage)
+    joined: list[tuple[Path, ...]] = []
+    for stage in stages_of(views, blocks, stages):
+        filled = split(engine, stage)
         if not stage.number:
-            _check_no_repeats(
-                list(engine.map(_FindRepeats(stage), filled)), meaning, stages, blocks
-            )
-        for reads in engine.map(_JoinBucketFile(stage), filled):
-            if watch is not None:
-                for read in reads:
-                    watch(read)
-        joined.append(tuple(stage.joined(bucket) for bucket in filled))
+            _check_no_repeats(list(engine.map(FindRepeats(stage), filled)), meaning, stages, blocks)
+        sizes = [filled.get(bucket, 0) for bucket in range(stage.buckets)]
+        for views_of_stage in read_together(stage.views, sizes, stage.most_rows) or [()]:
+            reading = Reading(stage, views_of_stage, len(joined))
+            parts = parts_of(engine, reading, filled)
+            for reads in engine.map(JoinPart(reading), parts):
+                if watch is not None:
+                    for read in reads:
+                        watch(read)
+            joined.append(tuple(reading.joined(part) for part in parts))
     assemble = _Assemble(meaning.service, tuple(joined), blocks, stages, folder)
     result = digest_of_blocks(list(engine.map(assemble, range(blocks.count))))
     rmtree(stages)
@@ -118,21 +124,6 @@ def write_rows(table: pa.Table, path: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Blocks:
-    """The rows of the label frame, in blocks of one size."""
-
-    rows: int
-    size: int
-
-    @property
-    def count(self) -> int:
-        return -(-self.rows // self.size)
-
-    def bounds(self, block: int) -> tuple[int, int]:
-        return block * self.size, min((block + 1) * self.size, self.rows)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Taken:
     labels_digest: str
     nulls: tuple[Nulls, ...]
@@ -144,7 +135,7 @@ class _TakeIn:
 
     labels: LabelFiles
     meaning: Meaning
-    blocks: _Blocks
+    blocks: Blocks
     folder: Path
 
     def __call__(self, block: int) -> _Taken:
@@ -163,9 +154,9 @@ class _TakeIn:
         if not nulls:
             rest = [n for n in table.column_names if n not in (*told_by, meaning.label)]
             spine = {
-                _ROW: pa.array(np.arange(first, end)),
-                _AT: pa.array(instants(table.column(meaning.timestamp))),
-                _REST: _as_text(table.select(rest)),
+                ROW: pa.array(np.arange(first, end)),
+                AT: pa.array(instants(table.column(meaning.timestamp))),
+                REST: _as_text(table.select(rest)),
                 **{key: table.column(name) for key, name in keys.items()},
             }
             write_rows(table, _block_file(self.folder, block))
@@ -184,96 +175,8 @@ def _as_text(table: pa.Table) -> pa.Array:
     return pc.binary_join_element_wise(*texts, "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Stage:
-    """Views with the same join keys, and the files of each bucket in between."""
-
-    folder: Path
-    number: int
-    keys: tuple[Column, ...]
-    views: tuple[PinnedView, ...]
-    buckets: int
-    blocks: _Blocks
-
-    def spine(self, bucket: int) -> Path:
-        return self.folder / f"spine-{self.number}-{bucket}.arrow"
-
-    def joined(self, bucket: int) -> Path:
-        return self.folder / f"joined-{self.number}-{bucket}.arrow"
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Of the spine; the first stage has all that tells one label from another."""
-        rest = [] if self.number else [(_REST, pa.string())]
-        keys = {key.name: key.dtype.arrow for key in self.keys if key not in _MOMENT}
-        return pa.schema([(_ROW, pa.int64()), (_AT, pa.int64()), *rest, *keys.items()])
-
-
-def _stages(views: Sequence[PinnedView], blocks: _Blocks, folder: Path) -> list[_Stage]:
-    by_keys = groupby(sorted(views, key=lambda view: view.plan.keys), key=lambda view: view.keys)
-    # Without views there is still to be seen that no label is there twice.
-    groups = [(keys, tuple(group)) for keys, group in by_keys] or [(_MOMENT, ())]
-    return [
-        _Stage(
-            folder=folder,
-            number=number,
-            keys=keys,
-            views=group,
-            buckets=max([bucket_count(blocks.rows), *(v.table.ref.buckets for v in group)]),
-            blocks=blocks,
-        )
-        for number, (keys, group) in enumerate(groups)
-    ]
-
-
-def _split(engine: Engine, stage: _Stage) -> list[int]:
-    """Write the spine of each bucket, in the order of its rows; the buckets that have any."""
-    names = ", ".join(quoted(name) for name in stage.schema.names)
-    bucket = bucket_sql(stage.keys, stage.buckets)
-    rows = SortedRows(
-        sql=f"SELECT {names}, {bucket} AS {BUCKET} FROM spine",  # noqa: S608
-        part=BUCKET,
-        parts=stage.buckets,
-        order=(_ROW,),
-    )
-    with engine.session() as session:
-        files = sorted(str(file) for file in stage.folder.glob("spine-*.parquet"))
-        session.attach_parquet("spine", files)
-        return sorted(b for part in session.map_rows(rows, _WriteSpines(stage)) for b in part)
-
-
-@dataclass(frozen=True, slots=True)
-class _WriteSpines:
-    """Writes rows that come bucket by bucket as a file of each."""
-
-    stage: _Stage
-
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> tuple[int, ...]:
-        runs = (run for batch in batches for run in by_bucket(batch))
-        filled = []
-        for bucket, of_bucket in groupby(runs, key=lambda run: run[0]):
-            path, schema = self.stage.spine(bucket), self.stage.schema
-            with file_written_whole(path) as draft, pa.ipc.new_file(draft, schema) as file:
-                for _, rows in of_bucket:
-                    table = pa.Table.from_batches([rows]).select(schema.names)
-                    file.write(table.cast(schema))
-            filled.append(bucket)
-        return tuple(filled)
-
-
-@dataclass(frozen=True, slots=True)
-class _FindRepeats:
-    """Labels of one bucket that are alike: equal rows have equal keys, and meet here."""
-
-    stage: _Stage
-
-    def __call__(self, bucket: int) -> Repeats | None:
-        spine = _whole(self.stage.spine(bucket))
-        return repeats_in(spine.drop_columns([_ROW]), spine.column(_ROW))
-
-
 def _check_no_repeats(
-    found: Sequence[Repeats | None], meaning: Meaning, stages: Path, blocks: _Blocks
+    found: Sequence[Repeats | None], meaning: Meaning, stages: Path, blocks: Blocks
 ) -> None:
     repeats = [one for one in found if one is not None]
     if repeats:
@@ -284,38 +187,12 @@ def _check_no_repeats(
 
 
 @dataclass(frozen=True, slots=True)
-class _JoinBucketFile:
-    """Evaluates the views for the spine of one bucket: a file with a batch for each block."""
-
-    stage: _Stage
-
-    def __call__(self, bucket: int) -> tuple[BucketRead, ...]:
-        stage = self.stage
-        spine = _whole(stage.spine(bucket))
-        asked = Asked(
-            bucket=bucket,
-            keys=spine.select([key.name for key in stage.keys]),
-            at_us=spine.column(_AT).to_numpy(),
-        )
-        joined = JoinBucket(stage.views)(asked)
-        rows = spine.column(_ROW)
-        table = joined.in_order.append_column(_ROW, rows) if stage.views else pa.table({_ROW: rows})
-        edges = np.arange(stage.blocks.count + 1) * stage.blocks.size
-        bounds = np.searchsorted(rows.to_numpy(), edges)
-        path = stage.joined(bucket)
-        with file_written_whole(path) as draft, pa.ipc.new_file(draft, table.schema) as file:
-            for start, end in pairwise(bounds):
-                file.write_batch(_one_batch(table.slice(start, end - start)))
-        return joined.reads
-
-
-@dataclass(frozen=True, slots=True)
 class _Assemble:
     """Puts the rows of one block together from all buckets; gives their digest."""
 
     service: ResolvedService
     joined: tuple[tuple[Path, ...], ...]
-    blocks: _Blocks
+    blocks: Blocks
     stages: Path
     folder: Path
 
@@ -323,11 +200,11 @@ class _Assemble:
         labels = pq.ParquetFile(_block_file(self.stages, block)).read()
         joined: dict[str, pa.ChunkedArray] = {}
         for files in self.joined:
-            found = pa.Table.from_batches([_batch(file, block) for file in files])
-            rows = np.asarray(found.column(_ROW))
+            found = pa.Table.from_batches([batch_of(file, block) for file in files])
+            rows = np.asarray(found.column(ROW))
             order = np.empty_like(rows)
             order[rows - self.blocks.bounds(block)[0]] = np.arange(len(rows))
-            found = found.drop_columns([_ROW]).take(pa.array(order))
+            found = found.drop_columns([ROW]).take(pa.array(order))
             joined |= dict(zip(found.column_names, found.columns, strict=True))
         table = with_service_columns(labels, joined, self.service)
         write_rows(table, self.folder / f"part-{block:06}.parquet")
@@ -336,18 +213,3 @@ class _Assemble:
 
 def _block_file(folder: Path, block: int) -> Path:
     return folder / f"labels-{block}.parquet"
-
-
-def _one_batch(table: pa.Table) -> pa.RecordBatch:
-    columns = [column.combine_chunks() for column in table.columns]
-    return pa.RecordBatch.from_arrays(columns, schema=table.schema)
-
-
-def _whole(path: Path) -> pa.Table:
-    with pa.memory_map(str(path)) as file:
-        return pa.ipc.open_file(file).read_all()
-
-
-def _batch(path: Path, block: int) -> pa.RecordBatch:
-    with pa.memory_map(str(path)) as file:
-        return pa.ipc.open_file(file).get_batch(block)

@@ -2,8 +2,8 @@
 
 import json
 import secrets
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -27,6 +27,13 @@ from konveyer.feature_store.offline.files import (
 )
 from konveyer.feature_store.offline.identity import Key, rewrite_without
 from konveyer.feature_store.offline.layout import BUCKET
+from konveyer.feature_store.offline.row_groups import (
+    Group,
+    RowGroup,
+    groups_with,
+    row_groups,
+    size_of,
+)
 
 # Small enough that a few entities are found by reading few rows, large enough to read fast.
 _ROW_GROUP_ROWS = 131_072
@@ -86,30 +93,51 @@ class TableVersion:
         """The files of `bucket`, counted in at least as many buckets as the table has."""
         return self.files.get(bucket % self.ref.buckets, ())
 
+    def rows_of(self, bucket: int) -> int:
+        """How many rows `bucket` has, by the log."""
+        return sum(file.rows for file in self.files_of(bucket))
+
+    def row_groups(self, bucket: int, columns: Sequence[str]) -> list[RowGroup]:
+        """What the files of a bucket say of these columns, group by group. Reads no data."""
+        found: list[RowGroup] = []
+        for number, data in enumerate(self.files_of(bucket)):
+            with self._opened(data) as file:
+                found += row_groups(number, file, columns)
+        return found
+
     def read(
-        self, bucket: int, columns: Sequence[str] | None = None, only: pa.Array | None = None
+        self,
+        bucket: int,
+        columns: Sequence[str] | None = None,
+        only: pa.Array | None = None,
+        *,
+        groups: Collection[Group] | None = None,
     ) -> "BucketRows":
         """One bucket's rows, without the bucket column. Its order is the caller's to check.
 
         `only` are the values of the first join key that are wanted: row groups that hold none of
-        them are skipped, and other rows of the rest come along.
+        them are skipped, and other rows of the rest come along. Or `groups` are all that is read.
         """
         names = self.schema.names if columns is None else list(columns)
         schema = pa.schema([self.schema.field(name) for name in names])
-        parts, size = [], 0
+        key = self.schema.names[0]
+        parts, size = [schema.empty_table()], 0
+        for number, data in enumerate(self.files_of(bucket)):
+            with self._opened(data) as file:
+                own = row_groups(number, file, [] if only is None else [key])
+                own = own if only is None else groups_with(own, key, only)
+                chosen = [g.group[1] for g in own if groups is None or g.group in groups]
+                parts.append(file.read_row_groups(chosen, names, use_threads=False).cast(schema))
+                size += size_of(file, chosen, names)
+        return BucketRows(table=pa.concat_tables(parts), size_bytes=size)
+
+    @contextmanager
+    def _opened(self, data: DataFile) -> Iterator[pq.ParquetFile]:
         try:
-            for path in (file.path for file in self.files_of(bucket)):
-                with pq.ParquetFile(path, memory_map=True) as file:
-                    groups = _groups_with(file, self.schema.names[0], only)
-                    parts.append(
-                        file.read_row_groups(groups, names, use_threads=False).cast(schema)
-                    )
-                    size += _size_of(file, groups, names)
+            with pq.ParquetFile(data.path, memory_map=True) as file:
+                yield file
         except (OSError, pa.ArrowException) as error:
             raise unreadable(self.ref, error) from error
-        return BucketRows(
-            table=pa.concat_tables(parts) if parts else schema.empty_table(), size_bytes=size
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,32 +146,6 @@ class BucketRows:
 
     table: pa.Table
     size_bytes: int
-
-
-def _groups_with(file: pq.ParquetFile, name: str, only: pa.Array | None) -> list[int]:
-    """The row groups whose range of `name` holds a value of `only`; all when nothing tells."""
-    groups = range(file.num_row_groups)
-    if only is None:
-        return list(groups)
-    wanted = sorted(value for value in only.to_pylist() if value is not None)
-    place = file.schema_arrow.get_field_index(name)
-    kept = []
-    for group in groups:
-        statistics = file.metadata.row_group(group).column(place).statistics
-        if statistics is None or not statistics.has_min_max:
-            return list(groups)
-        if bisect_left(wanted, statistics.min) < bisect_right(wanted, statistics.max):
-            kept.append(group)
-    return kept
-
-
-def _size_of(file: pq.ParquetFile, groups: list[int], names: list[str]) -> int:
-    places = [file.schema_arrow.get_field_index(name) for name in names]
-    return sum(
-        file.metadata.row_group(group).column(place).total_compressed_size
-        for group in groups
-        for place in places
-    )
 
 
 def unreadable(ref: TableRef, error: Exception) -> OfflineTableUnreadable:
