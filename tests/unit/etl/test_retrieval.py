@@ -226,6 +226,36 @@ def test_every_entity_at_a_cadence_is_every_entity_known_by_then(store: Store) -
         frame("scoring", "2026-01-05", "2026-01-04")
 
 
+def test_every_entity_is_found_in_views_that_name_their_keys_in_other_orders(store: Store) -> None:
+    keys = (JoinKey("client", "int64"), JoinKey("shop", "string"))
+    views = [
+        FeatureView(
+            name=f"visits_{name}",
+            entity=name,
+            source="payments",
+            aggregations=(Aggregation(function="count", over="3d", name=f"count_{name}"),),
+        )
+        for name in ("pair", "riap")
+    ]
+    store.apply(
+        *DEFINITIONS,
+        Entity(name="pair", join_keys=keys),
+        Entity(name="riap", join_keys=keys[::-1]),
+        *views,
+        FeatureService(name="pairs", features=("visits_pair", "visits_riap")),
+    )
+    store.etl("visits_pair", "visits_riap")
+    spine = entity_frame(
+        store.services.catalog,
+        store.services.engine,
+        store.services.offline,
+        service="pairs",
+        moments_us=np.array([START_US + 9 * DAY_US]),
+    )
+    found = zip(spine["client"].to_pylist(), spine["shop"].to_pylist(), strict=True)
+    assert list(found) == [(client, f"shop {client % 3}") for client in range(200)]
+
+
 def test_views_of_different_entities_meet_in_one_training_set(store: Store) -> None:
     at = pa.array([START_US + 5 * DAY_US] * 2, pa.timestamp("us", "UTC"))
     frame = pa.table({"client": [4, 5], "shop": ["shop 0", "shop 9"], "at": at})

@@ -55,7 +55,10 @@ def entities_at(
             hint="give a label frame with the combinations that you want",
         )
     names = [key.name for key in keys]
-    parts = [part for view in full for part in engine.map(_Firsts(view), _buckets(view))]
+    wanted = [*names, "first_us"]  # an entity may be defined twice, with its keys in other orders
+    parts = [
+        part.select(wanted) for view in full for part in engine.map(_Firsts(view), _buckets(view))
+    ]
     firsts = pa.concat_tables(parts).group_by(names, use_threads=False)
     known = firsts.aggregate([("first_us", "min")]).sort_by([(name, "ascending") for name in names])
     first_us = known.column("first_us_min").to_numpy()
