@@ -209,6 +209,25 @@ def test_what_cannot_be_pushed_to(bench: Bench, source: str, code: str, status: 
     assert caught.value.hint
 
 
+def test_training_does_not_see_a_row_before_it_came(bench: Bench) -> None:
+    bench.push([payment(1, "30T12:00", 5.0)], key="a", now="2026-01-31T12:00:00Z")
+    bench.store.etl()
+    assert bench.trained([1], at="2026-01-31T11:59:59Z") == [(None, 0, None, None)]
+    assert bench.trained([1], at="2026-01-31T12:00:00Z") == [(5.0, 1, "web", 5.0)]
+
+
+@pytest.mark.parametrize("rows", [5, "rows", {"client": [1, 2], "paid_at": [1]}, iter([{}])])
+def test_what_is_no_rows(bench: Bench, rows: Any) -> None:
+    with pytest.raises(PushedRowsInvalid):
+        bench.push(rows, key="a")
+
+
+def test_a_column_that_is_there_twice(bench: Bench) -> None:
+    table = pa.table([pa.array([1])] * 2, names=["client", "client"])
+    with pytest.raises(PushedRowsInvalid, match="column 'client': it is there more than once"):
+        bench.push(table, key="a")
+
+
 def test_only_some_may_push(bench: Bench) -> None:
     rows = [payment(1, "31T12:00")]
     for role in Role:
