@@ -64,7 +64,7 @@ scoring = FeatureService(name="scoring", features=("spend", "newest"))
 """
 # Each push in a process of its own, which kills itself at the named place.
 PUSH = """
-import os, signal, sys
+import os, pathlib, signal, sys, time
 from konveyer import FeatureStore
 from konveyer.feature_store.etl.landing import Landing
 from konveyer.feature_store.push import accept
@@ -90,6 +90,16 @@ match place:
         Landing.put = then_dies(Landing.put)
     case "before it is noted":
         accept.note_online = dies
+    case "waits before it is online":
+        put, go = Landing.put, pathlib.Path(root) / "go"
+
+        def put_later(*arguments, **options):
+            go.with_name("committed").touch()
+            while not go.exists():
+                time.sleep(0.01)
+            put(*arguments, **options)
+
+        Landing.put = put_later
 with FeatureStore(root) as store:
     row = {"client": int(client), "paid_at": "2026-01-31T12:00:00Z", "amount": int(amount)}
     print(store.push("payments", [row], key=key).number)
@@ -228,6 +238,23 @@ def test_one_key_from_many_processes_counts_once(bank: Shop) -> None:
     assert len({number for number, _ in said[:4]}) == 1
     assert len(listed(bank)) == 3
     assert online(bank, 1)[0][:2] == (3, 25)
+
+
+def test_a_later_push_waits_until_the_one_before_is_online(bank: Shop) -> None:
+    """Both happened at one moment: what arrived later must win online too."""
+    with FeatureStore(bank.root) as store, ThreadPoolExecutor(1) as pool:
+        store.push("payments", [row(2, 1)], key="warm")
+        first = pushing(bank, "a", 1, 5, "waits before it is online")
+        wait_for((bank.root / "committed").exists, first)
+        second = pool.submit(store.push, "payments", [row(1, 7)], key="b")
+        try:
+            with pytest.raises(TimeoutError):
+                second.result(timeout=3)
+        finally:
+            (bank.root / "go").touch()
+        assert first.communicate(timeout=60)[0].strip() == "2"
+        assert second.result(timeout=60).number == 3
+    assert online(bank, 1) == [(2, 12, 7)]
 
 
 @pytest.fixture

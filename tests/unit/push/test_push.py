@@ -248,6 +248,16 @@ def test_a_dry_run_looks_and_keeps_nothing(bench: Bench) -> None:
     assert (bench.pushes(), bench.segments(), bench.online(1)) == ([], [], [None])
 
 
+def test_one_process_goes_on_after_a_run(bench: Bench) -> None:
+    pusher, admin = bench.pusher(), bench.store.admin
+    for number in range(1, 5):
+        rows = [payment(1, f"3{number % 2}T12:00", float(number))]
+        pusher.push(admin, "payments", rows, key=f"{number}")
+        if number % 2:
+            bench.store.etl()
+    assert bench.online(1) == [(10.0, 4, "web", 3.0)]
+
+
 def test_limits_of_a_view_count_the_new_rows_in(bench: Bench) -> None:
     spent = Aggregation(column="amount", function="sum", over="7d", name="spent", maximum=10)
     last = Feature(name="last_amount", dtype="float64", minimum=1)
