@@ -64,7 +64,7 @@ scoring = FeatureService(name="scoring", features=("spend", "newest"))
 """
 # Each push in a process of its own, which kills itself at the named place.
 PUSH = """
-import os, signal, sys
+import os, pathlib, signal, sys, time
 from konveyer import FeatureStore
 from konveyer.feature_store.etl.landing import Landing
 from konveyer.feature_store.push import accept
@@ -90,7 +90,19 @@ match place:
         Landing.put = then_dies(Landing.put)
     case "before it is noted":
         accept.note_online = dies
+    case "waits before it is online":
+        put, go = Landing.put, pathlib.Path(root) / "go"
+
+        def put_later(*arguments, **options):
+            go.with_name("committed").touch()
+            while not go.exists():
+                time.sleep(0.01)
+            put(*arguments, **options)
+
+        Landing.put = put_later
 with FeatureStore(root) as store:
+    if place == "says when it begins":
+        print("now", flush=True)
     row = {"client": int(client), "paid_at": "2026-01-31T12:00:00Z", "amount": int(amount)}
     print(store.push("payments", [row], key=key).number)
 """
@@ -196,20 +208,13 @@ def test_pushes_killed_at_any_moment_count_once(bank: Shop) -> None:
     """Each push is repeated with its key until a process says that it is done."""
     seed = random.randrange(10**6)
     chance = random.Random(seed)
-    pushed(bank, "warm", 0, 0)
-    started = time.monotonic()
-    pushed(bank, "warm", 0, 0)
-    whole_s = time.monotonic() - started
-    killed = 0
+    whole_s = began_and_ended(bank, "warm", 0, 0, 60.0)
+    assert whole_s is not None
+    killed = began_and_ended(bank, "k0", 1, 1, 0.0) is None
     for number in range(6):
-        for _ in range(3):
-            process = pushing(bank, f"k{number}", 1, 2**number)
-            time.sleep(chance.uniform(whole_s * 0.6, whole_s * 1.05))
-            process.kill()
-            said, _error = process.communicate(timeout=60)
-            if said:
+        for _ in range(2):
+            if began_and_ended(bank, f"k{number}", 1, 2**number, chance.uniform(0, whole_s)):
                 break
-            killed += 1
         else:
             pushed(bank, f"k{number}", 1, 2**number)
     assert online(bank, 1) == [(6, 63, 32)], f"seed {seed}"
@@ -217,7 +222,21 @@ def test_pushes_killed_at_any_moment_count_once(bank: Shop) -> None:
     assert online(bank, 1) == trained(bank, 1) == [(6, 63, 32)], f"seed {seed}"
     rows = [row for row in listed(bank) if row.number > 1]
     assert len(rows) == 6
-    assert killed, f"seed {seed}: no process was killed before its end"
+    assert killed
+
+
+def began_and_ended(bank: Shop, key: str, client: int, amount: int, after_s: float) -> float | None:
+    """How long a push took; None when it was killed, `after_s` seconds after it began."""
+    process = pushing(bank, key, client, amount, "says when it begins")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "now\n"
+    started = time.monotonic()
+    try:
+        process.wait(after_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    said, _error = process.communicate(timeout=60)
+    return time.monotonic() - started if said else None
 
 
 def test_one_key_from_many_processes_counts_once(bank: Shop) -> None:
@@ -228,6 +247,23 @@ def test_one_key_from_many_processes_counts_once(bank: Shop) -> None:
     assert len({number for number, _ in said[:4]}) == 1
     assert len(listed(bank)) == 3
     assert online(bank, 1)[0][:2] == (3, 25)
+
+
+def test_a_later_push_waits_until_the_one_before_is_online(bank: Shop) -> None:
+    """Both happened at one moment: what arrived later must win online too."""
+    with FeatureStore(bank.root) as store, ThreadPoolExecutor(1) as pool:
+        store.push("payments", [row(2, 1)], key="warm")
+        first = pushing(bank, "a", 1, 5, "waits before it is online")
+        wait_for((bank.root / "committed").exists, first)
+        second = pool.submit(store.push, "payments", [row(1, 7)], key="b")
+        try:
+            with pytest.raises(TimeoutError):
+                second.result(timeout=3)
+        finally:
+            (bank.root / "go").touch()
+        assert first.communicate(timeout=60)[0].strip() == "2"
+        assert second.result(timeout=60).number == 3
+    assert online(bank, 1) == [(2, 12, 7)]
 
 
 @pytest.fixture
@@ -291,11 +327,13 @@ def test_pushes_while_etl_runs_are_never_lost_and_never_twice(
         assert running.result() > 0
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.json()["number"] for answer in answers}) == 60
-    expected = [(20, sum(range(client, 60, 3))) for client in range(3)]
-    assert [one[:2] for one in online(bank, 0, 1, 2)] == expected
+    # All happened at one moment: the last that arrived is the newest.
+    numbers = {answer.json()["number"]: n for n, answer in zip(keys, answers, strict=True)}
+    newest = {numbers[number] % 3: numbers[number] for number in sorted(numbers)}
+    expected = [(20, sum(range(client, 60, 3)), newest[client]) for client in range(3)]
+    assert online(bank, 0, 1, 2) == expected
     bank.run("etl", "run")
-    assert online(bank, 0, 1, 2) == trained(bank, 0, 1, 2)
-    assert [one[:2] for one in online(bank, 0, 1, 2)] == expected
+    assert online(bank, 0, 1, 2) == trained(bank, 0, 1, 2) == expected
 
 
 def test_the_api_takes_json_arrow_and_parquet(bank: Shop, api: httpx.Client) -> None:

@@ -27,7 +27,7 @@ from konveyer.feature_store.definitions.definition import Definition
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.etl.runs import EtlRun, list_runs
 from konveyer.feature_store.push.accept import Push, Pusher
-from konveyer.feature_store.sources.pushes import PushRow
+from konveyer.feature_store.sources.pushes import PushRow, stored_segments
 from tests.unit.etl.store import Store, opened_store
 
 NOW = "2026-02-01T00:00:00Z"
@@ -95,6 +95,11 @@ class Bench:
     def pushes(self) -> list[PushRow]:
         with self.store.services.catalog.reading() as session:
             return list(session.scalars(select(PushRow).order_by(PushRow.number)))
+
+    def listed(self, source: str = "payments") -> list[str]:
+        """The segments that the catalog lists."""
+        with self.store.services.catalog.reading() as session:
+            return [one.name for one in stored_segments(session)[source]]
 
     def segments(self, source: str = "payments") -> list[Path]:
         return sorted((self.root / "state/pushed" / source).glob("*.parquet"))

@@ -209,6 +209,25 @@ def test_what_cannot_be_pushed_to(bench: Bench, source: str, code: str, status: 
     assert caught.value.hint
 
 
+def test_training_does_not_see_a_row_before_it_came(bench: Bench) -> None:
+    bench.push([payment(1, "30T12:00", 5.0)], key="a", now="2026-01-31T12:00:00Z")
+    bench.store.etl()
+    assert bench.trained([1], at="2026-01-31T11:59:59Z") == [(None, 0, None, None)]
+    assert bench.trained([1], at="2026-01-31T12:00:00Z") == [(5.0, 1, "web", 5.0)]
+
+
+@pytest.mark.parametrize("rows", [5, "rows", {"client": [1, 2], "paid_at": [1]}, iter([{}])])
+def test_what_is_no_rows(bench: Bench, rows: Any) -> None:
+    with pytest.raises(PushedRowsInvalid):
+        bench.push(rows, key="a")
+
+
+def test_a_column_that_is_there_twice(bench: Bench) -> None:
+    table = pa.table([pa.array([1])] * 2, names=["client", "client"])
+    with pytest.raises(PushedRowsInvalid, match="column 'client': it is there more than once"):
+        bench.push(table, key="a")
+
+
 def test_only_some_may_push(bench: Bench) -> None:
     rows = [payment(1, "31T12:00")]
     for role in Role:
@@ -227,6 +246,16 @@ def test_a_dry_run_looks_and_keeps_nothing(bench: Bench) -> None:
     with pytest.raises(PushedRowsInvalid):
         pusher.push(bench.store.admin, "payments", [{}], key="a", dry_run=True)
     assert (bench.pushes(), bench.segments(), bench.online(1)) == ([], [], [None])
+
+
+def test_one_process_goes_on_after_a_run(bench: Bench) -> None:
+    pusher, admin = bench.pusher(), bench.store.admin
+    for number in range(1, 5):
+        rows = [payment(1, f"3{number % 2}T12:00", float(number))]
+        pusher.push(admin, "payments", rows, key=f"{number}")
+        if number % 2:
+            bench.store.etl()
+    assert bench.online(1) == [(10.0, 4, "web", 3.0)]
 
 
 def test_limits_of_a_view_count_the_new_rows_in(bench: Bench) -> None:

@@ -20,7 +20,16 @@ from konveyer.feature_store.push.compaction import compact
 from konveyer.feature_store.push.errors import EntityForgotten
 from konveyer.feature_store.push.vacuum import SegmentVacuum, plan_segments, vacuum_segments
 from konveyer.feature_store.sources.segments import locked_pushes
-from tests.unit.push.bench import Bench, opened_bench, payment
+from tests.unit.push.bench import (
+    CLIENT,
+    NEWEST,
+    PAYMENTS,
+    SCORING,
+    SPEND,
+    Bench,
+    opened_bench,
+    payment,
+)
 
 TWO_DAYS_S = 2 * 86_400
 
@@ -55,7 +64,7 @@ def test_many_segments_become_one_and_nothing_else_changes(bench: Bench) -> None
     before = bench.online(1)
     assert before == [(15.0, 5, "web", 5.0)]
     assert merged(bench) == 5
-    assert len({row.segment for row in bench.pushes()}) == 1
+    assert len(bench.listed()) == 1
     pushed(bench, 2, 6)
     assert bench.online(1) == [(21.0, 6, "web", 6.0)]
     bench.store.etl()
@@ -90,13 +99,27 @@ def test_pushes_of_one_moment_are_never_in_the_middle_of_a_file(bench: Bench) ->
     assert bench.online(1) == bench.trained([1]) == [(3.0, 3, "web", 1.0)]
 
 
+def test_another_source_at_the_same_moment_does_not_blur_the_boundary(bench: Bench) -> None:
+    refunds = replace(PAYMENTS, name="refunds")
+    bench.store.apply(CLIENT, PAYMENTS, refunds, SPEND, NEWEST, SCORING)
+    pushed(bench, 1)
+    bench.push([payment(1, "30T12:00", 9.0)], key="r", source="refunds", now=minute(2))
+    bench.store.etl()
+    bench.push([payment(1, "30T12:00", 2.0)], key="k2", now=minute(2))
+    assert bench.online(1) == [(3.0, 2, "web", 2.0)]
+    assert merged(bench) == 2
+    assert bench.runs("spend")[0].last_push == 2
+    pushed(bench, 3)
+    assert bench.online(1) == [(6.0, 3, "web", 3.0)]
+
+
 def test_segments_are_merged_up_to_the_size_of_a_bucket(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layout, "ROWS_PER_BUCKET", 2)
     pushed(bench, 1, 2, 3, 4, 5)
     assert merged(bench) == 4
-    assert len({row.segment for row in bench.pushes()}) == 3
+    assert len(bench.listed()) == 3
     assert merged(bench) == 0
     assert bench.online(1) == [(15.0, 5, "web", 5.0)]
 
@@ -104,7 +127,7 @@ def test_segments_are_merged_up_to_the_size_of_a_bucket(
 def test_pushes_merge_by_themselves(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accept, "_COMPACTED_EVERY", 4)
     pushed(bench, 1, 2, 3, 4, 5)
-    assert len({row.segment for row in bench.pushes()}) == 2
+    assert len(bench.listed()) == 2
     assert bench.online(1) == [(15.0, 5, "web", 5.0)]
 
 

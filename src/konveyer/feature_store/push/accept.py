@@ -44,6 +44,7 @@ from konveyer.feature_store.registry.state import RegistryState
 from konveyer.feature_store.sources.pushes import (
     LastPush,
     PushRow,
+    SegmentRow,
     find_push,
     last_push,
     not_online,
@@ -192,7 +193,7 @@ class Pusher:
             yield self._landing.evaluate(view, base, new, until=last.number, at_us=at_us)
 
     def _commit(self, offer: _Offer, push: Push, rows: pa.Table) -> bool:
-        """The file first, then the row that makes it a push."""
+        """The file first, then the rows that make it a push."""
         name = f"{push.number:012d}-{secrets.token_hex(4)}.parquet"
         file = self._folder / push.source / name
         write_segment(file, rows)
@@ -204,10 +205,20 @@ class Pusher:
                         source=push.source,
                         key=offer.key,
                         content=offer.content,
-                        segment=name,
                         rows=push.rows,
                         arrived_us=push.arrived_us,
                         person=offer.person,
+                    )
+                )
+                session.add(
+                    SegmentRow(
+                        source=push.source,
+                        first=push.number,
+                        last=push.number,
+                        name=name,
+                        rows=push.rows,
+                        first_us=push.arrived_us,
+                        last_us=push.arrived_us,
                     )
                 )
         except IntegrityError:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from konveyer.catalog.session import Catalog
 from konveyer.feature_store.offline import layout
-from konveyer.feature_store.sources.pushes import StoredSegment, move_pushes, stored_segments
+from konveyer.feature_store.sources.pushes import SegmentRow, replace_segments, stored_segments
 from konveyer.feature_store.sources.segments import write_segment
 
 
@@ -21,7 +21,7 @@ class Group:
     """Segments of one source that follow each other and are to become one file."""
 
     source: str
-    segments: tuple[StoredSegment, ...]
+    segments: tuple[SegmentRow, ...]
 
 
 def plan_compaction(session: Session) -> list[Group]:
@@ -38,8 +38,8 @@ def plan_compaction(session: Session) -> list[Group]:
     ]
 
 
-def _groups(segments: Sequence[StoredSegment]) -> Iterator[list[StoredSegment]]:
-    group: list[StoredSegment] = []
+def _groups(segments: Sequence[SegmentRow]) -> Iterator[list[SegmentRow]]:
+    group: list[SegmentRow] = []
     rows = 0
     for one in segments:
         full = rows + one.rows > layout.ROWS_PER_BUCKET
@@ -54,7 +54,7 @@ def _groups(segments: Sequence[StoredSegment]) -> Iterator[list[StoredSegment]]:
 def compact(catalog: Catalog, folder: Path) -> int:
     """How many segments became part of others. The caller holds the lock of pushes.
 
-    One transaction moves the pushes of a group to its new file. Readers that have the old files
+    One transaction lists the new file of a group for the old ones. Readers that have the old files
     listed go on with them until a vacuum.
     """
     with catalog.reading() as session:
@@ -73,6 +73,6 @@ def _merge(catalog: Catalog, folder: Path, group: Group) -> None:
     name = f"{first:012d}-{last:012d}-{secrets.token_hex(4)}.parquet"
     write_segment(folder / name, rows)
     with catalog.transaction() as session:
-        move_pushes(session, group.source, [one.name for one in group.segments], name)
+        replace_segments(session, group.segments, name)
     for file in old:
         os.utime(file)  # a vacuum counts from now on

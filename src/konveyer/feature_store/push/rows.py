@@ -44,7 +44,7 @@ def checked_rows(source: Source, keys: Sequence[str], rows: Any, *, now_us: int)
         _check_size(len(rows))
         table = _of_mappings(source, columns, rows)
     else:
-        given = pa.table(rows)
+        given = _read(source, rows)
         _check_size(len(given))
         table = _of_table(source, columns, given)
     problems = [
@@ -53,6 +53,19 @@ def checked_rows(source: Source, keys: Sequence[str], rows: Any, *, now_us: int)
         for problem in _wrong_values(source, column, keys, table.column(column.name), now_us)
     ]
     _refuse(source, problems, len(table))
+    return table
+
+
+def _read(source: Source, rows: Any) -> pa.Table:
+    try:
+        table = pa.table(rows)
+    except (TypeError, ValueError) as error:
+        raise PushedRowsInvalid(
+            f"Source '{source.name}': a {type(rows).__name__} is not rows: {error}",
+            hint="give a list of dicts, or an Arrow, Polars or pandas frame",
+        ) from error
+    twice = {name for name in table.column_names if table.column_names.count(name) > 1}
+    _refuse(source, [Problem(1, name, "it is there more than once") for name in twice], len(table))
     return table
 
 

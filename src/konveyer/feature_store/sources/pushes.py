@@ -1,10 +1,10 @@
-"""The pushes that were accepted: each is one row, and that row is the push."""
+"""The pushes that were accepted, each of them one row, and the segments that hold their rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Index, case, func, select, update
+from sqlalchemy import Index, delete, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from konveyer.catalog.base import Base
@@ -14,14 +14,13 @@ from konveyer.feature_store.sources.segments import ListedSegment
 class PushRow(Base):
     """`number` counts all pushes in the order of their commits, `arrived_us` never falls in it.
 
-    `key` and `content` are digests, `segment` is the file that holds the rows. `online` names the
-    views in which they landed, once they did.
+    `key` and `content` are digests. `online` names the views in which the rows landed, once they
+    did.
     """
 
     __tablename__ = "pushes"
     __table_args__ = (
         Index("uq_pushes_key", "source", "key", unique=True),
-        Index("ix_pushes_source", "source", "number"),
         Index("ix_pushes_not_online", "is_online"),
     )
 
@@ -29,12 +28,28 @@ class PushRow(Base):
     source: Mapped[str]
     key: Mapped[str]
     content: Mapped[str]
-    segment: Mapped[str]
     rows: Mapped[int]
     arrived_us: Mapped[int]
     person: Mapped[str]
     is_online: Mapped[bool] = mapped_column(default=False)
     online: Mapped[list[Any] | None]
+
+
+class SegmentRow(Base):
+    """A file with the rows of all pushes to `source` from number `first` to `last`.
+
+    `first_us` and `last_us` are the arrivals of these two. Pushes are in one segment each.
+    """
+
+    __tablename__ = "segments"
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    first: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    last: Mapped[int]
+    name: Mapped[str]
+    rows: Mapped[int]
+    first_us: Mapped[int]
+    last_us: Mapped[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,21 +61,15 @@ class LastPush:
 
 
 def last_push(session: Session) -> LastPush:
-    row = session.execute(
-        select(PushRow.number, PushRow.arrived_us).order_by(PushRow.number.desc()).limit(1)
-    ).first()
+    query = select(PushRow.number, PushRow.arrived_us).order_by(PushRow.number.desc())
+    row = session.execute(query.limit(1)).first()
     return LastPush(number=row[0], arrived_us=row[1]) if row else LastPush(number=0, arrived_us=0)
 
 
 def last_arrived(session: Session, until_us: int) -> int:
-    """The number of the last push that had arrived by `until_us`."""
-    query = select(func.max(PushRow.number)).where(PushRow.arrived_us <= until_us)
-    return session.scalar(query) or 0
-
-
-def pushed_to(session: Session, source: str) -> int:
-    """The number of the last push to `source`; 0 when there was none."""
-    return session.scalar(select(func.max(PushRow.number)).where(PushRow.source == source)) or 0
+    """The number of the last push that had arrived by `until_us`; 0 when none had."""
+    query = select(PushRow.number).where(PushRow.arrived_us <= until_us)
+    return session.scalar(query.order_by(PushRow.number.desc()).limit(1)) or 0
 
 
 def find_push(session: Session, source: str, key: str) -> PushRow | None:
@@ -86,63 +95,48 @@ def listed_segments(
 ) -> dict[str, tuple[ListedSegment, ...]]:
     """By source the segments with the pushes from number `after` + 1 to `until`, oldest first."""
     last = until if until is not None else last_push(session).number
-    within = func.max(case((PushRow.number <= after, PushRow.arrived_us)))
-    upto = func.max(case((PushRow.number <= last, PushRow.arrived_us)))
-    query = (
-        select(PushRow.source, PushRow.segment, within, upto, func.max(PushRow.number))
-        .group_by(PushRow.source, PushRow.segment)
-        .having(func.max(PushRow.number) > after, func.min(PushRow.number) <= last)
-        .order_by(func.min(PushRow.number))
-    )
+    query = select(SegmentRow).where(SegmentRow.last > after, SegmentRow.first <= last)
     listed: dict[str, list[ListedSegment]] = {}
-    for source, segment, after_us, until_us, newest in session.execute(query):
+    for row in session.scalars(query.order_by(SegmentRow.first)):
         one = ListedSegment(
-            name=segment, after_us=after_us, until_us=until_us if newest > last else None
+            name=row.name,
+            after_us=_arrival(session, row.source, after) if row.first <= after else None,
+            until_us=_arrival(session, row.source, last) if row.last > last else None,
         )
-        listed.setdefault(source, []).append(one)
+        listed.setdefault(row.source, []).append(one)
     return {source: tuple(found) for source, found in listed.items()}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredSegment:
-    """A segment, with the first and the last push in it, and when these arrived."""
-
-    name: str
-    rows: int
-    first: int
-    last: int
-    first_us: int
-    last_us: int
+def _arrival(session: Session, source: str, number: int) -> int:
+    """When the last push to `source` with a number up to `number` arrived."""
+    query = select(PushRow.arrived_us).where(PushRow.source == source, PushRow.number <= number)
+    return session.scalars(query.order_by(PushRow.number.desc()).limit(1)).one()
 
 
-def stored_segments(session: Session) -> dict[str, tuple[StoredSegment, ...]]:
+def stored_segments(session: Session) -> dict[str, list[SegmentRow]]:
     """By source every segment that has a push, oldest first."""
-    query = (
-        select(
-            PushRow.source,
-            PushRow.segment,
-            func.sum(PushRow.rows),
-            func.min(PushRow.number),
-            func.max(PushRow.number),
-            func.min(PushRow.arrived_us),
-            func.max(PushRow.arrived_us),
-        )
-        .group_by(PushRow.source, PushRow.segment)
-        .order_by(func.min(PushRow.number))
-    )
-    found: dict[str, list[StoredSegment]] = {}
-    for source, name, rows, first, last, first_us, last_us in session.execute(query):
-        one = StoredSegment(
-            name=name, rows=int(rows), first=first, last=last, first_us=first_us, last_us=last_us
-        )
-        found.setdefault(source, []).append(one)
-    return {source: tuple(segments) for source, segments in found.items()}
+    found: dict[str, list[SegmentRow]] = {}
+    for row in session.scalars(select(SegmentRow).order_by(SegmentRow.first)):
+        found.setdefault(row.source, []).append(row)
+    return found
 
 
-def move_pushes(session: Session, source: str, segments: Sequence[str], to: str) -> None:
-    """The rows of these segments are in the segment `to` from now on."""
+def replace_segments(session: Session, old: Sequence[SegmentRow], name: str) -> None:
+    """What these segments of one source hold is in the file `name` from now on."""
+    first, last = old[0], old[-1]
     session.execute(
-        update(PushRow)
-        .where(PushRow.source == source, PushRow.segment.in_(segments))
-        .values(segment=to)
+        delete(SegmentRow).where(
+            SegmentRow.source == first.source, SegmentRow.first.between(first.first, last.first)
+        )
+    )
+    session.add(
+        SegmentRow(
+            source=first.source,
+            first=first.first,
+            last=last.last,
+            name=name,
+            rows=sum(one.rows for one in old),
+            first_us=first.first_us,
+            last_us=last.last_us,
+        )
     )

@@ -137,7 +137,6 @@ def upgrade() -> None:
         sa.Column("source", sa.String(), nullable=False),
         sa.Column("key", sa.String(), nullable=False),
         sa.Column("content", sa.String(), nullable=False),
-        sa.Column("segment", sa.String(), nullable=False),
         sa.Column("rows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column(
             "arrived_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
@@ -148,7 +147,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("number", name=op.f("pk_pushes")),
     )
     op.create_index("uq_pushes_key", "pushes", ["source", "key"], unique=True)
-    op.create_index("ix_pushes_source", "pushes", ["source", "number"], unique=False)
     op.create_index("ix_pushes_not_online", "pushes", ["is_online"], unique=False)
     op.create_table(
         "releases",
@@ -209,6 +207,22 @@ def upgrade() -> None:
         "ix_live_versions_current", "live_versions", ["environment", "until_us"], unique=False
     )
     op.create_table(
+        "segments",
+        sa.Column("source", sa.String(), nullable=False),
+        sa.Column(
+            "first",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=False,
+            nullable=False,
+        ),
+        sa.Column("last", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("rows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("first_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("last_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.PrimaryKeyConstraint("source", "first", name=op.f("pk_segments")),
+    )
+    op.create_table(
         "stages",
         sa.Column("release_id", sa.String(), nullable=False),
         sa.Column("stage", sa.String(), nullable=False),
@@ -258,13 +272,13 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_tokens_person"), table_name="tokens")
     op.drop_table("tokens")
     op.drop_table("stages")
+    op.drop_table("segments")
     op.drop_index("ix_live_versions_current", table_name="live_versions")
     op.drop_table("live_versions")
     op.drop_table("training_sets")
     op.drop_index("ix_releases_application", table_name="releases")
     op.drop_table("releases")
     op.drop_index("ix_pushes_not_online", table_name="pushes")
-    op.drop_index("ix_pushes_source", table_name="pushes")
     op.drop_index("uq_pushes_key", table_name="pushes")
     op.drop_table("pushes")
     op.drop_table("profiles")
