@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from konveyer.feature_store.online.base import OnlineStore
+from konveyer.feature_store.online.base import OnlineStore, OnlineStoreUnavailable
 from konveyer.feature_store.online.lmdb import LmdbOnlineStore
 from konveyer.feature_store.online.memory import MemoryOnlineStore
 from konveyer.feature_store.online.redis import RedisOnlineStore
@@ -149,3 +149,17 @@ def test_a_killed_writer_leaves_one_whole_publication(tmp_path: Path) -> None:
     reader.put("s", [after])
     assert got(reader, "s", [after.key]) == [after.value]
     reader.close()
+
+
+def test_stores_of_one_process_share_a_folder_until_the_last_one_closes(tmp_path: Path) -> None:
+    one, other = LmdbOnlineStore(tmp_path), LmdbOnlineStore(tmp_path / "." / "x" / "..")
+    written = record(b"a", 1)
+    one.put("s", [written])
+    one.close()
+    assert got(other, "s", [b"a"]) == [written.value]
+    with pytest.raises(OnlineStoreUnavailable, match="closed"):
+        got(one, "s", [b"a"])
+    other.close()
+    again = LmdbOnlineStore(tmp_path)
+    assert got(again, "s", [b"a"]) == [written.value]
+    again.close()

@@ -1,6 +1,7 @@
 """Whom rows are of: the digest that recognises an entity without its key, and its rows in files."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from konveyer.core.files import file_written_whole
+from konveyer.core.files import file_written_whole, flushed_folder
 from konveyer.core.schema import Column
 from konveyer.feature_store.offline.layout import identity_sql
 
@@ -58,6 +59,9 @@ def rewrite_without(path: Path, key: Key, **options: Any) -> None:
     kept = without(pq.read_table(path, partitioning=None), key)
     with file_written_whole(path) as draft:
         pq.write_table(kept, draft, **options)
+        with draft.open("rb") as written:  # other table versions have this file too
+            os.fsync(written.fileno())
+    flushed_folder(path.parent)
 
 
 def without(rows: pa.Table, key: Key) -> pa.Table:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import lmdb
 
@@ -29,12 +30,8 @@ class LmdbOnlineStore:
         return cls(path_of(url, root))
 
     def __init__(self, folder: Path) -> None:
-        self._write_lock = threading.Lock()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._env = lmdb.open(
-                str(folder), map_size=_FIRST_MAP_BYTES, max_readers=_MOST_READERS, metasync=False
-            )
+            self._opened: _Environment | None = _opened(folder)
         except (lmdb.Error, OSError) as error:
             raise OnlineStoreUnavailable(
                 f"The online store in {folder} cannot be opened: {error}.",
@@ -60,14 +57,14 @@ class LmdbOnlineStore:
             return self._read(keys)
         except lmdb.MapResizedError:
             # Another process doubled the map: take its size.
-            with self._write_lock:
-                self._env.set_mapsize(0)
+            with self._environment.write_lock:
+                self._environment.env.set_mapsize(0)
             return self._read(keys)
         except lmdb.Error as error:
             raise OnlineStoreUnavailable(f"The online store cannot be read: {error}.") from error
 
     def _read(self, keys: list[bytes]) -> list[bytes | None]:
-        with self._env.begin() as transaction:
+        with self._environment.env.begin() as transaction:
             return [transaction.get(key) for key in keys]
 
     def delete(self, space: str, keys: Iterable[bytes]) -> None:
@@ -92,15 +89,15 @@ class LmdbOnlineStore:
         self._write(write)
 
     def _write(self, work: Callable[[lmdb.Transaction], None]) -> None:
-        with self._write_lock:
+        with self._environment.write_lock:
             while True:
                 try:
-                    with self._env.begin(write=True) as transaction:
+                    with self._environment.env.begin(write=True) as transaction:
                         work(transaction)
                 except lmdb.MapFullError:
-                    self._env.set_mapsize(self._env.info()["map_size"] * 2)
+                    self._environment.env.set_mapsize(self._environment.env.info()["map_size"] * 2)
                 except lmdb.MapResizedError:
-                    self._env.set_mapsize(0)
+                    self._environment.env.set_mapsize(0)
                 except lmdb.Error as error:
                     raise OnlineStoreUnavailable(
                         f"The online store cannot be written: {error}.",
@@ -110,7 +107,42 @@ class LmdbOnlineStore:
                     return
 
     def close(self) -> None:
-        self._env.close()
+        self._opened = None
+
+    @property
+    def _environment(self) -> "_Environment":
+        if self._opened is None:
+            raise OnlineStoreUnavailable("The online store is closed.", hint="open it again")
+        return self._opened
+
+
+class _Environment:
+    """An open folder, for all stores of this process that read it; it closes after the last one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.write_lock = threading.Lock()
+        self.env = lmdb.open(
+            str(folder), map_size=_FIRST_MAP_BYTES, max_readers=_MOST_READERS, metasync=False
+        )
+
+    def __del__(self) -> None:
+        if "env" in self.__dict__:
+            self.env.close()
+
+
+# LMDB itself keeps track of what a process has open, and forbids to open a folder twice.
+_OPEN: WeakValueDictionary[Path, _Environment] = WeakValueDictionary()
+_OPENING = threading.Lock()
+
+
+def _opened(folder: Path) -> _Environment:
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder.resolve()
+    with _OPENING:
+        environment = _OPEN.get(place)
+        if environment is None:
+            environment = _OPEN[place] = _Environment(place)
+        return environment
 
 
 @lru_cache
