@@ -17,7 +17,7 @@ from konveyer import Aggregation, Entity, Feature, FeatureService, FeatureView, 
 from konveyer.catalog.session import Catalog
 from konveyer.core import digests
 from konveyer.core.errors import KonveyerError
-from konveyer.core.schema import ScalarColumn, ColumnType
+from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.feature_store.datamart import label_files, pieces
 from konveyer.feature_store.datamart.join import BucketRead
 from konveyer.feature_store.datamart.label_files import labels_at
