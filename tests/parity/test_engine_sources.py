@@ -32,7 +32,6 @@ from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.datamart.forget import forget
 from konveyer.feature_store.datamart.held import find_entity
 from konveyer.feature_store.definitions.definition import Definition, Kind
-from konveyer.feature_store.definitions.source import TypeName
 from konveyer.feature_store.engines.base import Engine, QueryFailed, SourceUnreadable
 from konveyer.feature_store.engines.spark import SparkEngine
 from konveyer.feature_store.etl.runs import readable_table
@@ -47,7 +46,7 @@ NOW = "2026-01-20T00:00:00Z"
 START_US = parse_instant("2026-01-01T00:00:00Z")
 DAY_US = 86_400_000_000
 CLIENTS = 30
-TYPES: dict[str, TypeName] = {"client": "int64", "at": "timestamp", "amount": "float64"}
+TYPES: dict[str, str] = {"client": "int64", "at": "timestamp", "amount": "float64"}
 PLACES: dict[str, dict[str, Any]] = {
     "folders": {"path": "folders"},
     "lake": {"path": "lake"},

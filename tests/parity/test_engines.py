@@ -17,7 +17,7 @@ from konveyer import Aggregation, Entity, Feature, FeatureService, FeatureView, 
 from konveyer.catalog.session import Catalog
 from konveyer.core import digests
 from konveyer.core.errors import KonveyerError
-from konveyer.core.schema import Column, ColumnType
+from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.feature_store.datamart import label_files, pieces
 from konveyer.feature_store.datamart.join import BucketRead
 from konveyer.feature_store.datamart.label_files import labels_at
@@ -190,7 +190,7 @@ def test_a_key_has_the_same_bucket_in_every_engine(spark: SparkEngine) -> None:
     numbers = [0, 1, -1, 2**63 - 1, -(2**63), 10**12, 12, 1]
     texts = ["", "a", "é", "e\u0301", "日本", "🎉 party", "it's", "1"]
     table = pa.table({"number": numbers, "text": texts})
-    keys = (Column("number", ColumnType.INT64), Column("text", ColumnType.STRING))
+    keys = (ScalarColumn("number", ColumnType.INT64), ScalarColumn("text", ColumnType.STRING))
     duckdb = DuckDBEngine()
     for chosen in (keys[:1], keys[1:], keys, keys[::-1]):
         sql = f"SELECT {bucket_sql(chosen, layout.MOST_BUCKETS)} AS {BUCKET} FROM keys"
@@ -347,5 +347,5 @@ def test_a_spark_that_was_killed_is_started_again(spark: SparkEngine) -> None:
 
 def test_keys_of_any_type_stay_short_in_spark() -> None:
     kinds = (ColumnType.INT64, ColumnType.STRING, ColumnType.UUID)
-    keys = [Column(f"key_{kind}", kind) for kind in kinds]
+    keys = [ScalarColumn(f"key_{kind}", kind) for kind in kinds]
     assert len(to_spark(f"SELECT {bucket_sql(keys, 16)} FROM cards")) < 10_000

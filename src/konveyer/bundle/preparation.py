@@ -15,8 +15,9 @@ Matrix = npt.NDArray[np.float64]
 class Preparation:
     """Turns rows of values into a float64 matrix with a column for each of `names`, in order.
 
-    Text becomes its place in the column's `categories` (learned in training); a text that is not
-    there, and every null, becomes NaN. Instants are microseconds; a boolean is 0 or 1.
+    A decimal becomes the nearest float64. Text becomes its place in the column's `categories`
+    (learned in training); a text that is not there, and every null, becomes NaN. Instants are
+    microseconds; a boolean is 0 or 1.
 
     >>> p = Preparation(["age", "city"], {"city": ["Oslo", "Rome"]})
     >>> p.matrix([[30, "Rome"], [None, "Paris"]]).tolist()

@@ -6,9 +6,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from konveyer.core.decimals import words_of
+from konveyer.core.schema import MOST_DIGITS
 
 # A table is a list of blocks of so many rows, which may be digested at different places.
 BLOCK_ROWS = 2**18
+_LONG = 64
 
 
 def table_digest(table: pa.Table) -> str:
@@ -43,14 +48,24 @@ def block_digest(table: pa.Table) -> str:
 def _content(values: pa.Array) -> Iterator[Any]:
     """The bytes of the values, one after another; what is null, `table_digest` has told already."""
     kind = values.type
-    if pa.types.is_timestamp(kind):
-        values = values.cast(pa.int64())
+    if pa.types.is_list(kind):
+        yield np.asarray(pc.list_value_length(values).fill_null(0)).data
+        items = values.flatten()
+        yield np.asarray(items.is_null()).data
+        yield from _content(items)
+        return
+    if pa.types.is_decimal(kind) and kind.precision <= MOST_DIGITS:
+        yield from (np.ascontiguousarray(word).data for word in words_of(values))
+        return
+    if pa.types.is_temporal(kind):
+        values = values.cast(pa.int64() if kind.bit_width == _LONG else pa.int32())
     if pa.types.is_boolean(kind):
         yield np.asarray(values.fill_null(False)).data
-    elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_timestamp(kind):
+    elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_temporal(kind):
         yield np.asarray(values.fill_null(0)).data
     else:
-        yield from _texts(values.cast(pa.large_binary()).fill_null(b""))
+        text = values.cast(pa.string()) if pa.types.is_decimal(kind) else values
+        yield from _texts(text.cast(pa.large_binary()).fill_null(b""))
 
 
 def _texts(values: pa.LargeBinaryArray) -> Iterator[Any]:

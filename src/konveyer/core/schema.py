@@ -1,23 +1,29 @@
 """The column types that features, labels and requests are made of."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
 import pyarrow as pa
+from msgspec import Struct
 
 from konveyer.core.errors import KonveyerError
 
+MOST_DIGITS = 38
+_DECIMAL = re.compile(r"decimal\((\d{1,3}), ?(\d{1,3})\)")
+_LIST = re.compile(r"list<(\w+)>")
+
 
 class UnsupportedType(KonveyerError):
-    """An Arrow type that has no column type here."""
+    """A type that no column can have here."""
 
     code = "unsupported_type"
 
 
 class ColumnType(StrEnum):
-    """What a value can be. Every type has a null.
+    """The types of one value. Every type has a null.
 
     A UUID is a join key only; it is held as text in its canonical form (lower case, hyphens).
     """
@@ -50,6 +56,65 @@ class ColumnType(StrEnum):
         return self in (ColumnType.INT64, ColumnType.FLOAT64)
 
 
+ITEMS = (ColumnType.INT64, ColumnType.FLOAT64, ColumnType.BOOL, ColumnType.STRING)
+
+
+class DecimalType(Struct, frozen=True, tag="decimal"):
+    """Fractions with `scale` digits after the point, of `precision` digits in all.
+
+    >>> str(DecimalType(18, 2))
+    'decimal(18,2)'
+    """
+
+    precision: int
+    scale: int
+
+    def __str__(self) -> str:
+        return f"decimal({self.precision},{self.scale})"
+
+    @property
+    def arrow(self) -> pa.DataType:
+        return pa.decimal128(self.precision, self.scale)
+
+    @property
+    def is_number(self) -> bool:
+        return True
+
+    def holds(self, other: "DecimalType") -> bool:
+        """Whether every value of `other` is one of this type.
+
+        >>> amount = DecimalType(18, 2)
+        >>> amount.holds(DecimalType(16, 0)), amount.holds(DecimalType(9, 4))
+        (True, False)
+        """
+        whole, other_whole = self.precision - self.scale, other.precision - other.scale
+        return self.scale >= other.scale and whole >= other_whole
+
+
+class ListType(Struct, frozen=True, tag="list"):
+    """Any number of values of one type, in order; each may be null. The list may be null too.
+
+    >>> ListType(ColumnType.FLOAT64).arrow
+    ListType(list<item: double>)
+    """
+
+    item: ColumnType
+
+    def __str__(self) -> str:
+        return f"list<{self.item}>"
+
+    @property
+    def arrow(self) -> pa.DataType:
+        return pa.list_(self.item.arrow)
+
+    @property
+    def is_number(self) -> bool:
+        return False
+
+
+Dtype = ColumnType | DecimalType | ListType
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """A name and a type.
@@ -59,15 +124,73 @@ class Column:
     """
 
     name: str
+    dtype: Dtype
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarColumn(Column):
+    """A column of plain values: a join key, a request field, an on-demand feature."""
+
     dtype: ColumnType
 
 
-def column_type(arrow: pa.DataType, *, where: str) -> ColumnType:
+def parse_dtype(text: str) -> Dtype:
+    """The inverse of `str`.
+
+    >>> parse_dtype("decimal(18, 2)"), parse_dtype("list<string>").item.value
+    (DecimalType(precision=18, scale=2), 'string')
+    """
+    if text in set(ColumnType):
+        return ColumnType(text)
+    decimal = _DECIMAL.fullmatch(text)
+    if decimal is not None:
+        precision, scale = int(decimal[1]), int(decimal[2])
+        if 1 <= precision <= MOST_DIGITS and scale <= precision:
+            return DecimalType(precision, scale)
+        raise UnsupportedType(
+            f"There is no type '{text}'.",
+            hint=f"a decimal(p,s) has 1 to {MOST_DIGITS} digits, s of them after the point",
+        )
+    listed = _LIST.fullmatch(text)
+    if listed is not None and listed[1] in ITEMS:
+        return ListType(ColumnType(listed[1]))
+    raise UnsupportedType(
+        f"There is no type '{text}'.",
+        hint=f"use one of {', '.join(ColumnType)}, decimal(p,s), or a list<...> of "
+        f"{', '.join(ITEMS)}",
+    )
+
+
+def column_type(arrow: pa.DataType, *, where: str) -> Dtype:
     """The column type that holds every value of `arrow` exactly.
 
-    >>> column_type(pa.int32(), where="x").value
-    'int64'
+    >>> str(column_type(pa.int32(), where="x")), str(column_type(pa.decimal128(9, 2), where="x"))
+    ('int64', 'decimal(9,2)')
     """
+    if _is_list(arrow):
+        item = _scalar_type(arrow.value_type)
+        if item in ITEMS:
+            return ListType(item)
+    elif pa.types.is_decimal(arrow):
+        if arrow.precision <= MOST_DIGITS and 0 <= arrow.scale <= arrow.precision:
+            return DecimalType(arrow.precision, arrow.scale)
+    else:
+        found = _scalar_type(arrow)
+        if found is not None:
+            return found
+    raise UnsupportedType(
+        f"{where} has type {arrow}, which a feature cannot have.",
+        hint=f"cast it in SQL to one of {', '.join(ColumnType)}, decimal(p,s), or a list of "
+        f"{', '.join(ITEMS)}",
+    )
+
+
+def _is_list(arrow: pa.DataType) -> bool:
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_one(arrow) for is_one in kinds)
+
+
+def _scalar_type(arrow: pa.DataType) -> ColumnType | None:
     types = pa.types
     if types.is_integer(arrow) and arrow != pa.uint64():
         return ColumnType.INT64
@@ -81,10 +204,7 @@ def column_type(arrow: pa.DataType, *, where: str) -> ColumnType:
         return ColumnType.UUID
     if types.is_timestamp(arrow) or types.is_date(arrow):
         return ColumnType.TIMESTAMP
-    raise UnsupportedType(
-        f"{where} has type {arrow}, which a feature cannot have.",
-        hint=f"cast it in SQL to one of {', '.join(ColumnType)}",
-    )
+    return None
 
 
 def arrow_schema(columns: Iterable[Column]) -> pa.Schema:

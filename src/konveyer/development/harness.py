@@ -8,6 +8,7 @@ line and writes `model.txt` and `result.json` there.
 import importlib.util
 import json
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,20 @@ def as_matrix(preparation: Any, table: pa.Table) -> Any:
             codes = np.append(preparation.codes(name, encoded.dictionary.to_pylist()), np.nan)
             columns.append(codes[encoded.indices.fill_null(-1).to_numpy()])
             continue
+        if pa.types.is_decimal(column.type):
+            columns.append(decimals_in(column))
+            continue
         if pa.types.is_timestamp(column.type):
             column = column.cast(pa.int64())
         columns.append(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
     return np.ascontiguousarray(np.column_stack(columns))
+
+
+def decimals_in(column: pa.Array) -> Any:
+    """The nearest float64 of each, as a serving node makes it; Arrow's cast may be one off."""
+    encoded = column.dictionary_encode()
+    nearest = [float(value) for value in encoded.dictionary.to_pylist()]
+    return np.append(nearest, np.nan)[encoded.indices.fill_null(-1).to_numpy()]
 
 
 def area_under_curve(labels: Any, scores: Any) -> float:
@@ -66,7 +77,11 @@ def area_under_curve(labels: Any, scores: Any) -> float:
 
 
 def plain(value: Any) -> Any:
-    """A feature value as JSON: instants as microseconds, like a serving node reads them."""
+    """A feature value as JSON: instants as microseconds, like a serving node reads them, and
+    decimals as what the model is given.
+    """
+    if isinstance(value, Decimal):
+        return float(value)
     return int(value.timestamp() * 1_000_000) if hasattr(value, "timestamp") else value
 
 

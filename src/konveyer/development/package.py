@@ -7,6 +7,7 @@ import msgspec
 
 from konveyer.bundle import manifest as bundle
 from konveyer.bundle.manifest import Manifest
+from konveyer.bundle.readable import check_readable
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.core.clock import now_us
 from konveyer.development.project import load_project
@@ -20,6 +21,7 @@ def pack_run(run: TrainingRun, folder: Path, author: str, bundles: BundleStore) 
     training = msgspec.json.decode(
         (folder / bundle.TRAINING).read_bytes(), type=TrainingSetManifest
     )
+    check_readable(training.service)
     manifest = Manifest(
         application=project.model.application,
         api_version=project.model.api_version,

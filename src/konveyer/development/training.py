@@ -16,6 +16,7 @@ from konveyer.access.roles import Permission
 from konveyer.bundle import preparation
 from konveyer.bundle.manifest import ENTITIES, GOLDEN, TRAINING, Entities, Golden
 from konveyer.bundle.manifest import LOCK as BUNDLE_LOCK
+from konveyer.bundle.readable import check_readable
 from konveyer.core.clock import now_us
 from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
 from konveyer.core.files import folder_written_whole
@@ -79,6 +80,7 @@ def train(
     is kept.
     """
     actor.require(Permission.TRAIN)
+    check_readable(training_set.manifest.service)
     _check_labels(project, training_set)
     python = ensure_environment(project.folder / LOCK, workshop.environments)
     tags = {"training_set": training_set.manifest.id, "service": project.model.service}

@@ -45,4 +45,5 @@ def _titles(profile: Mapping[str, Any], dtype: str) -> list[str]:
         return [
             f"{when(int(low))} to {when(int(high))}" for low, high in pairwise(profile["edges"])
         ]
-    return [f"{low:.4g} to {high:.4g}" for low, high in pairwise(profile["edges"])]
+    unit = " items" if dtype.startswith("list<") else ""
+    return [f"{low:.4g} to {high:.4g}{unit}" for low, high in pairwise(profile["edges"])]

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from konveyer.core.errors import KonveyerError
-from konveyer.core.schema import Column, ColumnType
+from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.feature_store.datamart.label_files import labels_at
 from konveyer.feature_store.datamart.labels import Labels, check_labels
 from konveyer.feature_store.definitions.resolved import ResolvedService, ResolvedView
@@ -15,7 +15,7 @@ from konveyer.feature_store.definitions.resolved import ResolvedService, Resolve
 VIEW = ResolvedView(
     name="spend",
     version="1",
-    keys=(Column("client_id", ColumnType.INT64),),
+    keys=(ScalarColumn("client_id", ColumnType.INT64),),
     columns=(),
     defaults=(),
     space="spend.1",

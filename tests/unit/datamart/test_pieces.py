@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from konveyer.core.schema import Column, ColumnType
+from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.feature_store.datamart import pieces
 from konveyer.feature_store.datamart.join import BucketRead, join_features
 from konveyer.feature_store.datamart.pinned import PinnedView
@@ -25,7 +25,8 @@ from konveyer.feature_store.offline.delta import DataFile, TableRef, TableVersio
 
 INSTANT = pa.timestamp("us", "UTC")
 FUNCTIONS = ("sum", "count", "min", "mean", "stddev", "first", "last", "count_distinct")
-NUMBER, TEXT = Column("client", ColumnType.INT64), Column("shop", ColumnType.STRING)
+NUMBER = ScalarColumn("client", ColumnType.INT64)
+TEXT = ScalarColumn("shop", ColumnType.STRING)
 # The heavy entity has the lowest, the highest, or no number at the end; texts are not ASCII.
 KEYS = st.sampled_from([(0, "é")] * 6 + [(0, "🎉"), (-1, ""), (2, "é"), (2, "日")])
 ROWS = st.lists(

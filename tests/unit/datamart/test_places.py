@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 
-from konveyer.core.schema import Column, ColumnType
+from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.feature_store.datamart.join import places_by_bucket
 from konveyer.feature_store.engines.duckdb import DuckDBEngine
 
-KEYS = (Column("client_id", ColumnType.INT64),)
+KEYS = (ScalarColumn("client_id", ColumnType.INT64),)
 
 
 def test_spines_that_are_bucketed_at_the_same_time_do_not_mix() -> None:

@@ -35,6 +35,7 @@ def root(tmp_path: Path) -> Path:
                 "amount": pa.array([1.5]),
                 "city": pa.array(["Oslo"]),
                 "tags": pa.array([["a"]]),
+                "place": pa.array([{"x": 1.0}]),
             }
         ),
         tmp_path / "events.parquet",
@@ -66,7 +67,8 @@ def test_the_good_one_is_good(root: Path) -> None:
         ("wrong_type", 'JoinKey("client_id", "int64")', 'JoinKey("client_id", "string")'),
         ("wrong_type", 'column="amount"', 'column="city"'),
         ("wrong_type", 'event_time="at"', 'event_time="amount"'),
-        ("unsupported_type", 'column="amount", function="sum"', 'column="tags", function="max"'),
+        ("wrong_type", 'column="amount", function="sum"', 'column="tags", function="max"'),
+        ("unsupported_type", 'column="amount", function="sum"', 'column="place", function="last"'),
         ("bad_definition", 'over="7d"', 'over="0d"'),
         ("bad_definition", 'over="7d"', 'over="-1d"'),
         ("bad_definition", 'over="7d"', 'over="a week"'),

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from konveyer.core.schema import Column, ColumnType
+from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.feature_store.engines.duckdb import DuckDBEngine
 from konveyer.feature_store.offline.identity import (
     digest_sql,
@@ -16,9 +16,9 @@ from konveyer.feature_store.offline.identity import (
 )
 
 KEYS = (
-    Column("name", ColumnType.STRING),
-    Column("number", ColumnType.INT64),
-    Column("id", ColumnType.UUID),
+    ScalarColumn("name", ColumnType.STRING),
+    ScalarColumn("number", ColumnType.INT64),
+    ScalarColumn("id", ColumnType.UUID),
 )
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 

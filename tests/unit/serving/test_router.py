@@ -12,7 +12,7 @@ from konveyer.bundle.manifest import MODEL, Manifest, Objective
 from konveyer.bundle.preparation import Preparation
 from konveyer.bundle.store import Bundle, BundleCorrupt, BundleNotFound, BundleStore
 from konveyer.core.clock import FeatureClock
-from konveyer.core.schema import Column, ColumnType
+from konveyer.core.schema import Column, ColumnType, ScalarColumn
 from konveyer.execution.serving.desired import Desired, DesiredVersion, write_desired
 from konveyer.execution.serving.errors import ApplicationNotFound, VersionNotFound
 from konveyer.execution.serving.router import Router
@@ -23,7 +23,7 @@ from konveyer.feature_store.definitions.resolved import (
 )
 from konveyer.feature_store.online.memory import MemoryOnlineStore
 
-KEY = Column("client_id", ColumnType.INT64)
+KEY = ScalarColumn("client_id", ColumnType.INT64)
 COLUMNS = (Column("amount", ColumnType.FLOAT64), Column("city", ColumnType.STRING))
 VIEW = ResolvedView(
     name="spend",

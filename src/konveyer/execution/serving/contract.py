@@ -9,7 +9,7 @@ import msgspec
 from konveyer.bundle.manifest import Manifest
 from konveyer.core.clock import BadInstant, parse_instant
 from konveyer.core.errors import did_you_mean
-from konveyer.core.schema import Column, ColumnType
+from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.execution.serving.errors import (
     ExtraField,
     InvalidJson,
@@ -88,7 +88,7 @@ def _row(row: Any, service: ResolvedService, where: str) -> AskedRow:
     return AskedRow(keys, fields)
 
 
-def _request_field(row: dict[str, Any], field: Column, where: str) -> Value:
+def _request_field(row: dict[str, Any], field: ScalarColumn, where: str) -> Value:
     """A request field must be there, and may be null."""
     if field.name not in row:
         raise MissingField(
@@ -101,7 +101,7 @@ def _request_field(row: dict[str, Any], field: Column, where: str) -> Value:
     return exact
 
 
-def _field(row: dict[str, Any], key: Column, where: str) -> int | str:
+def _field(row: dict[str, Any], key: ScalarColumn, where: str) -> int | str:
     value = row.get(key.name)
     if value is None:
         problem = "is null" if key.name in row else "is missing"
@@ -113,7 +113,7 @@ def _field(row: dict[str, Any], key: Column, where: str) -> int | str:
     return exact
 
 
-def _wrong(where: str, column: Column, value: Any) -> WrongFieldType:
+def _wrong(where: str, column: ScalarColumn, value: Any) -> WrongFieldType:
     return WrongFieldType(
         f"{where}: '{column.name}' is {_kind(value)}, not {column.dtype}.",
         hint=f"send it as {column.dtype}",
@@ -178,7 +178,7 @@ def describe(manifest: Manifest, *, digest: str, release: str, since_us: int) ->
         "live_since_us": since_us,
         "inputs": {column.name: column.dtype for column in (*service.keys, *service.request)},
         "output": {"prediction": "float64"},
-        "features": {column.name: column.dtype for column in service.columns},
+        "features": {column.name: str(column.dtype) for column in service.columns},
         "example": {
             "request": example(service),
             "url": f"/{manifest.application}/v{manifest.api_version}/predict",

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from konveyer.core.errors import KonveyerError
-from konveyer.core.schema import Column, ColumnType
+from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.feature_store.datamart.pinned import PinnedView
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.kernel.codes import Ints
@@ -42,7 +42,7 @@ def cadence(start_us: int, end_us: int, every_us: int) -> Ints:
 
 
 def entities_at(
-    views: tuple[PinnedView, ...], keys: tuple[Column, ...], moments_us: Ints, engine: Engine
+    views: tuple[PinnedView, ...], keys: tuple[ScalarColumn, ...], moments_us: Ints, engine: Engine
 ) -> pa.Table:
     """The join keys and `at`: at each moment every entity that had a row by then in some view.
 

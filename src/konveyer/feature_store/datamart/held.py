@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from konveyer.access.actor import Actor
 from konveyer.access.roles import Permission
 from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
-from konveyer.core.schema import Column, ColumnType, arrow_schema
+from konveyer.core.schema import ColumnType, ScalarColumn, arrow_schema
 from konveyer.feature_store.datamart.tables import TrainingSetRow
 from konveyer.feature_store.datamart.training_set import TrainingSetManifest, data_files
 from konveyer.feature_store.definitions.definition import Kind, from_spec
@@ -87,7 +87,7 @@ class Held:
     """
 
     entity: str
-    columns: tuple[Column, ...]
+    columns: tuple[ScalarColumn, ...]
     key: dict[str, int | str]
     digest: str
     views: tuple[tuple[str, str], ...]
@@ -152,7 +152,7 @@ def find_entity(
     )
 
 
-def _join_keys(session: Session, entity: str) -> tuple[Column, ...]:
+def _join_keys(session: Session, entity: str) -> tuple[ScalarColumn, ...]:
     """Of the entity as it is defined now, or was when it was last."""
     rows = session.scalars(
         select(DefinitionRow)
@@ -172,7 +172,7 @@ def _join_keys(session: Session, entity: str) -> tuple[Column, ...]:
 
 
 def _typed(
-    entity: str, columns: tuple[Column, ...], key: Mapping[str, str]
+    entity: str, columns: tuple[ScalarColumn, ...], key: Mapping[str, str]
 ) -> dict[str, int | str]:
     names = [column.name for column in columns]
     if set(key) != set(names):
@@ -201,7 +201,7 @@ def _typed(
 
 def _views_of(
     session: Session, entity: str
-) -> Iterator[tuple[tuple[str, str], tuple[Column, ...]]]:
+) -> Iterator[tuple[tuple[str, str], tuple[ScalarColumn, ...]]]:
     """Every version that a view of the entity ever had, with its join keys."""
     for row in session.scalars(select(DefinitionRow).where(DefinitionRow.kind == Kind.VIEW)):
         if row.spec["entity"] == entity:
@@ -209,7 +209,7 @@ def _views_of(
             yield (row.name, row.version), compiled.layout.keys
 
 
-def _bucket(services: EtlServices, columns: tuple[Column, ...], key: Key) -> int:
+def _bucket(services: EtlServices, columns: tuple[ScalarColumn, ...], key: Key) -> int:
     """The entity's bucket among the most that a table can have."""
     table = pa.table([[key[column.name]] for column in columns], schema=arrow_schema(columns))
     sql = f"SELECT {bucket_sql(columns, MOST_BUCKETS)} AS {BUCKET} FROM spine"  # noqa: S608
@@ -278,7 +278,7 @@ class _Search:
     def in_set(
         self,
         manifest: TrainingSetManifest,
-        columns: tuple[Column, ...],
+        columns: tuple[ScalarColumn, ...],
         views: Mapping[tuple[str, str], object],
         folder: Path,
     ) -> Iterator[HeldSet]:

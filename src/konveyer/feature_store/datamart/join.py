@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from konveyer.core.schema import Column
+from konveyer.core.schema import ScalarColumn
 from konveyer.feature_store.datamart import pieces
 from konveyer.feature_store.datamart.pieces import Piece, is_heavy, pieces_of, sorted_spine
 from konveyer.feature_store.datamart.pinned import PinnedView
@@ -207,7 +207,7 @@ def _wanted_alone(spine: Spine) -> pa.Array | None:
 
 
 def places_by_bucket(
-    spine: pa.Table, keys: Sequence[Column], buckets: int, engine: Engine
+    spine: pa.Table, keys: Sequence[ScalarColumn], buckets: int, engine: Engine
 ) -> list[Ints]:
     """The row numbers of the spine in each bucket, rising."""
     if buckets == 1:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from konveyer.core.errors import KonveyerError, did_you_mean
-from konveyer.core.schema import Column, ColumnType, UnsupportedType, column_type
+from konveyer.core.schema import ColumnType, ScalarColumn, UnsupportedType, column_type
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.kernel.codes import Ints
 from konveyer.feature_store.kernel.history import instants
@@ -170,7 +170,7 @@ def check_no_nulls(found: Sequence[Nulls]) -> None:
         )
 
 
-def _check_mapping(keys: tuple[Column, ...], columns: Mapping[str, str]) -> None:
+def _check_mapping(keys: tuple[ScalarColumn, ...], columns: Mapping[str, str]) -> None:
     known = [key.name for key in keys]
     for key in columns:
         if key not in known:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
-from konveyer.core.schema import Column
+from konveyer.core.schema import ScalarColumn
 from konveyer.feature_store.datamart.on_demand import hidden_inputs
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.etl.runs import readable_table
@@ -24,7 +24,7 @@ class PinnedView:
     """
 
     table: TableVersion
-    keys: tuple[Column, ...]
+    keys: tuple[ScalarColumn, ...]
     plan: ViewPlan
     features: dict[str, str]
 

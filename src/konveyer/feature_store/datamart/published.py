@@ -1,12 +1,13 @@
 """What should be online: the offline features of given entities, as the last ETL run saw them."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
 
 from konveyer.catalog.session import Catalog
-from konveyer.core.schema import Column, ColumnType, arrow_schema
+from konveyer.core.schema import ColumnType, ScalarColumn, arrow_schema
 from konveyer.feature_store.datamart.join import join_features
 from konveyer.feature_store.datamart.on_demand import computed
 from konveyer.feature_store.datamart.pinned import pin_views
@@ -27,7 +28,7 @@ def published_features(
     """The features of each entity, in the order of the service; `keys` in that of its keys.
 
     `requests` are the request fields of each, instants as microseconds.
-    Instants are microseconds and a NaN is None, as the prediction log has them.
+    Instants are microseconds, decimals text, and a NaN is None, as the prediction log has them.
     """
     columns = [list(column) for column in zip(*keys, strict=True)]
     spine = pa.table(columns, schema=arrow_schema(service.keys))
@@ -42,7 +43,7 @@ def published_features(
     return list(zip(*(_plain(features[f.name]) for f in service.features), strict=True))
 
 
-def _as_table(fields: Sequence[Column], rows: Sequence[Sequence[object]]) -> pa.Table:
+def _as_table(fields: Sequence[ScalarColumn], rows: Sequence[Sequence[object]]) -> pa.Table:
     values = [[row[place] for row in rows] for place in range(len(fields))]
     arrays = [
         pa.array(column, pa.int64() if field.dtype is ColumnType.TIMESTAMP else field.dtype.arrow)
@@ -54,4 +55,14 @@ def _as_table(fields: Sequence[Column], rows: Sequence[Sequence[object]]) -> pa.
 
 def _plain(column: pa.ChunkedArray) -> list[object]:
     plain = column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
-    return [None if value != value else value for value in plain.to_pylist()]
+    return [_as_logged(value) for value in plain.to_pylist()]
+
+
+def _as_logged(value: object) -> object:
+    match value:
+        case Decimal():
+            return str(value)
+        case list():
+            return [_as_logged(item) for item in value]
+        case _:
+            return None if value != value else value

@@ -70,7 +70,7 @@ def _features(
             view=view.name,
             feature=feature.name,
             entity=entity,
-            dtype=types[feature.name],
+            dtype=str(types[feature.name]),
             description=feature.description,
             unit=feature.unit,
             formula=feature.formula,

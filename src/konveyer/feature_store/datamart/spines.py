@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from konveyer.core.files import file_written_whole
-from konveyer.core.schema import Column, ColumnType
+from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.feature_store.datamart import pieces
 from konveyer.feature_store.datamart.join import Asked, BucketRead, JoinBucket
 from konveyer.feature_store.datamart.labels import Repeats, repeats_in
@@ -26,7 +26,7 @@ from konveyer.feature_store.offline.layout import BUCKET, bucket_count, bucket_s
 
 # Columns of the files in between; no join key of ours begins so.
 ROW, AT, REST = "konveyer_row", "konveyer_at", "konveyer_rest"
-MOMENT = (Column(AT, ColumnType.INT64),)
+MOMENT = (ScalarColumn(AT, ColumnType.INT64),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Stage:
 
     folder: Path
     number: int
-    keys: tuple[Column, ...]
+    keys: tuple[ScalarColumn, ...]
     views: tuple[PinnedView, ...]
     buckets: int
     blocks: Blocks

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from konveyer.core.schema import Column, ColumnType
+from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.feature_store.definitions.errors import BadDefinition
 from konveyer.feature_store.definitions.names import check_column, check_name, check_unique
 
@@ -26,8 +26,8 @@ class JoinKey:
             )
 
     @property
-    def column(self) -> Column:
-        return Column(self.name, ColumnType(self.dtype))
+    def column(self) -> ScalarColumn:
+        return ScalarColumn(self.name, ColumnType(self.dtype))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

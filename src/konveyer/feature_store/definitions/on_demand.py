@@ -3,28 +3,33 @@
 from dataclasses import dataclass
 from typing import Any
 
-from konveyer.core.schema import Column, ColumnType
+from konveyer.core.schema import ScalarColumn
 from konveyer.feature_store.definitions.errors import BadDefinition
 from konveyer.feature_store.definitions.names import check_name, check_unique
 from konveyer.feature_store.definitions.python_code import arguments_of, code_of
-from konveyer.feature_store.definitions.view import Feature, FeatureType
+from konveyer.feature_store.definitions.types import scalar_type
+from konveyer.feature_store.definitions.view import Feature
 
 
 @dataclass(frozen=True, slots=True)
 class RequestField:
-    """A value that callers send beside the join keys, and that a label frame has as a column."""
+    """A value that callers send beside the join keys, and that a label frame has as a column.
+
+    `dtype` is `int64`, `float64`, `bool`, `string` or `timestamp`.
+    """
 
     name: str
-    dtype: FeatureType
+    dtype: str
 
     def __post_init__(self) -> None:
         check_name("Request field", self.name)
-        if self.dtype not in set(ColumnType):
-            raise BadDefinition(f"Request field '{self.name}' has type '{self.dtype}'.")
+        _ = self.column
 
     @property
-    def column(self) -> Column:
-        return Column(self.name, ColumnType(self.dtype))
+    def column(self) -> ScalarColumn:
+        return ScalarColumn(
+            self.name, scalar_type(self.dtype, where=f"Request field '{self.name}'")
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +37,11 @@ class OnDemandView:
     """`function` of request fields and of features gives new features, in training and serving.
 
     Its arguments are named like the fields of `request` and the features of `inputs`
-    (`"view:feature"`), and are NumPy arrays with one value for each row: numbers and booleans as
-    float64 with NaN for null, instants as float64 microseconds, texts as objects with None. It
-    returns a dict with an array for each of `features`; NaN and None are null. It must be
-    self-contained: what it imports, it imports inside. The definition keeps its text.
+    (`"view:feature"`), and are NumPy arrays with one value for each row: numbers (decimals too) and
+    booleans as float64 with NaN for null, instants as float64 microseconds, texts and lists as
+    objects with None. It returns a dict with an array for each of `features`, none of which is a
+    decimal or a list; NaN and None are null. It must be self-contained: what it imports, it imports
+    inside. The definition keeps its text.
 
     >>> def share(amount, spend_30d):
     ...     return {"share_of_month": amount / spend_30d}
@@ -63,6 +69,7 @@ class OnDemandView:
         if not self.features:
             raise BadDefinition(f"{where} has no features.", hint="name what it computes")
         check_unique(where, self.feature_names)
+        _ = self.outputs
         for reference in self.inputs:
             if not all(reference.partition(":")):
                 raise BadDefinition(
@@ -87,6 +94,14 @@ class OnDemandView:
         """The (view, feature) of each input."""
         pairs = (reference.partition(":") for reference in self.inputs)
         return tuple((view, feature) for view, _, feature in pairs)
+
+    @property
+    def outputs(self) -> tuple[ScalarColumn, ...]:
+        where = f"On-demand view '{self.name}', feature"
+        return tuple(
+            ScalarColumn(one.name, scalar_type(one.dtype, where=f"{where} '{one.name}'"))
+            for one in self.features
+        )
 
     @property
     def each_feature(self) -> tuple[Feature, ...]:

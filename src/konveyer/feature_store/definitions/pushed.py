@@ -1,13 +1,12 @@
 """PushedColumn: a column of a source whose rows are sent to it, and what it accepts."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
-from konveyer.core.schema import Column, ColumnType
+from konveyer.core.schema import Column, parse_dtype
 from konveyer.feature_store.definitions.errors import BadDefinition
 from konveyer.feature_store.definitions.meaning import Meaning
+from konveyer.feature_store.definitions.types import value_type
 
-PushedType = Literal["int64", "float64", "bool", "string", "timestamp"]
 # Every pushed row has it: the moment of its arrival.
 ARRIVAL = "created_time"
 
@@ -16,12 +15,14 @@ ARRIVAL = "created_time"
 class PushedColumn(Meaning):
     """One column of the rows that are pushed to a source; a row that does not fit is refused.
 
+    `dtype` is one of those that a `Feature` can have.
+
     >>> PushedColumn("amount", "float64", minimum=0).column.dtype.value
     'float64'
     """
 
     name: str
-    dtype: PushedType
+    dtype: str
     nullable: bool = field(default=True, kw_only=True)
     one_of: tuple[str, ...] = field(default=(), kw_only=True)
 
@@ -33,15 +34,11 @@ class PushedColumn(Meaning):
                 f"{where} cannot be used: every pushed row has a column {ARRIVAL} of its own.",
                 hint="leave it out: it is the moment of arrival; or choose another name",
             )
-        if self.dtype not in get_args(PushedType):
-            raise BadDefinition(
-                f"{where} has type '{self.dtype}'.",
-                hint=f"use one of {', '.join(get_args(PushedType))}",
-            )
+        object.__setattr__(self, "dtype", str(value_type(self.dtype, where=where)))
         if (self.minimum, self.maximum) != (None, None) and not self.column.dtype.is_number:
             raise BadDefinition(
                 f"{where} is {self.dtype} and has a minimum or a maximum.",
-                hint="only int64 and float64 have limits",
+                hint="only numbers have limits",
             )
         if self.one_of and self.dtype != "string":
             raise BadDefinition(
@@ -50,4 +47,4 @@ class PushedColumn(Meaning):
 
     @property
     def column(self) -> Column:
-        return Column(self.name, ColumnType(self.dtype))
+        return Column(self.name, parse_dtype(self.dtype))

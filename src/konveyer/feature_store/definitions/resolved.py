@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from konveyer.core.schema import Column, ColumnType
+from konveyer.core.schema import Column, Dtype, ScalarColumn
 
 
 class ResolvedView(Struct, frozen=True, kw_only=True):
@@ -14,7 +14,7 @@ class ResolvedView(Struct, frozen=True, kw_only=True):
 
     name: str
     version: str
-    keys: tuple[Column, ...]
+    keys: tuple[ScalarColumn, ...]
     columns: tuple[Column, ...]
     defaults: tuple[int | None, ...]
     space: str
@@ -27,7 +27,7 @@ class ResolvedInput(Struct, frozen=True, kw_only=True):
 
     view: str
     feature: str
-    dtype: ColumnType
+    dtype: Dtype
 
 
 class ResolvedOnDemand(Struct, frozen=True, kw_only=True):
@@ -36,9 +36,9 @@ class ResolvedOnDemand(Struct, frozen=True, kw_only=True):
     name: str
     version: str
     code: str
-    request: tuple[Column, ...]
+    request: tuple[ScalarColumn, ...]
     inputs: tuple[ResolvedInput, ...]
-    outputs: tuple[Column, ...]
+    outputs: tuple[ScalarColumn, ...]
 
 
 class ResolvedFeature(Struct, frozen=True, kw_only=True):
@@ -50,7 +50,7 @@ class ResolvedFeature(Struct, frozen=True, kw_only=True):
     name: str
     view: str
     feature: str
-    dtype: ColumnType
+    dtype: Dtype
 
     @property
     def column(self) -> Column:
@@ -67,12 +67,12 @@ class ResolvedService(Struct, frozen=True, kw_only=True):
     on_demand: tuple[ResolvedOnDemand, ...] = ()
 
     @property
-    def keys(self) -> tuple[Column, ...]:
+    def keys(self) -> tuple[ScalarColumn, ...]:
         """The join keys of all views, each once, in the order of first use."""
         return tuple(dict.fromkeys(key for view in self.views for key in view.keys))
 
     @property
-    def request(self) -> tuple[Column, ...]:
+    def request(self) -> tuple[ScalarColumn, ...]:
         """What callers send beside the join keys, each once, in the order of first use."""
         return tuple(dict.fromkeys(field for view in self.on_demand for field in view.request))
 

@@ -2,14 +2,13 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
 
 from konveyer.core.schema import Column, ColumnType
 from konveyer.feature_store.definitions.errors import BadDefinition
 from konveyer.feature_store.definitions.names import check_name, check_unique
 from konveyer.feature_store.definitions.pushed import ARRIVAL, PushedColumn
+from konveyer.feature_store.definitions.types import flat_type
 
-TypeName = Literal["int64", "float64", "bool", "string", "timestamp"]
 _TABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*){0,2}")
 
 
@@ -46,7 +45,7 @@ class Source:
     database: str | None = None
     table: str | None = None
     query: str | None = None
-    columns: dict[str, TypeName] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
     delimiter: str = ","
     pushed: tuple[PushedColumn, ...] = ()
     event_time: str | None = None
@@ -79,7 +78,12 @@ class Source:
         if self.pushed:
             arrival = Column(ARRIVAL, ColumnType.TIMESTAMP)
             return (*(column.column for column in self.pushed), arrival)
-        return tuple(Column(name, ColumnType(dtype)) for name, dtype in self.columns.items())
+        return tuple(self.declared_column(name) for name in self.columns)
+
+    def declared_column(self, name: str) -> Column:
+        """One of `columns`, which are no lists."""
+        where = f"Source '{self.name}', column '{name}'"
+        return Column(name, flat_type(self.columns[name], where=where))
 
     def _check_place(self) -> None:
         where = f"Source '{self.name}'"
@@ -112,12 +116,8 @@ class Source:
             raise BadDefinition(
                 f"{where} has delimiter '{self.delimiter}'.", hint="use one character"
             )
-        for name, dtype in self.columns.items():
-            if dtype not in set(ColumnType):
-                raise BadDefinition(
-                    f"{where}, column '{name}' has type '{dtype}'.",
-                    hint=f"use one of {', '.join(ColumnType)}",
-                )
+        types = {name: str(self.declared_column(name).dtype) for name in self.columns}
+        object.__setattr__(self, "columns", types)
         for time in (self.event_time, self.created_time):
             if time is not None and self.columns and time not in self.columns:
                 raise BadDefinition(

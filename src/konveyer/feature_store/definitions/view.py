@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from konveyer.core.errors import did_you_mean
-from konveyer.core.schema import Column, ColumnType
+from konveyer.core.schema import Column, ColumnType, ListType, parse_dtype
 from konveyer.feature_store.definitions.aggregation import Aggregation
 from konveyer.feature_store.definitions.derived import Derived
 from konveyer.feature_store.definitions.duration import parse_duration
@@ -13,6 +13,7 @@ from konveyer.feature_store.definitions.errors import BadDefinition
 from konveyer.feature_store.definitions.meaning import Meaning
 from konveyer.feature_store.definitions.names import check_column, check_name, check_unique
 from konveyer.feature_store.definitions.python_code import code_of
+from konveyer.feature_store.definitions.types import value_type
 
 # What a view of each kind is given.
 _KINDS = (
@@ -20,34 +21,43 @@ _KINDS = (
     {"sql", "features"},
     {"source", "function", "features"},
 )
-FeatureType = Literal["int64", "float64", "bool", "string", "timestamp"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature(Meaning):
     """A column of a SQL view, with what it means and what ETL accepts in it.
 
+    `dtype` is `int64`, `float64`, `bool`, `string`, `timestamp`, `decimal(p,s)`, or `list<...>` of
+    one of the first four.
+
     >>> Feature(name="age", dtype="int64", minimum=0, maximum=120).column.dtype.value
     'int64'
     """
 
     name: str
-    dtype: FeatureType
+    dtype: str
     nullable: bool = True
     one_of: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_column("Feature", self.name)
         self.check_meaning(self.name)
-        if self.dtype not in get_args(FeatureType):
+        where = f"Feature '{self.name}'"
+        found = value_type(self.dtype, where=where)
+        object.__setattr__(self, "dtype", str(found))
+        if isinstance(found, ListType) and (self.minimum, self.maximum) != (None, None):
             raise BadDefinition(
-                f"Feature '{self.name}' has type '{self.dtype}'.",
-                hint=f"use one of {', '.join(get_args(FeatureType))}",
+                f"{where} is {found} and has a minimum or a maximum.",
+                hint="check its items in the SQL of the view",
+            )
+        if self.one_of and not isinstance(found, ColumnType):
+            raise BadDefinition(
+                f"{where} is {found} and lists values.", hint="only string has `one_of`"
             )
 
     @property
     def column(self) -> Column:
-        return Column(self.name, ColumnType(self.dtype))
+        return Column(self.name, parse_dtype(self.dtype))
 
     @property
     def formula(self) -> str:

@@ -22,10 +22,11 @@ from pyarrow.dataset import Dataset
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkException
 from pyspark.java_gateway import launch_gateway
+from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - as all of Spark's documentation has it
 from pyspark.sql.pandas.types import to_arrow_schema
-from pyspark.sql.types import LongType
+from pyspark.sql.types import ArrayType, LongType
 
 from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.engines.base import (
@@ -146,8 +147,8 @@ class SparkEngine:
 
     def map_rows(self, rows: SortedRows, job: Callable[[Iterator[pa.RecordBatch]], T]) -> list[T]:
         def run() -> list[Any]:
-            order = [F.col(name).asc_nulls_last() for name in (rows.part, *rows.order)]
             frame = self._frame(rows.sql).repartitionById(rows.parts, F.col(rows.part))
+            order = [_sort_key(frame, name).asc_nulls_last() for name in (rows.part, *rows.order)]
             ordered = frame.sortWithinPartitions(*order)
             with _without_pandas_warning():
                 return ordered.mapInArrow(_OnRows(job), "packed binary").collect()
@@ -340,6 +341,14 @@ def _columns(frame: DataFrame, schema: pa.Schema, kinds: Mapping[str, str]) -> l
         else:
             columns.append(F.col(quoted))
     return columns
+
+
+def _sort_key(frame: DataFrame, name: str) -> SparkColumn:
+    """The column; lists with their null items after all others, where DuckDB has them."""
+    column = frame[_quoted(name)]
+    if not isinstance(frame.schema[name].dataType, ArrayType):
+        return column
+    return F.transform(column, lambda item: F.struct(item.isNull(), item))
 
 
 def _quoted(name: str) -> str:

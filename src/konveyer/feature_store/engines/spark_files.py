@@ -135,6 +135,8 @@ def _is_whole(found: pa.Schema, wanted: pa.Schema) -> bool:
 
 
 def _plain(dtype: pa.DataType) -> str:
+    if pa.types.is_list(dtype) or pa.types.is_large_list(dtype):
+        return f"list of {_plain(dtype.value_type)}"
     is_text = pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype)
     return str(pa.string() if is_text else dtype)
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from konveyer.catalog.session import Catalog
 from konveyer.core.errors import KonveyerError
-from konveyer.core.schema import ColumnType, arrow_schema
+from konveyer.core.schema import UnsupportedType, arrow_schema, parse_dtype
 from konveyer.feature_store.definitions.definition import Kind
 from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.engines.base import Engine
@@ -26,6 +26,7 @@ from konveyer.feature_store.etl.limits import outside
 from konveyer.feature_store.etl.materialize import Snapshot, publish, snapshot_of
 from konveyer.feature_store.offline.bucket_writer import conformed
 from konveyer.feature_store.offline.delta import DeltaOfflineStore, TableRef, TableVersion
+from konveyer.feature_store.offline.in_order import sorted_rows
 from konveyer.feature_store.offline.layout import BUCKET, MOST_BUCKETS, layout_sql
 from konveyer.feature_store.online.base import OnlineStore
 from konveyer.feature_store.online.codec import RecordCodec
@@ -45,6 +46,7 @@ from konveyer.feature_store.sources.segments import ListedSegment, locked_pushes
 Held = Callable[[Session], Iterable[tuple[str, str]]]
 _FOR_EVER_US = 2**62
 _MOST_CHUNKS = 64
+_ROW = "konveyer_row"
 
 
 class PushedValueRefused(KonveyerError):
@@ -245,7 +247,7 @@ class Landing:
         parts = [*self._before(view, base, rows, entities), *recent]
         names = [field.name for field in view.compiled.layout.schema if field.name != BUCKET]
         whole = pa.concat_tables([_of(entities, part.select(names)) for part in parts])
-        ordered = whole.sort_by([(name, "ascending") for name in view.compiled.layout.order])
+        ordered = sorted_rows(whole, view.compiled.layout.order)
         return snapshot_of(view.compiled, ordered, max(at_us, base.as_of_us))
 
     def _before(
@@ -322,9 +324,15 @@ def _loaded(session: Session, name: str, version: str) -> LandingView | None:
 
 
 def _empty(form: SourceForm) -> pa.Table:
-    known = {str(dtype): dtype.arrow for dtype in ColumnType}
-    columns = [(name, known.get(dtype, pa.null())) for name, dtype in form.columns.items()]
+    columns = [(name, _arrow(dtype)) for name, dtype in form.columns.items()]
     return pa.schema(columns).empty_table()
+
+
+def _arrow(dtype: str) -> pa.DataType:
+    try:
+        return parse_dtype(dtype).arrow
+    except UnsupportedType:
+        return pa.null()
 
 
 def _check(view: FeatureView, values: pa.Table) -> None:
@@ -341,7 +349,12 @@ def _of(entities: pa.Table, rows: pa.Table) -> pa.Table:
     keys = entities.column_names
     for name in keys:
         rows = rows.filter(pc.is_in(rows.column(name), entities.column(name).combine_chunks()))
-    return rows.join(entities, keys, join_type="left semi") if len(keys) > 1 else rows
+    if len(keys) == 1:
+        return rows
+    # A join of Arrow takes no lists along.
+    numbered = rows.select(keys).append_column(_ROW, pa.array(range(len(rows)), pa.int64()))
+    mine = numbered.join(entities, keys, join_type="left semi").column(_ROW)
+    return rows.take(mine)
 
 
 def _joined(parts: Sequence[pa.Table]) -> pa.Table:

@@ -4,15 +4,19 @@ The same rules as in `quality`, which loads libraries that take a second and mor
 """
 
 from collections.abc import Iterator
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from konveyer.core.schema import MOST_DIGITS
 from konveyer.feature_store.definitions.aggregation import Aggregation
 from konveyer.feature_store.definitions.derived import Derived
 from konveyer.feature_store.definitions.pushed import PushedColumn
 from konveyer.feature_store.definitions.view import Feature
 
+# Of a double as it is written there are never more.
+_DIGITS = 800
 Limited = Feature | Aggregation | Derived | PushedColumn
 
 
@@ -31,20 +35,39 @@ def outside(of: Limited, values: pa.ChunkedArray) -> Iterator[tuple[int, str]]:
             wanted = ", ".join(of.one_of)
             yield from _told(values, unknown, f"is not one of {wanted}")
     if of.minimum is not None:
-        below = pc.less(values, of.minimum)
+        below = pc.less(values, bound(of.minimum, values.type, ROUND_CEILING))
         yield from _told(values, below, f"is below the minimum {of.minimum:g}")
     if of.maximum is not None:
-        above = pc.greater(values, of.maximum)
+        above = pc.greater(values, bound(of.maximum, values.type, ROUND_FLOOR))
         if pa.types.is_floating(values.type):
             above = pc.or_(above, pc.is_nan(values))
         yield from _told(values, above, f"is above the maximum {of.maximum:g}")
+
+
+def bound(limit: float, kind: pa.DataType, rounding: str) -> pa.Scalar:
+    """A limit as values of type `kind` are compared to it: with decimals, as it is written.
+
+    >>> bound(0.101, pa.decimal128(9, 2), ROUND_CEILING).as_py()
+    Decimal('0.11')
+    """
+    if not pa.types.is_decimal(kind):
+        return pa.scalar(limit)
+    digits = Context(prec=_DIGITS, rounding=rounding)
+    whole = int(Decimal(repr(limit)).scaleb(kind.scale, digits).to_integral_value(rounding))
+    most = 10**MOST_DIGITS - 1
+    nearest = Decimal(min(max(whole, -most), most)).scaleb(-kind.scale, digits)
+    return pa.scalar(nearest, pa.decimal128(MOST_DIGITS, kind.scale))
 
 
 def _told(
     values: pa.ChunkedArray, wrong: pa.ChunkedArray, problem: str
 ) -> Iterator[tuple[int, str]]:
     for place in _places(wrong):
-        yield place, f"{values[place].as_py()!r} {problem}"
+        yield place, f"{_shown(values[place].as_py())} {problem}"
+
+
+def _shown(value: object) -> str:
+    return str(value) if isinstance(value, Decimal) else repr(value)
 
 
 def _places(wrong: pa.ChunkedArray) -> list[int]:

@@ -14,7 +14,7 @@ TOP_VALUES = 10
 def profile_values(values: pa.Table) -> dict[str, dict[str, Any]]:
     """By feature: rows, nulls, distinct; numbers (and instants, as microseconds) also minimum,
     maximum, mean and `edges`/`counts` of equal bins, others the most frequent values as
-    `labels`/`counts`.
+    `labels`/`counts`. Of lists it is their lengths, and `distinct` counts those.
 
     >>> profile_values(pa.table({"n": [1, 2, None]}))["n"]["nulls"]
     1
@@ -26,6 +26,8 @@ def profile_values(values: pa.Table) -> dict[str, dict[str, Any]]:
 
 def _profile(column: pl.Series) -> dict[str, Any]:
     known = column.drop_nulls()
+    if isinstance(column.dtype, pl.List):
+        known = known.list.len()
     base = {"rows": len(column), "nulls": column.null_count(), "distinct": known.n_unique()}
     if column.dtype.is_temporal():
         known = known.to_physical()

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from decimal import ROUND_CEILING, ROUND_FLOOR
 from typing import Any
 
 import polars as pl
@@ -11,6 +12,7 @@ from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.definitions.aggregation import Aggregation
 from konveyer.feature_store.definitions.derived import Derived
 from konveyer.feature_store.definitions.view import Feature, FeatureView
+from konveyer.feature_store.etl.limits import bound
 
 
 class CheckFailed(KonveyerError):
@@ -26,7 +28,7 @@ def check_values(view: FeatureView, values: pa.Table) -> None:
     assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table gives a frame
     columns = {
         feature.name: pandera.Column(
-            checks=list(_checks(pandera, feature)),
+            checks=list(_checks(pandera, feature, values.schema.field(feature.name).type)),
             nullable=not isinstance(feature, Feature) or feature.nullable,
         )
         for feature in view.each_feature
@@ -45,11 +47,13 @@ def check_values(view: FeatureView, values: pa.Table) -> None:
         ) from error
 
 
-def _checks(pandera: Any, feature: Feature | Aggregation | Derived) -> Iterator[Any]:
+def _checks(
+    pandera: Any, feature: Feature | Aggregation | Derived, kind: pa.DataType
+) -> Iterator[Any]:
     if feature.minimum is not None:
-        yield pandera.Check.ge(feature.minimum)
+        yield pandera.Check.ge(bound(feature.minimum, kind, ROUND_CEILING).as_py())
     if feature.maximum is not None:
-        yield pandera.Check.le(feature.maximum)
+        yield pandera.Check.le(bound(feature.maximum, kind, ROUND_FLOOR).as_py())
     if isinstance(feature, Feature) and feature.one_of:
         yield pandera.Check.isin(list(feature.one_of))
 

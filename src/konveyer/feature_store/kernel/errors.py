@@ -6,13 +6,13 @@ from konveyer.core.errors import KonveyerError
 
 
 class NumberOverflow(KonveyerError):
-    """A whole number that 64 bits cannot hold."""
+    """A whole number that 64 bits cannot hold, or a decimal of too many digits."""
 
     code = "number_overflow"
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, room: str = "64 bits") -> None:
         super().__init__(
-            f"{what} does not fit into 64 bits.", hint="cast the column to DOUBLE in the source"
+            f"{what} does not fit into {room}.", hint="cast the column to DOUBLE in the source"
         )
 
 

@@ -6,28 +6,32 @@ from typing import TYPE_CHECKING, Any, assert_never
 import numpy as np
 import numpy.typing as npt
 
-from konveyer.core.schema import Column, ColumnType
+from konveyer.core.decimals import nearest_doubles
+from konveyer.core.schema import ColumnType, DecimalType, Dtype, ListType, ScalarColumn
 from konveyer.feature_store.kernel.errors import OnDemandFailed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Array = npt.NDArray[Any]
-Value = int | float | bool | str | None
+Output = int | float | bool | str | None
 
 
 class OnDemandComputation:
     """Calls a view's function on arrays and makes its results exact.
 
-    >>> double = OnDemandComputation("v", lambda x: {"y": 2 * x}, (Column("y", ColumnType.INT64),))
+    >>> outputs = [ScalarColumn("y", ColumnType.INT64)]
+    >>> double = OnDemandComputation("v", lambda x: {"y": 2 * x}, outputs)
     >>> double({"x": as_array([1, None], ColumnType.INT64)})
     {'y': [2, None]}
     """
 
-    def __init__(self, view: str, function: Callable[..., Any], outputs: Sequence[Column]) -> None:
+    def __init__(
+        self, view: str, function: Callable[..., Any], outputs: Sequence[ScalarColumn]
+    ) -> None:
         self._view, self._function, self._outputs = view, function, tuple(outputs)
 
-    def __call__(self, arguments: Mapping[str, Array]) -> dict[str, list[Value]]:
+    def __call__(self, arguments: Mapping[str, Array]) -> dict[str, list[Output]]:
         """The outputs by name, as Python values in the types that they are declared with."""
         rows = len(next(iter(arguments.values())))
         try:
@@ -40,7 +44,7 @@ class OnDemandComputation:
             ) from error
         return {column.name: self._exact(results, column, rows) for column in self._outputs}
 
-    def _exact(self, results: Any, column: Column, rows: int) -> list[Value]:
+    def _exact(self, results: Any, column: ScalarColumn, rows: int) -> list[Output]:
         where = f"On-demand view '{self._view}', feature '{column.name}'"
         if not isinstance(results, Mapping) or column.name not in results:
             raise OnDemandFailed(
@@ -61,7 +65,7 @@ class OnDemandComputation:
             ) from error
 
 
-def _value(value: Any, dtype: ColumnType) -> Value:
+def _value(value: Any, dtype: ColumnType) -> Output:
     if value is None or value != value:
         return None
     match dtype:
@@ -78,22 +82,25 @@ def _value(value: Any, dtype: ColumnType) -> Value:
     raise ValueError(repr(value))
 
 
-def as_array(values: Sequence[Value], dtype: ColumnType) -> Array:
+def as_array(values: Sequence[Any], dtype: Dtype) -> Array:
     """Python values, as an online read or a request gives them, as the function takes them."""
-    if dtype in (ColumnType.STRING, ColumnType.UUID):
+    if isinstance(dtype, ListType) or dtype in (ColumnType.STRING, ColumnType.UUID):
         array = np.empty(len(values), object)
-        array[:] = values
+        for place, value in enumerate(values):  # NumPy would make a table of lists of one length
+            array[place] = value
         return array
     return np.array([np.nan if value is None else value for value in values], np.float64)
 
 
-def array_of(column: "pa.ChunkedArray", dtype: ColumnType) -> Array:
+def array_of(column: "pa.ChunkedArray", dtype: Dtype) -> Array:
     """The same of an Arrow column of that type."""
     import pyarrow as pa
 
     match dtype:
-        case ColumnType.STRING | ColumnType.UUID:
+        case ColumnType.STRING | ColumnType.UUID | ListType():
             return as_array(column.to_pylist(), dtype)
+        case DecimalType():
+            column = nearest_doubles(column)
         case ColumnType.TIMESTAMP:
             column = column.cast(pa.int64())
         case ColumnType.INT64 | ColumnType.FLOAT64 | ColumnType.BOOL:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from konveyer.core.decimals import words_of
 from konveyer.feature_store.kernel.codes import Ints, codes_of
 
 _EXPANDED_ROWS = 4_000_000
@@ -19,7 +20,8 @@ class Series:
     """`valid` marks the rows that count: not null, and passing the filter.
 
     `column` is None when rows are counted. `numbers` are its values as an array (instants as
-    microseconds, false and null as 0); only number and instant columns have them.
+    microseconds, false and null as 0, decimals of up to 18 digits without their point); only number
+    and instant columns have them.
     """
 
     def __init__(self, column: pa.ChunkedArray | None, valid: Mask) -> None:
@@ -62,6 +64,8 @@ class Series:
         assert self.column is not None  # noqa: S101 - only counts go without a column
         if pa.types.is_floating(self.column.type):
             return np.asarray(self.column.fill_null(0.0).to_numpy())
+        if pa.types.is_decimal(self.column.type):
+            return words_of(self.column)[0]
         return np.asarray(self.column.cast(pa.int64()).fill_null(0).to_numpy())
 
     @cached_property

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from konveyer.core.files import file_written_whole, flushed_folder
-from konveyer.core.schema import Column
+from konveyer.core.schema import ScalarColumn
 from konveyer.feature_store.offline.layout import identity_sql
 
 Key = Mapping[str, int | str]
@@ -27,7 +27,7 @@ def key_digest(values: Sequence[int | str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def digest_sql(keys: Sequence[Column]) -> str:
+def digest_sql(keys: Sequence[ScalarColumn]) -> str:
     """The SQL expression of a row's digest, as lower-case hexadecimal text."""
     return f"sha256({identity_sql(keys)})"
 

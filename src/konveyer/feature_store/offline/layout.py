@@ -6,10 +6,11 @@ text, each preceded by its length (so that keys that concatenate alike differ), 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import pyarrow as pa
 
-from konveyer.core.schema import Column, ColumnType
+from konveyer.core.schema import Column, ColumnType, DecimalType, Dtype, ListType, ScalarColumn
 from konveyer.feature_store.kernel.history import CREATED_TIME, EVENT_TIME
 
 BUCKET = "bucket"
@@ -26,7 +27,7 @@ class TableLayout:
     column that says when a row became known, or None.
     """
 
-    keys: tuple[Column, ...]
+    keys: tuple[ScalarColumn, ...]
     event_time: str
     created_time: str | None
     expressions: tuple[tuple[Column, str], ...]
@@ -62,12 +63,12 @@ def bucket_count(rows: int) -> int:
     return buckets
 
 
-def bucket_sql(keys: Sequence[Column], buckets: int) -> str:
+def bucket_sql(keys: Sequence[ScalarColumn], buckets: int) -> str:
     """The SQL expression of a row's bucket, a 32-bit whole number."""
     return f"CAST(md5_number_lower({identity_sql(keys)}) % {buckets} AS INTEGER)"
 
 
-def identity_sql(keys: Sequence[Column]) -> str:
+def identity_sql(keys: Sequence[ScalarColumn]) -> str:
     """The SQL expression of a row's join keys as one text; different keys give different texts."""
     texts = [f"CAST({sql_cast(quoted(key.name), key.dtype)} AS VARCHAR)" for key in keys]
     parts = [f"length({text}), ':', {text}" for text in texts]
@@ -105,18 +106,32 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def sql_cast(expression: str, dtype: ColumnType) -> str:
+def sql_cast(expression: str, dtype: Dtype) -> str:
     """`expression` as the SQL type that arrives as `dtype`; instants arrive as microseconds."""
     match dtype:
-        case ColumnType.INT64:
-            return f"CAST({expression} AS BIGINT)"
-        case ColumnType.FLOAT64:
-            return f"CAST({expression} AS DOUBLE)"
-        case ColumnType.BOOL:
-            return f"CAST({expression} AS BOOLEAN)"
-        case ColumnType.STRING:
-            return f"CAST({expression} AS VARCHAR)"
         case ColumnType.TIMESTAMP:
             return f"epoch_us({expression})"
         case ColumnType.UUID:
             return f"CAST(CAST({expression} AS UUID) AS VARCHAR)"
+        case _:
+            return f"CAST({expression} AS {_sql_type(dtype)})"
+
+
+def _sql_type(dtype: Dtype) -> str:
+    match dtype:
+        case ColumnType.INT64:
+            return "BIGINT"
+        case ColumnType.FLOAT64:
+            return "DOUBLE"
+        case ColumnType.BOOL:
+            return "BOOLEAN"
+        case ColumnType.STRING | ColumnType.UUID:
+            return "VARCHAR"
+        case ColumnType.TIMESTAMP:
+            return "TIMESTAMP"
+        case DecimalType(precision=precision, scale=scale):
+            return f"DECIMAL({precision}, {scale})"
+        case ListType(item=item):
+            return f"{_sql_type(item)}[]"
+        case _:
+            assert_never(dtype)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from konveyer.core.schema import Column, ColumnType
+from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.feature_store.offline.identity import Key
 from konveyer.feature_store.sources.segments import write_segment
 
@@ -22,7 +22,7 @@ class HeldSegment:
     rows: int
 
 
-def segments_with(folder: Path, columns: Sequence[Column], key: Key) -> Iterator[HeldSegment]:
+def segments_with(folder: Path, columns: Sequence[ScalarColumn], key: Key) -> Iterator[HeldSegment]:
     """Files whose columns are named like the entity's join keys, and that have rows with `key`."""
     for file in sorted(folder.glob("*/*.parquet")):
         schema = pq.read_schema(file)
@@ -33,7 +33,7 @@ def segments_with(folder: Path, columns: Sequence[Column], key: Key) -> Iterator
                 yield HeldSegment(source=file.parent.name, path=file, rows=count)
 
 
-def take_out(segment: HeldSegment, columns: Sequence[Column], key: Key) -> None:
+def take_out(segment: HeldSegment, columns: Sequence[ScalarColumn], key: Key) -> None:
     """Rewrite the file without these rows. The caller holds the lock of pushes."""
     rows = pq.read_table(segment.path, partitioning=None)
     write_segment(segment.path, rows.filter(pc.invert(_mine(rows, columns, key))))
@@ -45,12 +45,12 @@ def remove_drafts(folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _can_hold(schema: pa.Schema, column: Column) -> bool:
+def _can_hold(schema: pa.Schema, column: ScalarColumn) -> bool:
     place = schema.get_field_index(column.name)
     return place >= 0 and bool(schema.field(place).type == column.dtype.arrow)
 
 
-def _mine(rows: pa.Table, columns: Sequence[Column], key: Key) -> pa.ChunkedArray:
+def _mine(rows: pa.Table, columns: Sequence[ScalarColumn], key: Key) -> pa.ChunkedArray:
     mine = pa.chunked_array([pa.repeat(pa.scalar(True), len(rows))])
     for column in columns:
         values = rows.column(column.name)

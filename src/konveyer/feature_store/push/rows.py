@@ -1,16 +1,29 @@
 """Rows that somebody sends to a source: the Arrow table of them, or what is wrong with them."""
 
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from konveyer.core.clock import BadInstant, format_us, parse_instant, to_us
-from konveyer.core.schema import Column, ColumnType, UnsupportedType, arrow_schema, column_type
+from konveyer.core.decimals import whole_as_decimals
+from konveyer.core.schema import (
+    MOST_DIGITS,
+    Column,
+    ColumnType,
+    DecimalType,
+    Dtype,
+    ListType,
+    UnsupportedType,
+    arrow_schema,
+    column_type,
+)
 from konveyer.feature_store.definitions.pushed import PushedColumn
 from konveyer.feature_store.definitions.source import Source
 from konveyer.feature_store.etl.limits import outside
@@ -21,6 +34,7 @@ MOST_ROWS = 1_000_000
 AHEAD_US = 5_000_000
 _TOLD = 20
 _EXACT = 2**53
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _TOO_FINE = re.compile(r"\.\d{7}")
 
 
@@ -123,11 +137,15 @@ def _array(column: Column, values: list[Any]) -> pa.Array:
     return pa.array(values, column.dtype.arrow)
 
 
-def _cell(value: Any, dtype: ColumnType) -> Any:
+def _cell(value: Any, dtype: Dtype) -> Any:
     """One value as Arrow takes it; instants as microseconds. Raises `ValueError`."""
     if value is None:
         return None
     match dtype:
+        case DecimalType():
+            return _decimal(value, dtype)
+        case ListType() if isinstance(value, list | tuple):
+            return [_cell(item, dtype.item) for item in value]
         case ColumnType.INT64 if type(value) is int and -(2**63) <= value < 2**63:
             return value
         case ColumnType.FLOAT64 if type(value) is float:
@@ -147,6 +165,35 @@ def _cell(value: Any, dtype: ColumnType) -> Any:
             except BadInstant as error:
                 raise ValueError(f"{error.message.rstrip('.')}; {error.hint}") from error
     raise ValueError(f"{value!r:.80} is not {dtype}")
+
+
+def _decimal(value: Any, dtype: DecimalType) -> Decimal:
+    """Of a float what it is written as, where that many digits survive its bits."""
+    match value:
+        case bool():
+            found = None
+        case Decimal() | int() | str():
+            found = _parsed(str(value))
+        case float():
+            found = _parsed(repr(value))
+            if found is not None and len(found.as_tuple().digits) > sys.float_info.dig:
+                found = None
+        case _:
+            found = None
+    if found is None or not found.is_finite():
+        raise ValueError(f"{value!r:.80} is not {dtype}; write it as text, such as '12.50'")
+    digits = Context(prec=MOST_DIGITS, traps=[Inexact, InvalidOperation])
+    try:
+        exact = found.quantize(Decimal(1).scaleb(-dtype.scale), context=digits)
+    except (Inexact, InvalidOperation):
+        exact = None
+    if exact is None or (exact and exact.adjusted() >= dtype.precision - dtype.scale):
+        raise ValueError(f"{value!r:.80} does not fit into {dtype}")
+    return exact
+
+
+def _parsed(text: str) -> Decimal | None:
+    return Decimal(text) if _NUMBER.fullmatch(text) else None
 
 
 def _of_table(source: Source, columns: Sequence[Column], given: pa.Table) -> pa.Table:
@@ -180,12 +227,27 @@ def _cast(values: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
         found = column_type(values.type, where=column.name)
     except UnsupportedType:
         found = None
-    if found != column.dtype and (found, column.dtype) != (ColumnType.INT64, ColumnType.FLOAT64):
+    if not _becomes(found, column.dtype):
         raise ValueError(f"it is {values.type}, not {column.dtype}")
+    if found is ColumnType.INT64 and isinstance(column.dtype, DecimalType):
+        return whole_as_decimals(values, column.dtype.arrow)
     if column.dtype is ColumnType.TIMESTAMP and values.type != column.dtype.arrow:
         zone = values.type.tz if pa.types.is_timestamp(values.type) else None
         values = values.cast(pa.timestamp("us", tz=zone))
     return values.cast(column.dtype.arrow)
+
+
+def _becomes(found: Dtype | None, wanted: Dtype) -> bool:
+    """Whether values of one type are values of another, where they fit."""
+    match found, wanted:
+        case (ColumnType.INT64, ColumnType.FLOAT64) | (ColumnType.INT64, DecimalType()):
+            return True
+        case DecimalType(), DecimalType():
+            return True
+        case ListType(item=item), ListType(item=other):
+            return _becomes(item, other)
+        case _:
+            return found == wanted
 
 
 def _first_bad(values: pa.ChunkedArray, column: Column) -> int:

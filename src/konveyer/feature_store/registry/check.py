@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from konveyer.core.errors import did_you_mean
-from konveyer.core.schema import ColumnType, UnsupportedType, column_type
+from konveyer.core.schema import ColumnType, Dtype, UnsupportedType, column_type
 from konveyer.feature_store.definitions.definition import Kind
 from konveyer.feature_store.definitions.on_demand import OnDemandView
 from konveyer.feature_store.definitions.python_code import callable_of
@@ -128,10 +128,10 @@ def _compiled(state: RegistryState, name: str, session: Engine) -> CompiledView:
 
 def _try_on_nulls(view: OnDemandView, compiled: Mapping[str, CompiledView]) -> None:
     """Any input may be null: what the function makes of nulls shows its outputs and their shape."""
-    types = {field.name: field.column.dtype for field in view.request}
+    types: dict[str, Dtype] = {field.name: field.column.dtype for field in view.request}
     for name, feature in view.input_features:
         types |= {c.name: c.dtype for c in compiled[name].columns if c.name == feature}
-    outputs = [feature.column for feature in view.features]
+    outputs = view.outputs
     compute = OnDemandComputation(view.name, callable_of(view.code), outputs)
     compute({name: as_array([None, None], dtype) for name, dtype in types.items()})
 

@@ -1,12 +1,23 @@
 """Checks a view against the real columns of its source, and compiles it for ETL and the kernel."""
 
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from konveyer.core.decimals import DIGITS_OF_A_WORD
 from konveyer.core.errors import did_you_mean
-from konveyer.core.schema import Column, ColumnType, column_type
+from konveyer.core.schema import (
+    MOST_DIGITS,
+    Column,
+    ColumnType,
+    DecimalType,
+    Dtype,
+    ListType,
+    ScalarColumn,
+    column_type,
+)
 from konveyer.feature_store.definitions.aggregation import Aggregation, AggregationFunction
 from konveyer.feature_store.definitions.duration import duration_us
 from konveyer.feature_store.definitions.entity import Entity
@@ -21,18 +32,20 @@ from konveyer.feature_store.sources.errors import UnknownColumn, WrongType
 
 _NUMBERS = frozenset({ColumnType.INT64, ColumnType.FLOAT64})
 _ORDERED = _NUMBERS | {ColumnType.TIMESTAMP}
-_ALL = frozenset(ColumnType)
-# The types that each function can aggregate.
-_FIT: dict[AggregationFunction, frozenset[ColumnType]] = {
-    "count": _ALL,
+# As many digits as an int64 can have.
+_AS_DECIMAL = DecimalType(19, 0)
+_SHORT = f"decimal(p,s) of up to {DIGITS_OF_A_WORD} digits"
+# The scalar types that each function can aggregate, besides short decimals; None for all types.
+_FIT: dict[AggregationFunction, frozenset[ColumnType] | None] = {
+    "count": None,
     "sum": _NUMBERS,
     "mean": _NUMBERS,
     "min": _ORDERED,
     "max": _ORDERED,
     "stddev": _NUMBERS,
-    "first": _ALL,
-    "last": _ALL,
-    "count_distinct": _ALL,
+    "first": None,
+    "last": None,
+    "count_distinct": frozenset(ColumnType),
 }
 
 
@@ -68,7 +81,7 @@ def compile_view(
         return _computed(view, keys, source, columns)
     _check_type(where, columns, EVENT_TIME, {ColumnType.TIMESTAMP})
     for feature in view.features:
-        _check_type(where, columns, feature.name, _holds(feature.column.dtype))
+        _check_holds(where, columns, feature.column)
     features = tuple(feature.column for feature in view.features)
     created = CREATED_TIME if CREATED_TIME in columns else None
     return CompiledView(
@@ -98,7 +111,10 @@ def _check_times(where: str, source: Source, columns: dict[str, pa.DataType]) ->
 
 
 def _computed(
-    view: FeatureView, keys: tuple[Column, ...], source: Source, columns: dict[str, pa.DataType]
+    view: FeatureView,
+    keys: tuple[ScalarColumn, ...],
+    source: Source,
+    columns: dict[str, pa.DataType],
 ) -> CompiledView:
     """A view with a function: it is given every other column of the source under its own name."""
     where = f"Feature view '{view.name}'"
@@ -128,7 +144,10 @@ def _computed(
 
 
 def _windowed(
-    view: FeatureView, keys: tuple[Column, ...], source: Source, columns: dict[str, pa.DataType]
+    view: FeatureView,
+    keys: tuple[ScalarColumn, ...],
+    source: Source,
+    columns: dict[str, pa.DataType],
 ) -> CompiledView:
     where, event_time = f"Feature view '{view.name}'", source.event_time or ""
     inputs: dict[str, tuple[Column, str]] = {}
@@ -144,7 +163,7 @@ def _windowed(
             filter_column=_filter(inputs, aggregation, at),
         )
         windowed.append(feature)
-        features.append(Column(aggregation.name, _result_type(aggregation, dtype)))
+        features.append(_result(at, aggregation, dtype))
     return CompiledView(
         rows_sql=f"SELECT * FROM {quoted(source.name)}",  # noqa: S608 - a checked name
         layout=TableLayout(
@@ -179,18 +198,24 @@ def _derived_columns(view: FeatureView, features: list[Column]) -> list[Column]:
     return [
         Column(
             derived.name,
-            ColumnType.INT64
+            _difference_type(types[derived.left], types[derived.right])
             if derived.operation == "difference"
-            and {types[derived.left], types[derived.right]} == {ColumnType.INT64}
             else ColumnType.FLOAT64,
         )
         for derived in view.derived
     ]
 
 
+def _difference_type(*types: Dtype) -> Dtype:
+    scales = [dtype.scale for dtype in types if isinstance(dtype, DecimalType)]
+    if ColumnType.FLOAT64 in types:
+        return ColumnType.FLOAT64
+    return DecimalType(MOST_DIGITS, max(scales)) if scales else ColumnType.INT64
+
+
 def _plan(
     view: FeatureView,
-    keys: tuple[Column, ...],
+    keys: tuple[ScalarColumn, ...],
     *,
     windowed: tuple[WindowedFeature, ...] = (),
     derived: tuple[DerivedFeature, ...] = (),
@@ -209,20 +234,47 @@ def _plan(
 
 def _input_type(
     where: str, aggregation: Aggregation, columns: dict[str, pa.DataType]
-) -> ColumnType | None:
+) -> Dtype | None:
     if aggregation.column is None:
         return None
-    return _check_type(where, columns, aggregation.column, _FIT[aggregation.function])
+    fit = _FIT[aggregation.function]
+    found = _column_type(where, columns, aggregation.column)
+    match found:
+        case DecimalType(precision=precision):
+            fits = fit is None or precision <= DIGITS_OF_A_WORD
+        case _:
+            fits = fit is None or found in fit
+    if fit is not None and not fits:
+        raise _wrong_type(
+            f"{where}: {aggregation.function}", aggregation.column, [*sorted(fit), _SHORT], found
+        )
+    return found
 
 
-def _result_type(aggregation: Aggregation, dtype: ColumnType | None) -> ColumnType:
-    if dtype is None or aggregation.function in ("count", "count_distinct"):
-        return ColumnType.INT64
-    return ColumnType.FLOAT64 if aggregation.function in ("mean", "stddev") else dtype
+def _result(where: str, aggregation: Aggregation, dtype: Dtype | None) -> Column:
+    result = _result_type(aggregation, dtype)
+    if isinstance(result, ListType) and (aggregation.minimum, aggregation.maximum) != (None, None):
+        raise WrongType(
+            f"{where} is {result} and has a minimum or a maximum.",
+            hint="leave them out: only numbers and instants have limits",
+        )
+    return Column(aggregation.name, result)
+
+
+def _result_type(aggregation: Aggregation, dtype: Dtype | None) -> Dtype:
+    match aggregation.function, dtype:
+        case (_, None) | ("count" | "count_distinct", _):
+            return ColumnType.INT64
+        case "mean" | "stddev", _:
+            return ColumnType.FLOAT64
+        case "sum", DecimalType(scale=scale):
+            return DecimalType(MOST_DIGITS, scale)
+        case _, found:
+            return found
 
 
 def _input(
-    inputs: dict[str, tuple[Column, str]], aggregation: Aggregation, dtype: ColumnType | None
+    inputs: dict[str, tuple[Column, str]], aggregation: Aggregation, dtype: Dtype | None
 ) -> str | None:
     if aggregation.column is None or dtype is None or aggregation.function == "count":
         return None
@@ -255,23 +307,46 @@ def _identifies(dtype: ColumnType) -> set[ColumnType]:
     return {ColumnType.STRING, dtype} if dtype is ColumnType.UUID else {dtype}
 
 
-def _holds(dtype: ColumnType) -> set[ColumnType]:
-    """The types whose values `dtype` can hold."""
-    return {ColumnType.INT64, dtype} if dtype is ColumnType.FLOAT64 else {dtype}
+def _holds(dtype: Dtype, found: Dtype) -> bool:
+    """Whether `dtype` can hold every value of the type `found`."""
+    match dtype, found:
+        case DecimalType(), DecimalType():
+            return dtype.holds(found)
+        case DecimalType(), ColumnType.INT64:
+            return dtype.holds(_AS_DECIMAL)
+        case ListType(item=item), ListType(item=other):
+            return _holds(item, other)
+        case ColumnType.FLOAT64, ColumnType.INT64:
+            return True
+        case _:
+            return dtype == found
+
+
+def _check_holds(where: str, columns: dict[str, pa.DataType], wanted: Column) -> None:
+    found = _column_type(where, columns, wanted.name)
+    if not _holds(wanted.dtype, found):
+        raise _wrong_type(where, wanted.name, [str(wanted.dtype)], found)
 
 
 def _check_type(
     where: str, columns: dict[str, pa.DataType], name: str, fit: AbstractSet[ColumnType]
-) -> ColumnType:
+) -> None:
+    found = _column_type(where, columns, name)
+    if found not in fit:
+        raise _wrong_type(where, name, sorted(fit), found)
+
+
+def _wrong_type(where: str, name: str, fit: Sequence[str], found: Dtype) -> WrongType:
+    return WrongType(
+        f"{where} needs column '{name}' as {' or '.join(fit)}, but it is {found}.",
+        hint="cast it in a SQL source, or correct the definition",
+    )
+
+
+def _column_type(where: str, columns: dict[str, pa.DataType], name: str) -> Dtype:
     if name not in columns:
         raise UnknownColumn(
             f"{where} needs column '{name}', which its rows do not have.",
             hint=did_you_mean(name, columns, otherwise=f"they have {', '.join(columns)}"),
         )
-    found = column_type(columns[name], where=f"{where}, column '{name}'")
-    if found not in fit:
-        raise WrongType(
-            f"{where} needs column '{name}' as {' or '.join(sorted(fit))}, but it is {found}.",
-            hint="cast it in a SQL source, or correct the definition",
-        )
-    return found
+    return column_type(columns[name], where=f"{where}, column '{name}'")

@@ -6,7 +6,7 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from konveyer.core.schema import Column, ColumnType
+from konveyer.core.schema import Column, Dtype
 from konveyer.feature_store.definitions.definition import Definition, Kind, from_spec
 from konveyer.feature_store.definitions.on_demand import OnDemandView
 from konveyer.feature_store.definitions.resolved import (
@@ -145,7 +145,7 @@ def _resolved_on_demand(
             ResolvedInput(view=name, feature=feature, dtype=_dtype(stored[name].columns, feature))
             for name, feature in view.input_features
         ),
-        outputs=tuple(feature.column for feature in view.features),
+        outputs=view.outputs,
     )
 
 
@@ -170,5 +170,5 @@ def space_of(view: str, version: str) -> str:
     return f"{view}.{version}"
 
 
-def _dtype(columns: tuple[Column, ...], feature: str) -> ColumnType:
+def _dtype(columns: tuple[Column, ...], feature: str) -> Dtype:
     return next(column.dtype for column in columns if column.name == feature)

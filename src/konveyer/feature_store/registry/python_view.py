@@ -94,13 +94,24 @@ def call(view: str, compiled: CompiledView, given: pa.Table) -> pa.Table:
                 f"Feature view '{view}' returned '{field.name}' with nulls.",
                 hint="leave those rows out",
             )
-    return table.cast(schema)
+    try:
+        return table.cast(schema)
+    except pa.ArrowInvalid as error:
+        raise PythonViewFailed(
+            f"Feature view '{view}' returned a value that does not fit: {error}",
+            hint="cast it in the function, or correct the definition",
+        ) from error
 
 
 def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether every value can be held exactly."""
     if pa.types.is_null(found):
         return True
+    if _is_list(found) and _is_list(wanted):
+        return _fits(found.value_type, wanted.value_type)
+    if pa.types.is_decimal(found) and pa.types.is_decimal(wanted):
+        # Polars has 38 digits unless it is told; those that are too many are seen in the values.
+        return bool(found.scale <= wanted.scale)
     same_kind = (
         (pa.types.is_integer, pa.types.is_integer),
         (pa.types.is_integer, pa.types.is_floating),
@@ -110,6 +121,10 @@ def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
         (pa.types.is_temporal, pa.types.is_temporal),
     )
     return any(of_found(found) and of_wanted(wanted) for of_found, of_wanted in same_kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def _is_text(kind: pa.DataType) -> bool:

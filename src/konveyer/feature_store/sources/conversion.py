@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from konveyer.core.schema import Column, ColumnType
+from konveyer.core.decimals import whole_as_decimals
+from konveyer.core.schema import Column, ColumnType, DecimalType, Dtype
 from konveyer.feature_store.sources.errors import SourceValueInvalid
 
 _WITH_ZONE = r"\d\d:\d\d.*(Z|[+-]\d\d(:?\d\d)?)$"
@@ -14,7 +15,7 @@ _LEADING_ZERO = r"^-?0\d"
 _GUESSES = (ColumnType.INT64, ColumnType.FLOAT64, ColumnType.BOOL, ColumnType.TIMESTAMP)
 
 
-def parsed(text: pa.Array, dtype: ColumnType) -> pa.Array:
+def parsed(text: pa.Array, dtype: Dtype) -> pa.Array:
     """Text as `dtype`; ISO 8601 times, where none says its zone in UTC. Raises `pa.ArrowInvalid`.
 
     >>> parsed(pa.array(["12", None]), ColumnType.INT64).to_pylist()
@@ -32,9 +33,11 @@ def parsed(text: pa.Array, dtype: ColumnType) -> pa.Array:
     return pc.coalesce(with_zone, pc.assume_timezone(without, "UTC"))
 
 
-def widened(values: pa.Array, dtype: ColumnType) -> pa.Array:
-    """Typed values as `dtype`; of text only times are made. Raises `pa.ArrowInvalid`."""
+def widened(values: pa.Array, dtype: Dtype) -> pa.Array:
+    """Typed values as `dtype`; of text only times and decimals. Raises `pa.ArrowInvalid`."""
     values = plain(values)
+    if isinstance(dtype, DecimalType) and pa.types.is_integer(values.type):
+        return whole_as_decimals(values, dtype.arrow)
     if dtype is ColumnType.TIMESTAMP and pa.types.is_string(values.type):
         return parsed(values, dtype)
     return pc.cast(values, dtype.arrow)
@@ -51,7 +54,7 @@ def plain(values: pa.Array) -> pa.Array:
 def converted(
     batches: Iterable[pa.RecordBatch],
     columns: Sequence[Column],
-    convert: Callable[[pa.Array, ColumnType], pa.Array],
+    convert: Callable[[pa.Array, Dtype], pa.Array],
     *,
     where: str,
 ) -> Iterator[pa.RecordBatch]:
@@ -101,7 +104,7 @@ def guessed(batches: Iterable[pa.RecordBatch], names: Sequence[str]) -> dict[str
     }
 
 
-def _fits(values: pa.Array, dtype: ColumnType) -> bool:
+def _fits(values: pa.Array, dtype: Dtype) -> bool:
     try:
         parsed(values, dtype)
     except pa.ArrowInvalid:
@@ -110,7 +113,7 @@ def _fits(values: pa.Array, dtype: ColumnType) -> bool:
 
 
 def _first_bad(
-    values: pa.Array, dtype: ColumnType, convert: Callable[[pa.Array, ColumnType], pa.Array]
+    values: pa.Array, dtype: Dtype, convert: Callable[[pa.Array, Dtype], pa.Array]
 ) -> tuple[int, object]:
     """By halving, where the first value is that cannot be converted."""
     start, end = 0, len(values)

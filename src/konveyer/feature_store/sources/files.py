@@ -73,6 +73,8 @@ def _family(dtype: pa.DataType) -> str:
         return "timestamp"
     if pa.types.is_dictionary(dtype):
         return _family(dtype.value_type)
+    if pa.types.is_list(dtype) or pa.types.is_large_list(dtype):
+        return f"list of {_family(dtype.value_type)}"
     if pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype):
         return str(pa.string())
     return str(dtype)

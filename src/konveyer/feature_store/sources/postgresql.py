@@ -1,16 +1,23 @@
 """How PostgreSQL is asked, and what its types become."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode
 
 import pyarrow as pa
 
-from konveyer.core.schema import ColumnType, arrow_schema, column_type
+from konveyer.core.schema import (
+    MOST_DIGITS,
+    ColumnType,
+    DecimalType,
+    Dtype,
+    arrow_schema,
+    column_type,
+)
 from konveyer.feature_store.definitions.source import Source
 from konveyer.feature_store.sources.adbc import AdbcConnection
 from konveyer.feature_store.sources.conversion import converted, plain, widened
-from konveyer.feature_store.sources.errors import WrongType
+from konveyer.feature_store.sources.errors import SourceValueInvalid, WrongType
 
 # A server that vanishes is noticed within a minute, not by the hours of TCP's own patience.
 _PATIENCE = {
@@ -21,11 +28,20 @@ _PATIENCE = {
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
+# As PostgreSQL's `numerictypmodin` packs them.
+_DIGITS = (
+    "SELECT attname::text AS name, ((atttypmod - 4) >> 16) & 65535 AS precision, "
+    "(atttypmod - 4) & 2047 AS scale FROM pg_catalog.pg_attribute "
+    "WHERE attrelid = to_regclass('{table}') AND atttypid = 'numeric'::regtype "
+    "AND atttypmod >= 4 AND NOT attisdropped"
+)
 _UNREADABLE = ("interval", "money")
 
 
 class PostgreSQL:
-    """See `Dialect`. `numeric` becomes float64, as every fraction in a feature does."""
+    """See `Dialect`. The `numeric(p,s)` of a table becomes a decimal. Otherwise a `numeric` is a
+    float64 unless it is declared: the driver does not tell how many digits it has.
+    """
 
     def uri(self, url: str, _root: Path) -> str:
         """The URL with our patience, unless it says its own."""
@@ -41,14 +57,17 @@ class PostgreSQL:
         found = connection.describe(_select(source, source.columns))
         for field in found:
             _check(source, field)
-        return arrow_schema(source.declared) if source.columns else pa.schema(map(_natural, found))
+        if source.columns:
+            return arrow_schema(source.declared)
+        return _natural_schema(found, _digits(source, connection))
 
     def batches(self, source: Source, connection: AdbcConnection) -> Iterator[pa.RecordBatch]:
         connection.run("SET TRANSACTION READ ONLY")
+        digits = {} if source.columns else _digits(source, connection)
         reader = connection.read(_select(source, source.columns), {})
         if source.columns:
             return converted(reader, source.declared, widened, where=f"Source '{source.name}'")
-        return _naturally(reader, pa.schema(map(_natural, reader.schema)))
+        return _naturally(source, reader, _natural_schema(reader.schema, digits))
 
 
 def _select(source: Source, columns: Iterable[str]) -> str:
@@ -58,6 +77,24 @@ def _select(source: Source, columns: Iterable[str]) -> str:
     else:
         rows = f"({(source.query or '').strip().rstrip(';')}) AS source_rows"
     return f"SELECT {wanted} FROM {rows}"  # noqa: S608 - the definition's own, and read-only
+
+
+def _digits(source: Source, connection: AdbcConnection) -> dict[str, DecimalType]:
+    """The columns of a table that are numeric(p,s), with that type where a decimal can have it."""
+    if source.table is None:
+        return {}
+    table = ".".join(_quoted(part) for part in source.table.split("."))
+    found = connection.read(_DIGITS.format(table=table), {}).read_all()
+    types = {
+        # The scale is a signed number of 11 bits.
+        row["name"]: (row["precision"], (row["scale"] ^ 1024) - 1024)
+        for row in found.to_pylist()
+    }
+    return {
+        name: DecimalType(precision, scale)
+        for name, (precision, scale) in types.items()
+        if precision <= MOST_DIGITS and 0 <= scale <= precision
+    }
 
 
 def _quoted(name: str) -> str:
@@ -72,18 +109,37 @@ def _check(source: Source, field: pa.Field) -> None:
         raise WrongType(f"{where} is {_type_name(field)}, which cannot be read.", hint=hint)
     if not source.columns:
         return
-    declared = ColumnType(source.columns[field.name])
+    declared = source.declared_column(field.name).dtype
     found = column_type(_natural(field).type, where=where)
-    widens = {
-        ColumnType.FLOAT64: {ColumnType.INT64},
-        ColumnType.TIMESTAMP: {ColumnType.STRING},  # where every text is a time
-    }
-    if found is not declared and found not in widens.get(declared, ()):
+    if not _fits(declared, found, is_numeric=_type_name(field) == "numeric"):
         raise WrongType(f"{where} is declared {declared}, but it is {found}.", hint=hint)
 
 
+def _fits(declared: Dtype, found: Dtype, *, is_numeric: bool) -> bool:
+    match declared, found:
+        case ColumnType.FLOAT64, ColumnType.INT64:
+            return True
+        case ColumnType.TIMESTAMP, ColumnType.STRING:
+            return True  # where every text is a time
+        case DecimalType(), _:
+            return is_numeric or found is ColumnType.INT64
+        case _:
+            return declared == found
+
+
+def _natural_schema(found: pa.Schema, digits: Mapping[str, DecimalType]) -> pa.Schema:
+    return pa.schema(
+        [
+            pa.field(field.name, digits[field.name].arrow)
+            if field.name in digits
+            else _natural(field)
+            for field in found
+        ]
+    )
+
+
 def _natural(field: pa.Field) -> pa.Field:
-    """The column as it is kept when nothing is declared."""
+    """The column as it is kept when nothing is known of its digits."""
     if _type_name(field) == "numeric":
         return pa.field(field.name, pa.float64())
     if _type_name(field) == "uuid":
@@ -92,10 +148,19 @@ def _natural(field: pa.Field) -> pa.Field:
     return pa.field(field.name, field.type.storage_type if is_extension else field.type)
 
 
-def _naturally(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _naturally(
+    source: Source, batches: Iterable[pa.RecordBatch], schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
     for batch in batches:
-        pairs = zip(batch.columns, schema.types, strict=True)
-        arrays = [plain(values).cast(dtype) for values, dtype in pairs]
+        arrays = []
+        for values, field in zip(batch.columns, schema, strict=True):
+            try:
+                arrays.append(plain(values).cast(field.type))
+            except pa.ArrowInvalid as error:
+                raise SourceValueInvalid(
+                    f"Source '{source.name}', column '{field.name}': {error}",
+                    hint="leave such values out in a query, or declare the column in `columns`",
+                ) from error
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from konveyer.core.schema import ColumnType, arrow_schema
+from konveyer.core.schema import ColumnType, DecimalType, Dtype, arrow_schema
 from konveyer.feature_store.definitions.source import Source
 from konveyer.feature_store.sources.adbc import AdbcConnection
 from konveyer.feature_store.sources.conversion import converted, guessed, widened
@@ -21,19 +21,23 @@ from konveyer.feature_store.sources.errors import (
 _BATCH = {"adbc.sqlite.query.batch_rows": "65536"}
 # The driver takes a column's type from the first rows, so one of the declared types goes first.
 _SEED = "is_the_seed"
-_SEEDS = {
+_NUMBERS: dict[Dtype, tuple[str, pa.DataType]] = {
     ColumnType.INT64: ("0", pa.int64()),
     ColumnType.FLOAT64: ("0.0", pa.float64()),
     ColumnType.BOOL: ("0", pa.int64()),
-    ColumnType.STRING: ("''", pa.string()),
-    ColumnType.TIMESTAMP: ("''", pa.string()),
 }
+_TEXT = ("''", pa.string())
+# A fraction is the decimal that it is written as, unless that leaves out some of it.
+_DECIMAL = (
+    "CASE WHEN typeof({0}) = 'real' AND CAST(CAST({0} AS TEXT) AS REAL) <> {0} "
+    "THEN printf('%!.20e', {0}) ELSE CAST({0} AS TEXT) END"
+)
 _MISMATCH = re.compile(r"Type mismatch in column (\d+): expected \w+ but got (\S+)")
 _HELD = {pa.float64(): "fractions", pa.string(): "text", "DOUBLE": "fractions"}
 
 
 class SQLite:
-    """See `Dialect`. A time is ISO 8601 text, a bool 0 or 1."""
+    """See `Dialect`. A time is ISO 8601 text, a bool 0 or 1, a decimal a number or its text."""
 
     def uri(self, url: str, root: Path) -> str:
         file = root / url.partition(":")[2].removeprefix("///")
@@ -56,7 +60,7 @@ class SQLite:
         reader = connection.read(_select(source), _BATCH)
         for column in source.declared:
             arriving = reader.schema.field(column.name).type
-            if arriving != _SEEDS[column.dtype][1]:
+            if arriving != _seed(column.dtype)[1]:
                 raise _misfit(source, column.name, _HELD.get(arriving, str(arriving)))
         rows = (batch.filter(pa.compute.equal(batch.column(_SEED), 0)) for batch in reader)
         try:
@@ -79,11 +83,20 @@ def _select(source: Source) -> str:
     seeds, selected = [f"1 AS {_SEED}"], ["0"]
     for column in source.declared:
         name = _quoted(source, column.name)
-        seed, arrives = _SEEDS[column.dtype]
-        seeds.append(f"{seed} AS {name}")
-        selected.append(f"CAST({name} AS TEXT)" if arrives == pa.string() else name)
+        seeds.append(f"{_seed(column.dtype)[0]} AS {name}")
+        selected.append(_selected(name, column.dtype))
     rows = _rows(source)
     return f"SELECT {', '.join(seeds)} UNION ALL SELECT {', '.join(selected)} FROM {rows}"  # noqa: S608
+
+
+def _seed(dtype: Dtype) -> tuple[str, pa.DataType]:
+    return _NUMBERS.get(dtype, _TEXT)
+
+
+def _selected(name: str, dtype: Dtype) -> str:
+    if isinstance(dtype, DecimalType):
+        return _DECIMAL.format(name)
+    return name if dtype in _NUMBERS else f"CAST({name} AS TEXT)"
 
 
 def _quoted(source: Source, name: str) -> str:
