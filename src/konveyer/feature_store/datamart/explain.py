@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from konveyer.feature_store.datamart.join import BucketRead, places_by_bucket
 from konveyer.feature_store.datamart.labels import Labels
-from konveyer.feature_store.datamart.pinned import PinnedView
+from konveyer.feature_store.datamart.pinned_view import PinnedView
 from konveyer.feature_store.engines.base import Engine
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,17 +14,18 @@ import pyarrow.compute as pc
 from konveyer.core.schema import ScalarColumn
 from konveyer.feature_store.datamart import pieces
 from konveyer.feature_store.datamart.pieces import Piece, is_heavy, pieces_of, sorted_spine
-from konveyer.feature_store.datamart.pinned import PinnedView
+from konveyer.feature_store.datamart.pinned_view import PinnedView
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.kernel.codes import Ints, distinct
 from konveyer.feature_store.kernel.evaluate import evaluate
 from konveyer.feature_store.kernel.history import history_of
 from konveyer.feature_store.kernel.spine import Spine, spine_of
-from konveyer.feature_store.offline.layout import BUCKET, MOST_BUCKETS, bucket_sql
+from konveyer.feature_store.offline.layout import BUCKET, MOST_BUCKETS, bucket_numbers, bucket_sql
 from konveyer.feature_store.offline.row_groups import Group
 
 # Up to so many entities, their rows alone are read of a bucket.
 _FEW_ENTITIES = 1_000
+_FEW_KEYS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,12 +215,18 @@ def places_by_bucket(
     if buckets == 1:
         return [np.arange(len(spine), dtype=np.int64)]
     entities, codes = distinct(spine)
-    sql = f"SELECT {bucket_sql(keys, MOST_BUCKETS)} AS {BUCKET} FROM entities"  # noqa: S608
-    with engine.session() as session:
-        session.attach_table("entities", entities)
-        # NumPy sorts numbers of 16 bits by counting them.
-        numbers = (session.query(sql).column(BUCKET).to_numpy() % buckets).astype(np.uint16)
-    numbers = numbers[codes]
+    # NumPy sorts numbers of 16 bits by counting them.
+    numbers = (_bucket_numbers(entities, keys, engine) % buckets).astype(np.uint16)[codes]
     order = np.argsort(numbers, kind="stable")
     bounds = np.searchsorted(numbers[order], np.arange(buckets + 1))
     return [order[start:end] for start, end in pairwise(bounds)]
+
+
+def _bucket_numbers(entities: pa.Table, keys: Sequence[ScalarColumn], engine: Engine) -> Any:
+    """Many by the engine, which is faster; a few without waiting for it to begin."""
+    if len(entities) <= _FEW_KEYS:
+        return bucket_numbers(keys, entities)
+    sql = f"SELECT {bucket_sql(keys, MOST_BUCKETS)} AS {BUCKET} FROM entities"  # noqa: S608
+    with engine.session() as session:
+        session.attach_table("entities", entities)
+        return session.query(sql).column(BUCKET).to_numpy()
