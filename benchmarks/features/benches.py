@@ -48,9 +48,12 @@ PUBLISH = Bench(
 ONLINE_1 = replace(PUBLISH, name="online-1", after=PUBLISH, unit="us")
 ONLINE_100 = replace(ONLINE_1, name="online-100")
 
-# The bench of the Spark engine belongs here, as `spark` with the peer `spark-union`, once there is
-# such an engine.
-AGAINST_PEERS = (POINT_IN_TIME, DENSE, SPARSE, PUBLISH, ONLINE_1, ONLINE_100)
+# Our Spark over the tables of `point-in-time`; DuckDB on the same machine shows what it costs.
+DUCKDB = "ours-duckdb"
+SPARK = replace(
+    POINT_IN_TIME, name="spark", peers=(Peer(name="spark-union", rounds=2), Peer(name=DUCKDB))
+)
+AGAINST_PEERS = (POINT_IN_TIME, DENSE, SPARSE, PUBLISH, ONLINE_1, ONLINE_100, SPARK)
 
 # Against ourselves, over histories that are so many times as long.
 GROWTH = "growth"

@@ -75,13 +75,18 @@ def _first(rows: pl.DataFrame) -> str:
     return str(rows.row(0, named=True)) if len(rows) else "none"
 
 
+def _read(answer: Path) -> pl.DataFrame:
+    """Of Spark a folder of files."""
+    return pl.read_parquet(answer / "*.parquet" if answer.is_dir() else answer)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("ours", type=Path)
     parser.add_argument("peer", type=Path)
     parser.add_argument("--may-lose-rows", action="store_true")
     options = parser.parse_args()
-    ours, peer = pl.read_parquet(options.ours), pl.read_parquet(options.peer)
+    ours, peer = _read(options.ours), _read(options.peer)
     try:
         lost = rows_lost(ours, peer, may_lose_rows=options.may_lose_rows)
     except Difference as difference:

@@ -19,12 +19,23 @@ from konveyer.feature_store.registry.lookup import active_state, resolve_service
 from konveyer.wiring import Workspace
 
 SERVICE = "scoring"
+SPARK = "spark:local[2]?spark.driver.memory=2g"
 
 
 def training_set(task: Task) -> Prepared:
     """From the label file to the training set's file, with its manifest and usage records."""
+    return _training_set(task, None)
+
+
+def on_spark(task: Task) -> Prepared:
+    """The same on executors."""
+    return _training_set(task, SPARK)
+
+
+def _training_set(task: Task, engine: str | None) -> Prepared:
     stack = ExitStack()
-    workspace, actor = stack.enter_context(opened(task.state))
+    workspace, actor = stack.enter_context(opened(task.state, engine))
+    workspace.engine.query("SELECT 1 AS one")
     services = (workspace.catalog, actor, workspace.engine, workspace.offline)
     _service(workspace)  # loads the SQL dialect that definitions are parsed with
 
@@ -120,6 +131,7 @@ BENCHES = {
     "publish": publishing,
     "online-1": online,
     "online-100": online,
+    "spark": on_spark,
 }
 
 if __name__ == "__main__":

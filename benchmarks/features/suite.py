@@ -6,15 +6,17 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.features.benches import (
     AGAINST_PEERS,
     DENSE,
+    DUCKDB,
     GROWTH,
     LENGTHS,
+    POINT_IN_TIME,
     SPARSE,
     Bench,
     Peer,
@@ -129,8 +131,10 @@ class Suite:
             answer=self._answer(bench, side),
             check=check,
         )
+        if side == DUCKDB:
+            task = replace(task, bench=POINT_IN_TIME.name, state=folder / OURS)
         argument = [task_as_json(task)]
-        if side == OURS:
+        if side in (OURS, DUCKDB):
             return Measured(**json.loads(_python("features.ours", argument)))
         python = Path(sys.executable) if self.options.here else python_of(side)
         return Measured(**json.loads(_python(f"peers.{module_of(side)}.run", argument, python)))

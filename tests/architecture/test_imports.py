@@ -23,6 +23,14 @@ def test_importing_konveyer_loads_nothing_but_itself() -> None:
     assert not loaded & third_party
 
 
+def test_a_worker_that_joins_a_bucket_loads_what_the_job_needs() -> None:
+    """Every worker of Spark is a process that imports it anew."""
+    jobs = "konveyer.feature_store.engines.jobs, konveyer.feature_store.datamart.spines"
+    loaded = modules_after(f"import {jobs}")
+    heavy = {"pandas", "pyarrow.dataset", "deltalake", "polars", "pyspark", "sqlalchemy", "sqlglot"}
+    assert not loaded & heavy
+
+
 def test_the_command_line_starts_without_the_heavy_libraries() -> None:
     loaded = modules_after("import konveyer.cli.main")
     heavy = {"numpy", "pyarrow", "sqlalchemy", "duckdb", "deltalake", "dbos", "mlflow", "polars"}

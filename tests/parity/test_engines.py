@@ -32,7 +32,7 @@ from konveyer.feature_store.engines.spark_sql import to_spark
 from konveyer.feature_store.etl.runs import readable_table
 from konveyer.feature_store.kernel.errors import NumberOverflow
 from konveyer.feature_store.offline import delta, layout
-from konveyer.feature_store.offline.layout import BUCKET, bucket_sql
+from konveyer.feature_store.offline.layout import BUCKET, bucket_numbers, bucket_sql
 from tests.unit.etl.store import Store, opened_store
 
 pytestmark = pytest.mark.spark
@@ -196,6 +196,7 @@ def test_a_key_has_the_same_bucket_in_every_engine(spark: SparkEngine) -> None:
         sql = f"SELECT {bucket_sql(chosen, layout.MOST_BUCKETS)} AS {BUCKET} FROM keys"
         columns = [table[key.name].to_pylist() for key in chosen]
         expected = [bucket_in_python(values) for values in zip(*columns, strict=True)]
+        assert bucket_numbers(chosen, table).tolist() == expected
         for engine in (duckdb, spark):
             with engine.session() as session:
                 session.attach_table("keys", table)

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.feature_store.datamart import pieces
 from konveyer.feature_store.datamart.join import BucketRead, join_features
-from konveyer.feature_store.datamart.pinned import PinnedView
+from konveyer.feature_store.datamart.pinned_view import PinnedView
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.engines.duckdb import DuckDBEngine
 from konveyer.feature_store.kernel.codes import Ints
 from konveyer.feature_store.kernel.evaluate import ViewPlan, WindowedFeature
 from konveyer.feature_store.kernel.history import CREATED_TIME, EVENT_TIME
-from konveyer.feature_store.offline.delta import DataFile, TableRef, TableVersion
+from konveyer.feature_store.offline.table_version import DataFile, TableRef, TableVersion
 
 INSTANT = pa.timestamp("us", "UTC")
 FUNCTIONS = ("sum", "count", "min", "mean", "stddev", "first", "last", "count_distinct")

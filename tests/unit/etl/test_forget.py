@@ -30,7 +30,7 @@ from konveyer.feature_store.definitions.definition import Definition, Kind
 from konveyer.feature_store.etl import runs
 from konveyer.feature_store.etl.vacuum import plan_vacuum, vacuum
 from konveyer.feature_store.offline import layout
-from konveyer.feature_store.offline.delta import TableRef
+from konveyer.feature_store.offline.table_version import TableRef
 from konveyer.feature_store.online.codec import encode_key
 from konveyer.feature_store.registry.lookup import active_state
 from tests.unit.etl.store import Store, opened_store

@@ -38,13 +38,9 @@ from konveyer.feature_store.etl.pins import Pin
 from konveyer.feature_store.etl.runs import begin, readable_table
 from konveyer.feature_store.etl.vacuum import TableVacuum, plan_vacuum, vacuum
 from konveyer.feature_store.offline import layout
-from konveyer.feature_store.offline.delta import (
-    DeltaOfflineStore,
-    OfflineTableUnreadable,
-    StoredTable,
-    TableRef,
-)
+from konveyer.feature_store.offline.delta import DeltaOfflineStore, StoredTable
 from konveyer.feature_store.offline.files import OutsideTable, remove_files
+from konveyer.feature_store.offline.table_version import OfflineTableUnreadable, TableRef
 from konveyer.feature_store.registry.errors import FeatureViewNotFound
 from konveyer.feature_store.registry.lookup import active_state, compiled_view
 from tests.unit.etl.store import Store, opened_store

@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from konveyer.feature_store.offline.delta import DeltaOfflineStore, TableRef
+from konveyer.feature_store.offline.delta import DeltaOfflineStore
+from konveyer.feature_store.offline.table_version import TableRef
 
 MONTHS_S = 90 * 86_400
 

@@ -15,7 +15,7 @@ from konveyer.execution.releases.records import release_row, set_live
 from konveyer.execution.releases.service import open_release
 from konveyer.feature_store.datamart.training_set import TrainingSetManifest
 from konveyer.feature_store.definitions.resolved import ResolvedService, ResolvedView
-from konveyer.feature_store.offline.delta import TableRef
+from konveyer.feature_store.offline.table_version import TableRef
 
 TABLE = TableRef(view="spend", version="v1", table_version=3, buckets=4)
 

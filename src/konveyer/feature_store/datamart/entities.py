@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 
 from konveyer.core.errors import KonveyerError
 from konveyer.core.schema import ColumnType, ScalarColumn
-from konveyer.feature_store.datamart.pinned import PinnedView
+from konveyer.feature_store.datamart.pinned_view import PinnedView
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.kernel.codes import Ints
 from konveyer.feature_store.kernel.history import EVENT_TIME

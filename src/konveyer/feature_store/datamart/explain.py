@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 from konveyer.feature_store.datamart.join import BucketRead, places_by_bucket
 from konveyer.feature_store.datamart.labels import Labels
-from konveyer.feature_store.datamart.pinned import PinnedView
-from konveyer.feature_store.engines.base import Engine
+from konveyer.feature_store.datamart.pinned_view import PinnedView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +33,10 @@ class ViewCost:
     read_s: float | None = None
 
 
-def buckets_hit(labels: Labels, view: PinnedView, engine: Engine) -> list[int]:
+def buckets_hit(labels: Labels, view: PinnedView) -> list[int]:
     """The buckets of the view's table that labels fall into."""
     spine = labels.spine.select([key.name for key in view.keys])
-    places = places_by_bucket(spine, view.keys, view.table.ref.buckets, engine)
+    places = places_by_bucket(spine, view.keys, view.table.ref.buckets)
     return [bucket for bucket, rows in enumerate(places) if len(rows)]
 
 

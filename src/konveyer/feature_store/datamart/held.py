@@ -21,10 +21,11 @@ from konveyer.feature_store.definitions.definition import Kind, from_spec
 from konveyer.feature_store.definitions.entity import Entity
 from konveyer.feature_store.etl.flow import EtlServices
 from konveyer.feature_store.etl.runs import WrittenTable, running_views, written_tables
-from konveyer.feature_store.offline.delta import OfflineTableUnreadable, StoredTable, TableRef
+from konveyer.feature_store.offline.delta import StoredTable
 from konveyer.feature_store.offline.files import StoredFile
-from konveyer.feature_store.offline.identity import Key, key_digest, rows_in_file
-from konveyer.feature_store.offline.layout import BUCKET, MOST_BUCKETS, bucket_sql
+from konveyer.feature_store.offline.identity import key_digest, rows_in_file
+from konveyer.feature_store.offline.layout import BUCKET, MOST_BUCKETS, bucket_numbers
+from konveyer.feature_store.offline.table_version import OfflineTableUnreadable, TableRef
 from konveyer.feature_store.online.codec import encode_key
 from konveyer.feature_store.push.forgotten_rows import HeldSegment, segments_with
 from konveyer.feature_store.registry.compile import CompiledView
@@ -122,10 +123,11 @@ def find_entity(
             for row in session.scalars(select(TrainingSetRow).order_by(TrainingSetRow.id))
         ]
     views = {view: keys for view, keys in known.items() if keys == columns}
+    one = pa.table([[typed[column.name]] for column in columns], schema=arrow_schema(columns))
     search = _Search(
         services=services,
         key=typed,
-        bucket=_bucket(services, columns, typed),
+        bucket=int(bucket_numbers(columns, one)[0]),
         written=written,
         pinned={ref for one in manifests for ref in one.tables if (ref.view, ref.version) in views},
     )
@@ -207,16 +209,6 @@ def _views_of(
         if row.spec["entity"] == entity:
             compiled = msgspec.convert(row.compiled, CompiledView)
             yield (row.name, row.version), compiled.layout.keys
-
-
-def _bucket(services: EtlServices, columns: tuple[ScalarColumn, ...], key: Key) -> int:
-    """The entity's bucket among the most that a table can have."""
-    table = pa.table([[key[column.name]] for column in columns], schema=arrow_schema(columns))
-    sql = f"SELECT {bucket_sql(columns, MOST_BUCKETS)} AS {BUCKET} FROM spine"  # noqa: S608
-    with services.engine.session() as session:
-        session.attach_table("spine", table)
-        found: int = session.query(sql).column(BUCKET)[0].as_py()
-    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

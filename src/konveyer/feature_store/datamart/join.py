@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 from konveyer.core.schema import ScalarColumn
 from konveyer.feature_store.datamart import pieces
 from konveyer.feature_store.datamart.pieces import Piece, is_heavy, pieces_of, sorted_spine
-from konveyer.feature_store.datamart.pinned import PinnedView
+from konveyer.feature_store.datamart.pinned_view import PinnedView
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.kernel.codes import Ints, distinct
 from konveyer.feature_store.kernel.evaluate import evaluate
 from konveyer.feature_store.kernel.history import history_of
 from konveyer.feature_store.kernel.spine import Spine, spine_of
-from konveyer.feature_store.offline.layout import BUCKET, MOST_BUCKETS, bucket_sql
+from konveyer.feature_store.offline.layout import bucket_numbers
 from konveyer.feature_store.offline.row_groups import Group
 
 # Up to so many entities, their rows alone are read of a bucket.
@@ -58,7 +58,7 @@ def join_features(
     for keys, group in groupby(sorted(views, key=lambda v: v.plan.keys), key=lambda v: v.keys):
         own, same = spine.select([key.name for key in keys]), list(group)
         buckets = max(view.table.ref.buckets for view in same)
-        places = places_by_bucket(own, keys, buckets, engine)
+        places = places_by_bucket(own, keys, buckets)
         for together in read_together(same, [len(rows) for rows in places], pieces.MOST_ROWS):
             columns |= _join(own, at_us, together, places, engine, watch)
     return columns
@@ -206,19 +206,13 @@ def _wanted_alone(spine: Spine) -> pa.Array | None:
     return pc.unique(spine.entities.column(0))
 
 
-def places_by_bucket(
-    spine: pa.Table, keys: Sequence[ScalarColumn], buckets: int, engine: Engine
-) -> list[Ints]:
+def places_by_bucket(spine: pa.Table, keys: Sequence[ScalarColumn], buckets: int) -> list[Ints]:
     """The row numbers of the spine in each bucket, rising."""
     if buckets == 1:
         return [np.arange(len(spine), dtype=np.int64)]
     entities, codes = distinct(spine)
-    sql = f"SELECT {bucket_sql(keys, MOST_BUCKETS)} AS {BUCKET} FROM entities"  # noqa: S608
-    with engine.session() as session:
-        session.attach_table("entities", entities)
-        # NumPy sorts numbers of 16 bits by counting them.
-        numbers = (session.query(sql).column(BUCKET).to_numpy() % buckets).astype(np.uint16)
-    numbers = numbers[codes]
+    # NumPy sorts numbers of 16 bits by counting them.
+    numbers = (bucket_numbers(keys, entities) % buckets).astype(np.uint16)[codes]
     order = np.argsort(numbers, kind="stable")
     bounds = np.searchsorted(numbers[order], np.arange(buckets + 1))
     return [order[start:end] for start, end in pairwise(bounds)]

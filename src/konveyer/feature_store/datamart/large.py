@@ -32,7 +32,7 @@ from konveyer.feature_store.datamart.labels import (
     typed_labels,
 )
 from konveyer.feature_store.datamart.on_demand import with_service_columns
-from konveyer.feature_store.datamart.pinned import PinnedView
+from konveyer.feature_store.datamart.pinned_view import PinnedView
 from konveyer.feature_store.datamart.spines import (
     AT,
     REST,

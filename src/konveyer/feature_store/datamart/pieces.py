@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from konveyer.feature_store.datamart.pinned import PinnedView
+from konveyer.feature_store.datamart.pinned_view import PinnedView
 from konveyer.feature_store.kernel.codes import Ints, distinct
 from konveyer.feature_store.kernel.evaluate import ViewPlan, last_refresh
 from konveyer.feature_store.kernel.history import CREATED_TIME, EVENT_TIME

@@ -1,44 +1,18 @@
 """What a training set reads: each view of a service, pinned to one version of its table."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
-from konveyer.core.schema import ScalarColumn
 from konveyer.feature_store.datamart.on_demand import hidden_inputs
+from konveyer.feature_store.datamart.pinned_view import PinnedView
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.etl.runs import readable_table
 from konveyer.feature_store.kernel.evaluate import ViewPlan
-from konveyer.feature_store.kernel.history import CREATED_TIME, EVENT_TIME
-from konveyer.feature_store.offline.delta import DeltaOfflineStore, TableRef, TableVersion
+from konveyer.feature_store.offline.delta import DeltaOfflineStore
+from konveyer.feature_store.offline.table_version import TableRef
 from konveyer.feature_store.registry.compile import CompiledView
 from konveyer.feature_store.registry.lookup import compiled_view
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PinnedView:
-    """A view at one table version, narrowed to the features that the service takes.
-
-    `features` maps the service's names to the view's, and the hidden names of what on-demand
-    features are computed from. `columns` are all that is read of the table.
-    """
-
-    table: TableVersion
-    keys: tuple[ScalarColumn, ...]
-    plan: ViewPlan
-    features: dict[str, str]
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        created = [CREATED_TIME] if CREATED_TIME in self.table.schema.names else []
-        inputs = [
-            name
-            for feature in self.plan.windowed
-            for name in (feature.column, feature.filter_column)
-            if name is not None
-        ]
-        wanted = dict.fromkeys([*inputs, *self.plan.columns])
-        return (*self.plan.keys, EVENT_TIME, *created, *wanted)
 
 
 def pin_views(

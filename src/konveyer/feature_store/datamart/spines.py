@@ -18,7 +18,7 @@ from konveyer.feature_store.datamart import pieces
 from konveyer.feature_store.datamart.join import Asked, BucketRead, JoinBucket
 from konveyer.feature_store.datamart.labels import Repeats, repeats_in
 from konveyer.feature_store.datamart.pieces import Piece, is_heavy, pieces_of, sorted_spine
-from konveyer.feature_store.datamart.pinned import PinnedView
+from konveyer.feature_store.datamart.pinned_view import PinnedView
 from konveyer.feature_store.engines.base import Engine, SortedRows
 from konveyer.feature_store.kernel.codes import Ints
 from konveyer.feature_store.offline.bucket_writer import by_bucket

@@ -36,12 +36,14 @@ from konveyer.feature_store.datamart.label_files import (
 from konveyer.feature_store.datamart.labels import check_labels, check_no_clash, key_columns
 from konveyer.feature_store.datamart.large import Meaning, WrittenRows, write_large, write_rows
 from konveyer.feature_store.datamart.on_demand import with_service_columns
-from konveyer.feature_store.datamart.pinned import PinnedView, pin_views
+from konveyer.feature_store.datamart.pinned import pin_views
+from konveyer.feature_store.datamart.pinned_view import PinnedView
 from konveyer.feature_store.datamart.tables import TrainingSetRow
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.kernel.codes import Ints
-from konveyer.feature_store.offline.delta import DeltaOfflineStore, TableRef
+from konveyer.feature_store.offline.delta import DeltaOfflineStore
+from konveyer.feature_store.offline.table_version import TableRef
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
 from konveyer.feature_store.registry.usage import record_usage
 
@@ -373,7 +375,7 @@ def explain_training_set(
             checked = check_labels(
                 labels, resolved, timestamp=timestamp, label=None, columns=columns
             )
-            costs = [estimate(view, buckets_hit(checked, view, engine)) for view in views]
+            costs = [estimate(view, buckets_hit(checked, view)) for view in views]
     if not run:
         return costs
     tally = Tally()

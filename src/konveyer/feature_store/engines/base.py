@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import pyarrow as pa
-from pyarrow.dataset import Dataset
 
 from konveyer.core.errors import KonveyerError
+
+if TYPE_CHECKING:
+    from pyarrow.dataset import Dataset  # which loads pandas, in every worker
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -61,7 +63,7 @@ class Engine(Protocol):
     def attach_parquet(self, name: str, files: Sequence[str]) -> None:
         """Make Parquet files readable as table `name`, with the columns of the first."""
 
-    def attach_dataset(self, name: str, dataset: Dataset, staging: Path) -> None:
+    def attach_dataset(self, name: str, dataset: "Dataset", staging: Path) -> None:
         """Make an Arrow dataset readable as table `name`: only what a query needs is read.
 
         An engine that cannot read it where it stands keeps its rows in the folder `staging`.

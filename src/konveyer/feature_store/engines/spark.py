@@ -1,7 +1,6 @@
 """Spark: SQL and jobs run by executors, on this machine or on those of a cluster."""
 
 import logging
-import pickle
 import re
 import sys
 import tempfile
@@ -9,10 +8,9 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 from uuid import uuid4
 
@@ -35,6 +33,7 @@ from konveyer.feature_store.engines.base import (
     SortedRows,
     SourceUnreadable,
 )
+from konveyer.feature_store.engines.jobs import OnItem, OnRows, unpacked
 from konveyer.feature_store.engines.spark_files import (
     dataset_files,
     first_schema,
@@ -151,17 +150,17 @@ class SparkEngine:
             order = [_sort_key(frame, name).asc_nulls_last() for name in (rows.part, *rows.order)]
             ordered = frame.sortWithinPartitions(*order)
             with _without_pandas_warning():
-                return ordered.mapInArrow(_OnRows(job), "packed binary").collect()
+                return ordered.mapInArrow(OnRows(job), "packed binary").collect()
 
-        return [_unpacked(row.packed) for row in self._run(run)]
+        return [unpacked(row.packed) for row in self._run(run)]
 
     def map(self, job: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
         context = self._spark.sparkContext
         rest = iter(items)
         while some := list(islice(rest, context.defaultParallelism * _ITEMS_PER_CORE)):
-            tasks = context.parallelize(some, len(some)).map(_OnItem(job))
+            tasks = context.parallelize(some, len(some)).map(OnItem(job))
             for packed in self._run(tasks.collect):
-                yield _unpacked(packed)
+                yield unpacked(packed)
 
     def close(self) -> None:
         if self._is_owner and self._session is not None and not _stopped(self._session):
@@ -184,44 +183,6 @@ class SparkEngine:
                 return action()
             except _ERRORS as error:
                 raise watch.verdict or _explained(error) from error
-
-
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    """An error of a job, as a result: the same would come of trying again."""
-
-    error: KonveyerError
-
-
-@dataclass(frozen=True, slots=True)
-class _OnItem(Generic[S, T]):
-    """A job on one item of an executor, with a result that can travel."""
-
-    job: Callable[[S], T]
-
-    def __call__(self, item: S) -> bytes:
-        try:
-            return pickle.dumps(self.job(item))
-        except KonveyerError as error:
-            return pickle.dumps(_Refused(error))
-
-
-@dataclass(frozen=True, slots=True)
-class _OnRows(Generic[T]):
-    """A job on the rows of one partition, in the form that Spark calls."""
-
-    job: Callable[[Iterator[pa.RecordBatch]], T]
-
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        packed = _OnItem(self.job)(batches)
-        yield pa.RecordBatch.from_pydict({"packed": [packed]})
-
-
-def _unpacked(packed: bytes) -> Any:
-    result = pickle.loads(packed)  # noqa: S301 - our own, from our own executors
-    if isinstance(result, _Refused):
-        raise result.error
-    return result
 
 
 class _Watch:

@@ -25,9 +25,10 @@ from konveyer.feature_store.etl.forgotten import forgotten_digests, without_forg
 from konveyer.feature_store.etl.limits import outside
 from konveyer.feature_store.etl.materialize import Snapshot, publish, snapshot_of
 from konveyer.feature_store.offline.bucket_writer import conformed
-from konveyer.feature_store.offline.delta import DeltaOfflineStore, TableRef, TableVersion
+from konveyer.feature_store.offline.delta import DeltaOfflineStore
 from konveyer.feature_store.offline.in_order import sorted_rows
 from konveyer.feature_store.offline.layout import BUCKET, MOST_BUCKETS, layout_sql
+from konveyer.feature_store.offline.table_version import TableRef, TableVersion
 from konveyer.feature_store.online.base import OnlineStore
 from konveyer.feature_store.online.codec import RecordCodec
 from konveyer.feature_store.registry.check import SourceForm

@@ -16,8 +16,9 @@ from konveyer.feature_store.kernel.history import CREATED_TIME, EVENT_TIME, Hist
 from konveyer.feature_store.kernel.point_in_time import latest
 from konveyer.feature_store.kernel.spine import Spine
 from konveyer.feature_store.offline.bucket_writer import BucketWriter, NewFile
-from konveyer.feature_store.offline.delta import DeltaOfflineStore, TableRef, TableVersion
+from konveyer.feature_store.offline.delta import DeltaOfflineStore
 from konveyer.feature_store.offline.layout import BUCKET, bucket_count, layout_sql
+from konveyer.feature_store.offline.table_version import TableRef, TableVersion
 from konveyer.feature_store.online.base import OnlineStore, Record
 from konveyer.feature_store.online.codec import RecordCodec, encode_key
 from konveyer.feature_store.registry.check import SourceForm, sources_attached

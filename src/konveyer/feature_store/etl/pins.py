@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from konveyer.feature_store.offline.delta import TableRef
+from konveyer.feature_store.offline.table_version import TableRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from konveyer.core.clock import now_us
 from konveyer.core.errors import Conflict
 from konveyer.feature_store.etl.tables import EtlRunRow, ProfileRow
-from konveyer.feature_store.offline.delta import TableRef
+from konveyer.feature_store.offline.table_version import TableRef
 
 RUNNING, SUCCEEDED, FAILED = "running", "succeeded", "failed"
 

@@ -23,12 +23,9 @@ from konveyer.feature_store.etl.runs import (
     withdraw_tables,
     written_tables,
 )
-from konveyer.feature_store.offline.delta import (
-    DeltaOfflineStore,
-    OfflineTableUnreadable,
-    StoredTable,
-)
+from konveyer.feature_store.offline.delta import DeltaOfflineStore, StoredTable
 from konveyer.feature_store.offline.files import remove_files
+from konveyer.feature_store.offline.table_version import OfflineTableUnreadable
 from konveyer.feature_store.online.base import OnlineStore
 from konveyer.feature_store.registry.errors import FeatureViewNotFound
 from konveyer.feature_store.registry.lookup import active_state, defined_views, space_of

@@ -2,14 +2,12 @@
 
 import json
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, create_table_with_add_actions
@@ -17,7 +15,6 @@ from pyarrow.dataset import Dataset
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from konveyer.core.clock import now_us
-from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.offline.bucket_writer import BucketWriter, NewFile, not_written
 from konveyer.feature_store.offline.files import (
     StoredFile,
@@ -27,12 +24,12 @@ from konveyer.feature_store.offline.files import (
 )
 from konveyer.feature_store.offline.identity import Key, rewrite_without
 from konveyer.feature_store.offline.layout import BUCKET
-from konveyer.feature_store.offline.row_groups import (
-    Group,
-    RowGroup,
-    groups_with,
-    row_groups,
-    size_of,
+from konveyer.feature_store.offline.table_version import (
+    DataFile,
+    OfflineTableUnreadable,
+    TableRef,
+    TableVersion,
+    unreadable,
 )
 
 # Small enough that a few entities are found by reading few rows, large enough to read fast.
@@ -46,22 +43,6 @@ _MARK = "konveyer.write"
 _COMMITS_SEARCHED = 100
 
 
-class OfflineTableUnreadable(KonveyerError):
-    """A table version is gone or damaged."""
-
-    code = "offline_table_unreadable"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableRef:
-    """One version of one view's table; training sets are pinned to it."""
-
-    view: str
-    version: str
-    table_version: int
-    buckets: int
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTable:
     """A table as it lies on disk: its newest version (None without a log) and all of its files."""
@@ -70,89 +51,6 @@ class StoredTable:
     version: str
     newest: int | None
     files: tuple[StoredFile, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataFile:
-    """One Parquet file of a table version, with what the Delta log says of it."""
-
-    path: Path
-    rows: int
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableVersion:
-    """One version of a table: its files by bucket, its columns. Any thread or process may read."""
-
-    ref: TableRef
-    schema: pa.Schema
-    files: dict[int, tuple[DataFile, ...]]
-
-    def files_of(self, bucket: int) -> tuple[DataFile, ...]:
-        """The files of `bucket`, counted in at least as many buckets as the table has."""
-        return self.files.get(bucket % self.ref.buckets, ())
-
-    def rows_of(self, bucket: int) -> int:
-        """How many rows `bucket` has, by the log."""
-        return sum(file.rows for file in self.files_of(bucket))
-
-    def row_groups(self, bucket: int, columns: Sequence[str]) -> list[RowGroup]:
-        """What the files of a bucket say of these columns, group by group. Reads no data."""
-        found: list[RowGroup] = []
-        for number, data in enumerate(self.files_of(bucket)):
-            with self._opened(data) as file:
-                found += row_groups(number, file, columns)
-        return found
-
-    def read(
-        self,
-        bucket: int,
-        columns: Sequence[str] | None = None,
-        only: pa.Array | None = None,
-        *,
-        groups: Collection[Group] | None = None,
-    ) -> "BucketRows":
-        """One bucket's rows, without the bucket column. Its order is the caller's to check.
-
-        `only` are the values of the first join key that are wanted: row groups that hold none of
-        them are skipped, and other rows of the rest come along. Or `groups` are all that is read.
-        """
-        names = self.schema.names if columns is None else list(columns)
-        schema = pa.schema([self.schema.field(name) for name in names])
-        key = self.schema.names[0]
-        parts, size = [schema.empty_table()], 0
-        for number, data in enumerate(self.files_of(bucket)):
-            with self._opened(data) as file:
-                own = row_groups(number, file, [] if only is None else [key])
-                own = own if only is None else groups_with(own, key, only)
-                chosen = [g.group[1] for g in own if groups is None or g.group in groups]
-                parts.append(file.read_row_groups(chosen, names, use_threads=False).cast(schema))
-                size += size_of(file, chosen, names)
-        return BucketRows(table=pa.concat_tables(parts), size_bytes=size)
-
-    @contextmanager
-    def _opened(self, data: DataFile) -> Iterator[pq.ParquetFile]:
-        try:
-            with pq.ParquetFile(data.path, memory_map=True) as file:
-                yield file
-        except (OSError, pa.ArrowException) as error:
-            raise unreadable(self.ref, error) from error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BucketRows:
-    """What was read of a bucket, and how many bytes that was on disk."""
-
-    table: pa.Table
-    size_bytes: int
-
-
-def unreadable(ref: TableRef, error: Exception) -> OfflineTableUnreadable:
-    return OfflineTableUnreadable(
-        f"Version {ref.table_version} of the table of '{ref.view}' cannot be read: {error}",
-        hint=f"run 'konveyer etl run {ref.view}' to write a new version",
-    )
 
 
 class DeltaOfflineStore:

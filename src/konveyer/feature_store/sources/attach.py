@@ -6,7 +6,8 @@ from typing import assert_never
 from konveyer.core.schema import arrow_schema
 from konveyer.feature_store.definitions.source import Source
 from konveyer.feature_store.engines.base import Engine, SourceUnreadable
-from konveyer.feature_store.offline.delta import OfflineTableUnreadable, open_delta
+from konveyer.feature_store.offline.delta import open_delta
+from konveyer.feature_store.offline.table_version import OfflineTableUnreadable
 from konveyer.feature_store.sources.csv_files import check_csv, read_csv
 from konveyer.feature_store.sources.databases import database_rows, database_schema
 from konveyer.feature_store.sources.files import check_parquet, files_of
