@@ -390,3 +390,17 @@ def test_sql_that_would_mean_something_else_is_refused(spark: SparkEngine, sql: 
         with pytest.raises(QueryFailed, match="Spark") as caught:
             session.query(f"SELECT {sql} AS v FROM things")
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Tokyo"])
+def test_nanoseconds_are_cut_to_the_last_whole_microsecond(
+    engine: Engine, tmp_path: Path, zone: str | None
+) -> None:
+    """As those of a label frame are: a row is not later than a label of its very moment."""
+    nanos = [1_700_000_000_123_456_789, 1_999, 1_000, 1, 0, -1, -1_000, -1_001, None]
+    table = pa.table({'paid "at"': pa.array(nanos, pa.timestamp("ns", zone)), "n": range(9)})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    engine.attach_parquet("nanos", [str(tmp_path / "rows.parquet")])
+    found = engine.query('SELECT epoch_us("paid ""at""") AS us FROM nanos ORDER BY n')
+    expected = [None if nano is None else nano // 1_000 for nano in nanos]
+    assert found["us"].to_pylist() == expected

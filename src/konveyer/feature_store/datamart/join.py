@@ -25,7 +25,6 @@ from konveyer.feature_store.offline.row_groups import Group
 
 # Up to so many entities, their rows alone are read of a bucket.
 _FEW_ENTITIES = 1_000
-_FEW_KEYS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,8 +222,8 @@ def places_by_bucket(
 
 
 def _bucket_numbers(entities: pa.Table, keys: Sequence[ScalarColumn], engine: Engine) -> Any:
-    """Many by the engine, which is faster; a few without waiting for it to begin."""
-    if len(entities) <= _FEW_KEYS:
+    """Among the most buckets; many keys by the engine where that takes no time to begin."""
+    if len(entities) <= _FEW_ENTITIES or not engine.answers_at_once:
         return bucket_numbers(keys, entities)
     sql = f"SELECT {bucket_sql(keys, MOST_BUCKETS)} AS {BUCKET} FROM entities"  # noqa: S608
     with engine.session() as session:

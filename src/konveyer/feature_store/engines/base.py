@@ -53,8 +53,11 @@ class Engine(Protocol):
 
     Errors are `QueryFailed`, `SourceUnreadable` or `JobFailed`, and those of jobs. A job is a
     value that can be pickled, and may run more than once: in a thread here, or on other machines
-    that see the same files.
+    that see the same files. `answers_at_once` when a query over a small table takes milliseconds.
     """
+
+    @property
+    def answers_at_once(self) -> bool: ...
 
     def session(self) -> AbstractContextManager["Engine"]:
         """This engine with tables of its own, for one thread: what is attached there is seen by

@@ -21,11 +21,17 @@ T = TypeVar("T")
 _BATCH_ROWS = 100_000
 _PARALLEL_ROWS = 16_384
 # DuckDB's messages about files and streams; the others are about the query.
-_ABOUT_DATA = re.compile(r"IO Error|Invalid Input Error: .*(file|parquet|stream)", re.IGNORECASE)
+_ABOUT_DATA = re.compile(
+    r"IO Error|Invalid Input Error: .*(file|parquet|stream)"
+    r"|Parquet file is|Out of buffer|Payload value .*corrupted",
+    re.IGNORECASE,
+)
 
 
 class DuckDBEngine:
     """See `Engine`. One connection, used by one thread at a time; DuckDB itself uses all cores."""
+
+    answers_at_once = True
 
     def __init__(
         self, url: str = "duckdb:", *, connection: duckdb.DuckDBPyConnection | None = None
@@ -44,7 +50,11 @@ class DuckDBEngine:
 
     def attach_parquet(self, name: str, files: Sequence[str]) -> None:
         listed = ", ".join(f"'{_escaped(file)}'" for file in files)
-        self.attach_query(name, f"SELECT * FROM read_parquet([{listed}])")  # noqa: S608
+        sql = f"SELECT * FROM read_parquet([{listed}])"  # noqa: S608
+        micros = [_micros(field) for field in self.describe(sql) if _is_nanoseconds(field)]
+        if micros:
+            sql = sql.replace("*", f"* REPLACE ({', '.join(micros)})", 1)
+        self.attach_query(name, sql)
 
     def attach_dataset(self, name: str, dataset: Dataset, staging: Path) -> None:  # noqa: ARG002
         self._register(name, dataset)
@@ -118,6 +128,18 @@ def _explained(error: Exception) -> QueryFailed | SourceUnreadable:
             hint="restore the files of the source, then run again; nothing was changed",
         )
     return QueryFailed(f"DuckDB: {first}", hint="correct the SQL of the definition")
+
+
+def _is_nanoseconds(field: pa.Field) -> bool:
+    return bool(pa.types.is_timestamp(field.type)) and field.type.unit == "ns"
+
+
+def _micros(field: pa.Field) -> str:
+    """The last whole microsecond, as Arrow and Spark have it; DuckDB would round to the nearest."""
+    name = '"' + field.name.replace('"', '""') + '"'
+    make = "make_timestamp" if field.type.tz is None else "make_timestamptz"
+    nanos = f"epoch_ns({name})"
+    return f"{make}(({nanos} - ({nanos} % 1000 + 1000) % 1000) // 1000) AS {name}"
 
 
 def _escaped(file: str) -> str:

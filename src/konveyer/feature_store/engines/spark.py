@@ -85,6 +85,8 @@ class SparkEngine:
     Spark's own configuration: `spark://host:7077?spark.executor.memory=8g&spark.driver.host=...`.
     """
 
+    answers_at_once = False
+
     def __init__(self, url: str, *, session: SparkSession | None = None) -> None:
         self._url = url
         self._lock = threading.Lock()

@@ -1,5 +1,6 @@
-"""The aggregates: each reduces ranges `low:high` of a series, all ranges at once; `low` rises."""
+"""The aggregates: each reduces ranges of a series, those of all spine rows at once."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import assert_never
 
@@ -14,22 +15,26 @@ from konveyer.feature_store.kernel.errors import NumberOverflow
 from konveyer.feature_store.kernel.series import Mask, Series, Values, expanded
 
 _HALF = 2**32 - 1
+Span = tuple[Ints, Ints]
 
 
 class Ranges:
-    """A series in ranges `low:high` of its rows, one for each spine row; `low` rises."""
+    """A series in ranges of its rows: each spine row has one in each of `spans`, one after another.
 
-    def __init__(self, series: Series, low: Ints, high: Ints) -> None:
-        self._series, self._low, self._high = series, low, high
+    A span is the bounds `low:high` of all spine rows; `low` rises.
+    """
+
+    def __init__(self, series: Series, *spans: Span) -> None:
+        self._series, self._spans = series, spans
 
     def aggregate(self, function: AggregationFunction) -> pa.Array:
-        """One aggregate per range. A range without a row that counts gives 0 for counts, else null.
+        """One aggregate per spine row. One without a row that counts gives 0 for counts, else null.
 
         Whole numbers are summed exactly in 64 bits, and decimals of up to 18 digits in 128; wider
         ones are counted and picked only. A NaN is a value that makes its range's sum, mean, min,
-        max and stddev NaN.
+        max and stddev NaN. `count_distinct` is for one span alone.
         """
-        series, low, high, count = self._series, self._low, self._high, self._count
+        series, spans, count = self._series, self._spans, self._count
         match function:
             case "count":
                 return pa.array(count)
@@ -38,31 +43,34 @@ class Ranges:
             case "mean":
                 return pa.array(self._sum_as_doubles / np.maximum(count, 1), mask=count == 0)
             case "min":
-                return _typed(series, _ranges(np.minimum, series.or_highest, low, high), count)
+                return _typed(series, _reduced(np.minimum, series.or_highest, spans), count)
             case "max":
-                return _typed(series, _ranges(np.maximum, series.or_lowest, low, high), count)
+                return _typed(series, _reduced(np.maximum, series.or_lowest, spans), count)
             case "stddev":
-                return pa.array(_stddev(series, low, high, count) / self._unit, mask=count < 2)
+                return pa.array(_stddev(series, spans, count) / self._unit, mask=count < 2)
             case "first":
-                return _picked(series, series.next_valid[low], count)
+                return _picked(series, _first(series, spans), count)
             case "last":
-                newest = series.last_valid[np.maximum(high, 1) - 1] if len(series.valid) else low
-                return _picked(series, newest, count)
+                return _picked(series, _last(series, spans), count)
             case "count_distinct":
-                return pa.array(_count_distinct(series, low, high))
+                (span,) = spans
+                return pa.array(_count_distinct(series, *span))
             case _:
                 assert_never(function)
 
     @cached_property
     def _count(self) -> Ints:
-        return self._series.counts(self._low, self._high)
+        count = np.zeros(len(self._spans[0][0]), np.int64)
+        for low, high in self._spans:
+            count += self._series.counts(low, high)
+        return count
 
     @cached_property
     def _sum(self) -> pa.Array:
-        series, low, high = self._series, self._low, self._high
+        series, spans = self._series, self._spans
         if self._scale is None:
-            return pa.array(_sum(series, low, high), mask=self._count == 0)
-        return _decimal_sum(series, low, high, self._scale, self._count > 0)
+            return pa.array(_sum(series, spans), mask=self._count == 0)
+        return _decimal_sum(series, spans, self._scale, self._count > 0)
 
     @cached_property
     def _sum_as_doubles(self) -> Values:
@@ -82,29 +90,39 @@ class Ranges:
         return 10.0 ** (self._scale or 0)
 
 
-def _decimal_sum(series: Series, low: Ints, high: Ints, scale: int, valid: Mask) -> pa.Array:
+def _decimal_sum(series: Series, spans: Sequence[Span], scale: int, valid: Mask) -> pa.Array:
     """In two halves of 32 bits, whose sums fit into 64 bits for any number of rows in memory."""
     dtype = pa.decimal128(MOST_DIGITS, scale)
     if not series.may_overflow:
-        total = _ranges(np.add, series.or_zero, low, high)
+        total = _reduced(np.add, series.or_zero, spans)
         return decimals_of(total, total >> 63, dtype, valid)
-    lower = _ranges(np.add, series.or_zero & _HALF, low, high)
-    upper = _ranges(np.add, series.or_zero >> 32, low, high) + (lower >> 32)
+    lower = _reduced(np.add, series.or_zero & _HALF, spans)
+    upper = _reduced(np.add, series.or_zero >> 32, spans) + (lower >> 32)
     return decimals_of((upper << 32) | (lower & _HALF), upper >> 32, dtype, valid)
 
 
-def _sum(series: Series, low: Ints, high: Ints) -> Values:
-    total = _ranges(np.add, series.or_zero, low, high)
+def _sum(series: Series, spans: Sequence[Span]) -> Values:
+    total = _reduced(np.add, series.or_zero, spans)
     if total.dtype.kind != "f" and series.may_overflow:
-        rough = _ranges(np.add, series.or_zero.astype(float), low, high)
+        rough = _reduced(np.add, series.or_zero.astype(float), spans)
         # A sum that wrapped around is off by a multiple of 2^64; rounding is off by far less.
         if (np.abs(rough - total) >= 2**63).any():
             raise NumberOverflow("A sum")
     return total
 
 
+def _reduced(ufunc: np.ufunc, filled: Values, spans: Sequence[Span]) -> Values:
+    """`filled` has one element more than there are rows. Empty ranges give 0."""
+    low, high = spans[0]
+    whole, some = _ranges(ufunc, filled, low, high), high > low
+    for low, high in spans[1:]:
+        part, here = _ranges(ufunc, filled, low, high), high > low
+        whole = np.where(here, np.where(some, ufunc(whole, part), part), whole)
+        some = some | here
+    return whole
+
+
 def _ranges(ufunc: np.ufunc, filled: Values, low: Ints, high: Ints) -> Values:
-    """`filled` has one element more than there are rows. An empty range gives 0."""
     if not len(low):
         return filled[:0]
     # `reduceat` reduces from each bound to the next, and gives one element where the next is not
@@ -114,16 +132,35 @@ def _ranges(ufunc: np.ufunc, filled: Values, low: Ints, high: Ints) -> Values:
     return np.where(high > low, ufunc.reduceat(filled, bounds)[::2], 0)
 
 
-def _stddev(series: Series, low: Ints, high: Ints, count: Ints) -> Values:
-    """Of the sample (n - 1), in two passes: deviations from the range's own mean."""
-    mean = _ranges(np.add, series.or_zero.astype(float), low, high) / np.maximum(count, 1)
-    squares = np.zeros(len(low))
-    for part, rows, ends in expanded(low, high):
-        sizes = np.diff(ends, prepend=0)
-        away = series.numbers[rows] - np.repeat(mean[part], sizes)
-        filled = np.append(np.where(series.valid[rows], away * away, 0.0), 0.0)
-        squares[part] = _ranges(np.add, filled, ends - sizes, ends)
+def _stddev(series: Series, spans: Sequence[Span], count: Ints) -> Values:
+    """Of the sample (n - 1), in two passes: the mean first, then the deviations from it."""
+    mean = _reduced(np.add, series.or_zero.astype(float), spans) / np.maximum(count, 1)
+    squares = np.zeros(len(count))
+    for low, high in spans:
+        for part, rows, ends in expanded(low, high):
+            sizes = np.diff(ends, prepend=0)
+            away = series.numbers[rows] - np.repeat(mean[part], sizes)
+            filled = np.append(np.where(series.valid[rows], away * away, 0.0), 0.0)
+            squares[part] += _ranges(np.add, filled, ends - sizes, ends)
     return np.sqrt(squares / np.maximum(count - 1, 1))
+
+
+def _first(series: Series, spans: Sequence[Span]) -> Ints:
+    """The first row that counts; any place where none does."""
+    found = np.full(len(spans[0][0]), len(series.valid))
+    for low, high in reversed(spans):
+        first = series.next_valid[low]
+        found = np.where(first < high, first, found)
+    return found
+
+
+def _last(series: Series, spans: Sequence[Span]) -> Ints:
+    """The last row that counts; any place where none does."""
+    found = np.full(len(spans[0][0]), -1)
+    for low, high in spans:
+        last = series.last_valid[high]
+        found = np.where(last >= low, last, found)
+    return found
 
 
 def _count_distinct(series: Series, low: Ints, high: Ints) -> Ints:

@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Ints = npt.NDArray[np.int64]
+# A code and a moment make one number as long as all of them stay below this.
+LARGEST = 2**62
 
 
 def codes_of(column: pa.ChunkedArray) -> Ints:

@@ -89,7 +89,8 @@ def evaluate(plan: ViewPlan, history: History, spine: Spine) -> pa.Table:
 
 
 def _windowed(plan: ViewPlan, history: History, codes: Ints, at_us: Ints) -> pa.Table:
-    windows = Windows(history, codes, at_us, as_known=plan.as_known)
+    lengths = {feature.over_us for feature in plan.windowed}
+    windows = Windows(history, codes, at_us, lengths, as_known=plan.as_known)
     series = _series(plan, history)
     ranges = {
         (over_us, column, condition): windows.over(over_us, series[column, condition])

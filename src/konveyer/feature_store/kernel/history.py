@@ -7,10 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from konveyer.feature_store.kernel.codes import Ints, distinct, row_codes
+from konveyer.feature_store.kernel.codes import LARGEST, Ints, distinct, row_codes
 
 EVENT_TIME, CREATED_TIME = "event_time", "created_time"
-_LARGEST = 2**62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +60,7 @@ def history_of(rows: pa.Table, keys: Sequence[str]) -> History:
     first_us = int(event_us.min()) if len(event_us) else 0
     # One more than the distance, so that "before the first" of an entity is nobody's last moment.
     span_us = int(event_us.max()) - first_us + 2 if len(event_us) else 2
-    fits = span_us * len(starts) < _LARGEST
+    fits = span_us * len(starts) < LARGEST
     dense = np.repeat(np.arange(len(starts) - 1), np.diff(starts)) if fits else codes
     return History(
         rows=rows,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from konveyer.feature_store.kernel.codes import Ints
+from konveyer.feature_store.kernel.codes import LARGEST, Ints
 from konveyer.feature_store.kernel.history import History
 
 
@@ -27,6 +27,25 @@ def rows_until(history: History, codes: Ints, at_us: Ints) -> tuple[Ints, Ints]:
         return start, _halving(history, start, np.where(known, history.starts[safe + 1], 0), at_us)
     end = np.searchsorted(history.places, _places(history, safe, at_us), side="right")
     return start, np.where(known, end, 0)
+
+
+def settled_until(history: History, codes: Ints, at_us: Ints) -> Ints:
+    """For each spine row a place up to which all rows of its entity became known by `at_us`.
+
+    It is the first row that became known later, or one before it. The history records when its rows
+    became known, and has rows.
+    """
+    created_us, starts = history.created_us, history.starts
+    assert created_us is not None  # noqa: S101 - the caller looked
+    first_us = int(created_us.min())
+    span_us = int(created_us.max()) - first_us + 2
+    if span_us * len(starts) >= LARGEST:
+        return starts[np.maximum(codes, 0)]
+    dense = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    # The latest so far of each entity: one number that rises through all rows, as `places` does.
+    latest = np.maximum.accumulate(dense * span_us + (created_us - first_us))
+    moments = codes * span_us + np.clip(at_us - first_us, -1, span_us - 2)
+    return np.searchsorted(latest, moments, side="right")
 
 
 def _halving(history: History, low: Ints, high: Ints, at_us: Ints) -> Ints:

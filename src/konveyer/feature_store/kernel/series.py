@@ -11,7 +11,7 @@ import pyarrow as pa
 from konveyer.core.decimals import words_of
 from konveyer.feature_store.kernel.codes import Ints, codes_of
 
-_EXPANDED_ROWS = 4_000_000
+EXPANDED_ROWS = 4_000_000
 Values = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
@@ -31,6 +31,13 @@ class Series:
         """The same column at `rows`, of which only those that are `known` count."""
         column = None if self.column is None else self.column.take(pa.array(rows))
         return Series(column, self.valid[rows] & known)
+
+    def followed_by(self, other: "Series") -> "Series":
+        """The rows of this one, then those of `other`, which has the same column."""
+        column = None
+        if self.column is not None and other.column is not None:
+            column = pa.chunked_array([*self.column.chunks, *other.column.chunks])
+        return Series(column, np.concatenate([self.valid, other.valid]))
 
     def counts(self, low: Ints, high: Ints) -> Ints:
         if self._all_valid:
@@ -76,8 +83,9 @@ class Series:
 
     @cached_property
     def last_valid(self) -> Ints:
-        """For each row, itself included, the last one that counts; -1 when none."""
-        return np.maximum.accumulate(np.where(self.valid, np.arange(len(self.valid)), -1))
+        """Before each row, and before the end, the last one that counts; -1 when none."""
+        place = np.where(self.valid, np.arange(len(self.valid)), -1)
+        return np.concatenate([np.full(1, -1), np.maximum.accumulate(place)])
 
     @cached_property
     def previous(self) -> Ints:
@@ -131,7 +139,7 @@ def expanded(low: Ints, high: Ints) -> Iterator[tuple[slice, Ints, Ints]]:
     first = 0
     while first < len(sizes):
         done = ends[first - 1] if first else 0
-        last = max(int(np.searchsorted(ends, done + _EXPANDED_ROWS, side="right")), first + 1)
+        last = max(int(np.searchsorted(ends, done + EXPANDED_ROWS, side="right")), first + 1)
         size = sizes[first:last]
         end = np.cumsum(size)
         within = np.arange(size.sum()) - np.repeat(end - size, size)

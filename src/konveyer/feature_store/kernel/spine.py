@@ -5,9 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from konveyer.feature_store.kernel.codes import Ints, distinct
-
-_LARGEST = 2**62
+from konveyer.feature_store.kernel.codes import LARGEST, Ints, distinct
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +33,6 @@ def spine_order(codes: Ints, at_us: Ints) -> Ints:
         return np.zeros(0, np.int64)
     first_us = int(at_us.min())
     span_us = int(at_us.max()) - first_us + 1
-    if span_us * (int(codes.max()) + 1) < _LARGEST:
+    if span_us * (int(codes.max()) + 1) < LARGEST:
         return np.argsort(codes * span_us + (at_us - first_us))
     return np.lexsort((at_us, codes))

@@ -71,7 +71,8 @@ def bucket_count(rows: int) -> int:
 def bucket_numbers(keys: Sequence[ScalarColumn], rows: pa.Table) -> Numbers:
     """What `bucket_sql` gives among `MOST_BUCKETS`, for rows that are in memory anyway.
 
-    >>> bucket_numbers([Column("client", ColumnType.INT64)], pa.table({"client": [7]})).tolist()
+    >>> client = ScalarColumn("client", ColumnType.INT64)
+    >>> bucket_numbers([client], pa.table({"client": [7]})).tolist()
     [40267]
     """
     texts = [_texts(rows.column(key.name), key.dtype) for key in keys]
