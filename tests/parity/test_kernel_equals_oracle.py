@@ -1,5 +1,6 @@
 """The kernel gives what the naive oracle gives, for histories that Hypothesis makes up."""
 
+from itertools import product
 from typing import Any, get_args
 
 import numpy as np
@@ -143,37 +144,39 @@ def test_windows(
     if not records_created:
         table, as_known = without_created(table), False
     wanted = [(f, False) for f in FUNCTIONS] + [("count", True)]
+    lengths_us = dict.fromkeys([over_us, 7])
     plan = ViewPlan(
         keys=("number", "text"),
         windowed=tuple(
             WindowedFeature(
-                name=f"{function}_{counts_rows}",
+                name=f"{function}_{counts_rows}_{length_us}",
                 function=function,
-                over_us=over_us,
+                over_us=length_us,
                 column=None if counts_rows else "value",
                 filter_column="passes" if filtered else None,
             )
+            for length_us in lengths_us
             for function, counts_rows in wanted
         ),
         as_known=as_known,
     )
     spine, at_us = asked_as_table(asked)
     got = evaluated(plan, table, spine, at_us)
-    for function, counts_rows in wanted:
+    for length_us, (function, counts_rows) in product(lengths_us, wanted):
         expected = [
             aggregated(
                 events,
                 key,
                 at,
                 function=function,
-                over_us=over_us,
+                over_us=length_us,
                 counts_rows=counts_rows,
                 filtered=filtered,
                 as_known=as_known,
             )
             for key, at in asked
         ]
-        values = got[f"{function}_{counts_rows}"].to_pylist()
+        values = got[f"{function}_{counts_rows}_{length_us}"].to_pylist()
         # A mean is rounded once as a sum and once as a quotient, a deviation a few times more.
         roundings = {"mean": 1e-15, "stddev": 1e-12}.get(function)
         if roundings is None:

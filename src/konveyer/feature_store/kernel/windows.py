@@ -30,18 +30,17 @@ class Windows:
         as_known: bool,
     ) -> None:
         start, end = rows_until(history, codes, at_us)
+        # Nothing of nobody stands where the rows before it end, so that `low` rises.
+        end = np.where(codes >= 0, end, np.maximum.accumulate(end))
         self._spans: dict[int | None, Span] = {}
         for over_us in set(lengths):
             low = start if over_us is None else rows_until(history, codes, at_us - over_us)[1]
-            # An empty range stands where the one before it began, so that `low` rises.
-            low = np.where(codes >= 0, low, np.maximum.accumulate(low))
-            self._spans[over_us] = low, np.where(codes >= 0, end, low)
+            self._spans[over_us] = np.where(codes >= 0, low, end), end
         self._unsettled = None
         if as_known and history.created_us is not None and len(history.event_us):
-            lows, highs = zip(*self._spans.values(), strict=True)
-            longest = np.minimum.reduce(lows), highs[0]
-            settled = np.clip(settled_until(history, codes, at_us), *longest)
-            self._unsettled = Unsettled(history.created_us, at_us, settled, highs[0])
+            lowest = np.minimum.reduce([low for low, _ in self._spans.values()])
+            settled = np.clip(settled_until(history, codes, at_us), lowest, end)
+            self._unsettled = Unsettled(history.created_us, at_us, settled, end)
 
     def over(self, over_us: int | None, series: Series) -> Ranges | KnownRanges:
         """The series in each row's window of that length."""
