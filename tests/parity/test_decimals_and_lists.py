@@ -1,10 +1,12 @@
 """Decimals and lists are the same offline, online and in a training set, on either engine."""
 
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,15 +21,22 @@ from konveyer import (
     FeatureView,
     JoinKey,
     OnDemandView,
+    RequestField,
     Source,
 )
 from konveyer.access.actor import Actor
 from konveyer.catalog.session import Catalog
+from konveyer.core import digests
+from konveyer.core.errors import KonveyerError
+from konveyer.feature_store.datamart import label_files
 from konveyer.feature_store.datamart.label_files import labels_at
 from konveyer.feature_store.datamart.published import published_features
 from konveyer.feature_store.datamart.training_set import TrainingSet
 from konveyer.feature_store.definitions.definition import Definition
+from konveyer.feature_store.definitions.errors import BadDefinition
 from konveyer.feature_store.engines.base import Engine
+from konveyer.feature_store.etl.flow import EtlFailed
+from konveyer.feature_store.etl.runs import list_runs
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
 from tests.unit.etl.store import Store, opened_store
 
@@ -247,8 +256,6 @@ def test_the_comparison_of_a_release_sees_the_logged_form(store: Store) -> None:
     (row,) = published_features(
         services.catalog, services.engine, services.offline, service, [(3,)], [()]
     )
-    import msgspec
-
     (online,) = store.online((3,))
     assert list(row) == msgspec.json.decode(msgspec.json.encode(online))
 
@@ -265,9 +272,6 @@ def test_a_training_set_is_built_again_from_its_manifest(store: Store, tmp_path:
 def test_labels_in_files_give_the_same_digest(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from konveyer.core import digests
-    from konveyer.feature_store.datamart import label_files
-
     monkeypatch.setattr(digests, "BLOCK_ROWS", 64)
     monkeypatch.setattr(label_files, "MOST_ROWS_IN_MEMORY", 100)
     held = store.training_set(labels())
@@ -294,3 +298,149 @@ def test_spark_gives_what_duckdb_gives(
         keys = [(client,) for client in range(CLIENTS)]
         assert on_spark.online(*keys) == store.online(*keys)
     other.close()
+
+
+def refusal(root: Path, catalog: Catalog, admin: Actor, **aggregation: Any) -> KonveyerError:
+    """Why `apply` refuses an aggregation of payments."""
+    pq.write_table(payments(20), root / "payments.parquet")
+    view = FeatureView(
+        name="spend",
+        entity="client",
+        source="payments",
+        aggregations=(Aggregation(over="7d", name="it", **aggregation),),
+    )
+    with (
+        opened_store(catalog, admin, root, now=NOW) as store,
+        pytest.raises(KonveyerError) as caught,
+    ):
+        store.check(*DEFINITIONS[:2], view)
+    assert caught.value.hint
+    return caught.value
+
+
+@pytest.mark.parametrize("function", ["sum", "mean", "min", "max", "stddev", "count_distinct"])
+@pytest.mark.parametrize(
+    ("column", "found"), [("wide", "decimal(38,10)"), ("seen", "list<float64>")]
+)
+def test_wide_decimals_and_lists_are_only_counted_and_picked(
+    tmp_path: Path, catalog: Catalog, admin: Actor, function: Any, column: str, found: str
+) -> None:
+    error = refusal(tmp_path, catalog, admin, column=column, function=function)
+    assert error.code == "wrong_type"
+    where = f"Feature view 'spend', feature 'it': {function} needs column '{column}'"
+    assert error.message.startswith(where)
+    assert f"decimal(p,s) of up to 18 digits, but it is {found}" in error.message
+
+
+def test_a_list_has_no_limits(tmp_path: Path, catalog: Catalog, admin: Actor) -> None:
+    error = refusal(tmp_path, catalog, admin, column="seen", function="last", minimum=0)
+    assert "feature 'it' is list<float64> and has a minimum" in error.message
+    with pytest.raises(BadDefinition, match=r"list<float64> and has a minimum"):
+        Feature(name="seen", dtype="list<float64>", maximum=1)
+    with pytest.raises(BadDefinition, match=r"only string has `one_of`"):
+        Feature(name="amount", dtype="decimal(9,2)", one_of=("1.00",))
+    with pytest.raises(BadDefinition, match=r"feature 'seen' has type 'list<float64>'"):
+        OnDemandView(
+            name="now",
+            function="def f(x): ...",
+            request=(RequestField("x", "float64"),),
+            features=(Feature(name="seen", dtype="list<float64>"),),
+        )
+    with pytest.raises(BadDefinition, match=r"Request field 'x' has type 'decimal\(9,2\)'"):
+        RequestField("x", "decimal(9,2)")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("amount", "decimal(18,1)"),
+        ("amount", "decimal(17,2)"),
+        ("amount", "float64"),
+        ("client", "decimal(18,0)"),
+        ("seen", "list<int64>"),
+        ("pages", "string"),
+    ],
+)
+def test_a_type_must_hold_all_of_its_column(
+    tmp_path: Path, catalog: Catalog, admin: Actor, name: str, dtype: str
+) -> None:
+    pq.write_table(payments(20), tmp_path / "payments.parquet")
+    sql = f"SELECT client, paid_at AS event_time, {name} AS it FROM payments"
+    view = FeatureView(
+        name="newest", entity="client", sql=sql, features=(Feature(name="it", dtype=dtype),)
+    )
+    with (
+        opened_store(catalog, admin, tmp_path, now=NOW) as store,
+        pytest.raises(KonveyerError, match="needs column 'it' as") as caught,
+    ):
+        store.check(*DEFINITIONS[:2], view)
+    assert caught.value.code == "wrong_type"
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"minimum": -99.99}, None),
+        ({"maximum": 99.5}, r"'amount': \d+ value\(s\) fail less_than_or_equal_to"),
+        ({"nullable": False}, "'amount': .* not_nullable"),
+    ],
+)
+def test_limits_of_decimals(
+    tmp_path: Path, catalog: Catalog, admin: Actor, limits: Any, message: str | None
+) -> None:
+    pq.write_table(payments(), tmp_path / "payments.parquet")
+    view = FeatureView(
+        name="newest",
+        entity="client",
+        sql="SELECT client, paid_at AS event_time, amount, seen FROM payments",
+        features=(
+            Feature(name="amount", dtype="decimal(18,2)", **limits),
+            Feature(name="seen", dtype="list<float64>"),
+        ),
+    )
+    with opened_store(catalog, admin, tmp_path, now=NOW) as store:
+        store.apply(*DEFINITIONS[:2], view)
+        if message is None:
+            store.etl()
+            return
+        with pytest.raises(EtlFailed):
+            store.etl()
+        with store.services.catalog.reading() as session:
+            (run,) = list_runs(session, view="newest")
+        assert run.error is not None
+        assert re.search(message, run.error["message"])
+
+
+def test_a_function_gives_decimals_and_lists(
+    tmp_path: Path, catalog: Catalog, admin: Actor
+) -> None:
+    def halved(rows):  # type: ignore[no-untyped-def]
+        import polars as pl
+
+        return rows.with_columns(
+            half=(pl.col("amount") / 2).round(2).cast(pl.Decimal(18, 2)),
+            backwards=pl.col("seen").list.reverse(),
+        )
+
+    pq.write_table(payments(), tmp_path / "payments.parquet")
+    view = FeatureView(
+        name="halves",
+        entity="client",
+        source="payments",
+        function=halved,
+        features=(
+            Feature(name="half", dtype="decimal(18,2)"),
+            Feature(name="backwards", dtype="list<float64>"),
+        ),
+        accuracy="exact",
+    )
+    service = FeatureService(name="scoring", features=("halves", "newest"))
+    with opened_store(catalog, admin, tmp_path, now=NOW) as store:
+        store.apply(*DEFINITIONS[:2], DEFINITIONS[3], view, service)
+        store.etl()
+        table = store.training_set(at_the_end()).table
+    assert table.schema.field("half").type == pa.decimal128(18, 2)
+    seen = payments().to_pylist()
+    for row in table.to_pylist():
+        choices = [one["seen"] for one in seen if one["client"] == row["client"]]
+        assert row["backwards"] in [None if one is None else one[::-1] for one in choices]
