@@ -126,7 +126,7 @@ def payments(rows: int = 600) -> pa.Table:
 
     numbers = (0.0, -0.5, 1e300, float("inf"), 0.1)
     texts = ("", "é", "日本 🎉", "home")
-    return pa.table(
+    drawn = pa.table(
         {
             "client": random.integers(0, CLIENTS, rows),
             "paid_at": pa.array(
@@ -155,6 +155,29 @@ def payments(rows: int = 600) -> pa.Table:
             ),
         }
     )
+    return pa.concat_tables([drawn, tied().cast(drawn.schema)])
+
+
+def tied() -> pa.Table:
+    """The newest rows of some clients, which differ in one list."""
+    lists: tuple[list[Any], ...] = (
+        [[1.0, None], [1.0, 2.0], [1.0]],
+        [[None], [float("inf")], None, []],
+        [[None, 1.0], [None, None], [2.0]],
+    )
+    rows = [(client, seen) for client, choices in enumerate(lists) for seen in choices]
+    table = pa.table(
+        {
+            "client": [client for client, _ in rows],
+            "paid_at": pa.array([START_US + 25 * 24 * HOUR_US] * len(rows), pa.timestamp("us")),
+            "seen": pa.array([seen for _, seen in rows], pa.list_(pa.float64())),
+        }
+    )
+    for name in ("pages", "counts", "flags"):
+        table = table.append_column(name, pa.nulls(len(rows)))
+    for place, name in enumerate(("amount", "wide")):
+        table = table.add_column(2 + place, name, pa.nulls(len(rows)))
+    return table
 
 
 def labels(rows: int = 200) -> pa.Table:

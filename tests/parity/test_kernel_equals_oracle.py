@@ -339,6 +339,17 @@ def test_first_last_and_distinct_take_values_of_any_type(values: pa.Array) -> No
     assert of_one_entity(values, wanted) == [{"first": first, "last": last, "count_distinct": 2}]
 
 
+def test_decimals_are_summed_exactly_beyond_64_bits() -> None:
+    random = np.random.default_rng(3)
+    most = 10**18 - 1
+    signed = random.integers(-most, most, 300).tolist()
+    for numbers in (signed, [most] * 200, [-most] * 200, [2**32 - 1] * 3):
+        values = [Decimal(number).scaleb(-2) for number in numbers]
+        total = sum(numbers)
+        (row,) = of_one_entity(pa.array(values, pa.decimal128(18, 2)), (feature("sum"),))
+        assert row["sum"] == Decimal(total).scaleb(-2, Context(prec=38))
+
+
 def test_first_and_last_take_lists_as_they_are() -> None:
     values = pa.array([[1.5, None], None, [], []], pa.list_(pa.float64()))
     assert of_one_entity(values, (feature("first"), feature("last"), feature("count"))) == [

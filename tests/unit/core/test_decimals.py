@@ -38,6 +38,15 @@ def test_a_decimal_is_two_words_and_the_nearest_double(
     assert nearest_doubles(pa.chunked_array([values])).to_pylist() == expected
 
 
+def test_arrow_and_a_plain_division_are_one_off_where_this_is_not() -> None:
+    random = np.random.default_rng(5)
+    values = decimals(random.integers(-(10**17), 10**17, 2000).tolist(), 4)
+    expected = [float(value) for value in values.to_pylist()]
+    assert nearest_doubles(values).to_pylist() == expected
+    assert values.cast(pa.float64()).to_pylist() != expected
+    assert (words_of(values)[0] / 10.0**4).tolist() != expected
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [

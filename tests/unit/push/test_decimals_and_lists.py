@@ -106,13 +106,23 @@ def test_they_are_online_at_once_and_after_etl(bench: Bench) -> None:
     assert online(bench, 1) == [(Decimal("13.62"), Decimal("1.00"), None)]
 
 
-def test_of_one_moment_lists_decide_as_they_do_in_etl(bench: Bench) -> None:
-    rows = [[2.0], [2.0, 3.0], [2.0, None], [float("nan")], []]
+@pytest.mark.parametrize(
+    ("rows", "last"),
+    [
+        ([[2.0], [2.0, None], [2.0, 3.0], []], "[2.0, None]"),
+        ([[float("nan")], [2.0, None], [None], [9.0]], "[None]"),
+        ([[float("nan")], [float("inf")], [2.0, 3.0]], "[nan]"),
+        ([None, [None]], "None"),
+    ],
+)
+def test_of_one_moment_lists_decide_as_they_do_in_etl(
+    bench: Bench, rows: list[Any], last: str
+) -> None:
     bench.push([cart("1.00", items) for items in rows], key="a", source="carts")
     ((_, _, before),) = online(bench, 1)
     bench.store.etl()
     ((_, _, after),) = online(bench, 1)
-    assert str(before) == str(after) == "[nan]"
+    assert (str(before), str(after)) == (last, last)
 
 
 @pytest.mark.parametrize(
