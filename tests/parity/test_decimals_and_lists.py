@@ -34,7 +34,8 @@ from konveyer.feature_store.datamart.published import published_features
 from konveyer.feature_store.datamart.training_set import TrainingSet
 from konveyer.feature_store.definitions.definition import Definition
 from konveyer.feature_store.definitions.errors import BadDefinition
-from konveyer.feature_store.engines.base import Engine
+from konveyer.feature_store.engines.base import Engine, QueryFailed
+from konveyer.feature_store.engines.duckdb import DuckDBEngine
 from konveyer.feature_store.etl.flow import EtlFailed
 from konveyer.feature_store.etl.runs import list_runs
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
@@ -321,6 +322,43 @@ def test_spark_gives_what_duckdb_gives(
         keys = [(client,) for client in range(CLIENTS)]
         assert on_spark.online(*keys) == store.online(*keys)
     other.close()
+
+
+@pytest.mark.spark
+def test_what_sql_makes_of_decimals_and_lists_is_the_same(spark: Engine) -> None:
+    """Halves of the last digit: a double is a little less or more than it is written as."""
+    halves = [(number + 0.5) / 100 for number in range(-4_000, 4_000)]
+    table = pa.table(
+        {
+            "place": range(len(halves)),
+            "x": halves,
+            "d": pa.array([Decimal(f"{half:.3f}") for half in halves], pa.decimal128(12, 3)),
+            "l": [[half, None] for half in halves],
+        }
+    )
+    columns = [
+        *(f"CAST(x AS DECIMAL{digits})" for digits in ("(18,2)", "(9, 1)", "(38,2)", "(9)", "")),
+        "TRY_CAST(x AS DECIMAL(3,2))",
+        "CAST(d AS DECIMAL(18,2))",
+        "CAST(d * 1.25 AS DECIMAL(18,4))",
+        "CAST(d AS BIGINT)",
+        "CAST([x, NULL] AS DOUBLE[])",
+        "l[1]",
+    ]
+    named = ", ".join(f"{column} AS c{place}" for place, column in enumerate(columns))
+    sql = f"SELECT {named} FROM halves ORDER BY place"
+    duckdb = DuckDBEngine()
+    found = []
+    for engine in (duckdb, spark):
+        with engine.session() as session:
+            session.attach_table("halves", table)
+            found.append(session.query(sql).to_pydict())
+            if engine is spark:
+                with pytest.raises(QueryFailed, match="list_contains"):
+                    session.query("SELECT list_contains(l, 1.0) AS c FROM halves")
+    duckdb.close()
+    for name, column in zip(found[0], columns, strict=True):
+        assert found[0][name] == found[1][name], column
 
 
 def refusal(root: Path, catalog: Catalog, admin: Actor, **aggregation: Any) -> KonveyerError:
