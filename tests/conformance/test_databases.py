@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -258,21 +259,75 @@ def test_postgresql_needs_no_declaration(bank: tuple[Desk, Database]) -> None:
         event_time="paid_at",
         created_time="day",
     )
-    desk.apply(CLIENT, orders, LAST)
+    amount = Feature(name="amount", dtype="decimal(12,2)")
+    desk.apply(CLIENT, orders, replace(LAST, features=(amount, *LAST.features[1:])))
     desk.etl()
-    assert read(desk) == [(7, "2026-01-02T00:00:00+00:00", 12.34, "web", True)]
+    assert read(desk) == [(7, "2026-01-02T00:00:00+00:00", Decimal("12.34"), "web", True)]
     assert desk.show("last").sources[0].columns == {
         "client_id": "int64",
         "paid_at": "timestamp",
-        "amount": "float64",
+        "amount": "decimal(12,2)",
         "note": "string",
         "online": "bool",
         "id": "string",
         "more": "string",
-        "list": "list<l: int32>",
+        "list": "list<int64>",
         "clock": "time64[us]",
         "day": "timestamp",
     }
+
+
+AMOUNTS = FeatureView(
+    name="amounts",
+    entity="client",
+    source="payments",
+    aggregations=(Aggregation(column="amount", function="last", over="unbounded"),),
+)
+
+
+def test_decimals_are_declared(database: Database, desk: Desk) -> None:
+    """SQLite keeps fractions of `numeric` columns as doubles."""
+    database.run("CREATE TABLE bills (client_id bigint, paid_at timestamp, amount numeric(12, 2))")
+    values = ["12.34", "-0.10", None, "7", "1234567890.12"]
+    rows = [(n, f"2026-01-0{n} 00:00:00", value) for n, value in enumerate(values, 1)]
+    database.run("INSERT INTO bills VALUES (%s, %s, %s)", *rows)
+    columns = {"client_id": "int64", "paid_at": "timestamp", "amount": "decimal(18,2)"}
+    bills = replace(PAYMENTS, table="bills", columns=columns)
+    connected = desk.with_databases(crm=database.url)
+    connected.apply(CLIENT, bills, AMOUNTS)
+    connected.etl()
+    found = [amount for (amount,) in connected.rows("amounts", "of_amount")]
+    assert found == [None if value is None else Decimal(value) for value in values]
+
+    database.run("UPDATE bills SET amount = amount + 0.01")
+    connected.apply(CLIENT, replace(bills, columns={**columns, "amount": "decimal(12,1)"}), AMOUNTS)
+    error = connected.failure("amounts")
+    assert error["code"] == "source_value_invalid"
+    assert "is not decimal(12,1)" in error["message"]
+
+
+def test_a_fraction_of_sqlite_is_not_rounded_to_what_it_shows(desk: Desk, sqlite: Database) -> None:
+    sqlite.run("CREATE TABLE payments (client_id bigint, paid_at text, amount real)")
+    sqlite.run("INSERT INTO payments VALUES (1, '2026-01-01', 0.1 + 0.2)")
+    columns = {"client_id": "int64", "paid_at": "timestamp", "amount": "decimal(18,2)"}
+    connected = desk.with_databases(crm=sqlite.url)
+    connected.apply(CLIENT, replace(PAYMENTS, columns=columns), AMOUNTS)
+    assert "is not decimal(18,2)" in connected.failure("amounts")["message"]
+    sqlite.run("UPDATE payments SET amount = 0.3")
+    connected.etl()
+    assert connected.rows("amounts", "of_amount") == [(Decimal("0.30"),)]
+
+
+def test_a_numeric_that_is_no_number_has_no_decimal(bank: tuple[Desk, Database]) -> None:
+    desk, database = bank
+    database.run("ALTER TABLE payments ALTER COLUMN amount TYPE numeric(9, 3)")
+    desk.apply(CLIENT, replace(PAYMENTS, columns={}), AMOUNTS)
+    desk.etl()
+    assert desk.rows("amounts", "of_amount")[0] == (Decimal("1.500"),)
+    database.run("UPDATE payments SET amount = 'NaN' WHERE client_id = 1")
+    error = desk.failure("amounts")
+    assert error["code"] == "source_value_invalid"
+    assert "column 'amount'" in error["message"]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Decimals and lists are the same offline, online and in a training set, on either engine."""
 
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,15 +21,23 @@ from konveyer import (
     FeatureView,
     JoinKey,
     OnDemandView,
+    RequestField,
     Source,
 )
 from konveyer.access.actor import Actor
 from konveyer.catalog.session import Catalog
+from konveyer.core import digests
+from konveyer.core.errors import KonveyerError
+from konveyer.feature_store.datamart import label_files
 from konveyer.feature_store.datamart.label_files import labels_at
 from konveyer.feature_store.datamart.published import published_features
 from konveyer.feature_store.datamart.training_set import TrainingSet
 from konveyer.feature_store.definitions.definition import Definition
-from konveyer.feature_store.engines.base import Engine
+from konveyer.feature_store.definitions.errors import BadDefinition
+from konveyer.feature_store.engines.base import Engine, QueryFailed
+from konveyer.feature_store.engines.duckdb import DuckDBEngine
+from konveyer.feature_store.etl.flow import EtlFailed
+from konveyer.feature_store.etl.runs import list_runs
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
 from tests.unit.etl.store import Store, opened_store
 
@@ -117,7 +127,7 @@ def payments(rows: int = 600) -> pa.Table:
 
     numbers = (0.0, -0.5, 1e300, float("inf"), 0.1)
     texts = ("", "é", "日本 🎉", "home")
-    return pa.table(
+    drawn = pa.table(
         {
             "client": random.integers(0, CLIENTS, rows),
             "paid_at": pa.array(
@@ -146,6 +156,29 @@ def payments(rows: int = 600) -> pa.Table:
             ),
         }
     )
+    return pa.concat_tables([drawn, tied().cast(drawn.schema)])
+
+
+def tied() -> pa.Table:
+    """The newest rows of some clients, which differ in one list."""
+    lists: tuple[list[Any], ...] = (
+        [[1.0, None], [1.0, 2.0], [1.0]],
+        [[None], [float("inf")], None, []],
+        [[None, 1.0], [None, None], [2.0]],
+    )
+    rows = [(client, seen) for client, choices in enumerate(lists) for seen in choices]
+    table = pa.table(
+        {
+            "client": [client for client, _ in rows],
+            "paid_at": pa.array([START_US + 25 * 24 * HOUR_US] * len(rows), pa.timestamp("us")),
+            "seen": pa.array([seen for _, seen in rows], pa.list_(pa.float64())),
+        }
+    )
+    for name in ("pages", "counts", "flags"):
+        table = table.append_column(name, pa.nulls(len(rows)))
+    for place, name in enumerate(("amount", "wide")):
+        table = table.add_column(2 + place, name, pa.nulls(len(rows)))
+    return table
 
 
 def labels(rows: int = 200) -> pa.Table:
@@ -247,8 +280,6 @@ def test_the_comparison_of_a_release_sees_the_logged_form(store: Store) -> None:
     (row,) = published_features(
         services.catalog, services.engine, services.offline, service, [(3,)], [()]
     )
-    import msgspec
-
     (online,) = store.online((3,))
     assert list(row) == msgspec.json.decode(msgspec.json.encode(online))
 
@@ -265,9 +296,6 @@ def test_a_training_set_is_built_again_from_its_manifest(store: Store, tmp_path:
 def test_labels_in_files_give_the_same_digest(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from konveyer.core import digests
-    from konveyer.feature_store.datamart import label_files
-
     monkeypatch.setattr(digests, "BLOCK_ROWS", 64)
     monkeypatch.setattr(label_files, "MOST_ROWS_IN_MEMORY", 100)
     held = store.training_set(labels())
@@ -294,3 +322,186 @@ def test_spark_gives_what_duckdb_gives(
         keys = [(client,) for client in range(CLIENTS)]
         assert on_spark.online(*keys) == store.online(*keys)
     other.close()
+
+
+@pytest.mark.spark
+def test_what_sql_makes_of_decimals_and_lists_is_the_same(spark: Engine) -> None:
+    """Halves of the last digit: a double is a little less or more than it is written as."""
+    halves = [(number + 0.5) / 100 for number in range(-4_000, 4_000)]
+    table = pa.table(
+        {
+            "place": range(len(halves)),
+            "x": halves,
+            "d": pa.array([Decimal(f"{half:.3f}") for half in halves], pa.decimal128(12, 3)),
+            "l": [[half, None] for half in halves],
+        }
+    )
+    columns = [
+        *(f"CAST(x AS DECIMAL{digits})" for digits in ("(18,2)", "(9, 1)", "(38,2)", "(9)", "")),
+        "TRY_CAST(x AS DECIMAL(3,2))",
+        "CAST(d AS DECIMAL(18,2))",
+        "CAST(d * 1.25 AS DECIMAL(18,4))",
+        "CAST(d AS BIGINT)",
+        "CAST([x, NULL] AS DOUBLE[])",
+        "l[1]",
+    ]
+    named = ", ".join(f"{column} AS c{place}" for place, column in enumerate(columns))
+    sql = f"SELECT {named} FROM halves ORDER BY place"
+    duckdb = DuckDBEngine()
+    found = []
+    for engine in (duckdb, spark):
+        with engine.session() as session:
+            session.attach_table("halves", table)
+            found.append(session.query(sql).to_pydict())
+            if engine is spark:
+                with pytest.raises(QueryFailed, match="list_contains"):
+                    session.query("SELECT list_contains(l, 1.0) AS c FROM halves")
+    duckdb.close()
+    for name, column in zip(found[0], columns, strict=True):
+        assert found[0][name] == found[1][name], column
+
+
+def refusal(root: Path, catalog: Catalog, admin: Actor, **aggregation: Any) -> KonveyerError:
+    """Why `apply` refuses an aggregation of payments."""
+    pq.write_table(payments(20), root / "payments.parquet")
+    view = FeatureView(
+        name="spend",
+        entity="client",
+        source="payments",
+        aggregations=(Aggregation(over="7d", name="it", **aggregation),),
+    )
+    with (
+        opened_store(catalog, admin, root, now=NOW) as store,
+        pytest.raises(KonveyerError) as caught,
+    ):
+        store.check(*DEFINITIONS[:2], view)
+    assert caught.value.hint
+    return caught.value
+
+
+@pytest.mark.parametrize("function", ["sum", "mean", "min", "max", "stddev", "count_distinct"])
+@pytest.mark.parametrize(
+    ("column", "found"), [("wide", "decimal(38,10)"), ("seen", "list<float64>")]
+)
+def test_wide_decimals_and_lists_are_only_counted_and_picked(
+    tmp_path: Path, catalog: Catalog, admin: Actor, function: Any, column: str, found: str
+) -> None:
+    error = refusal(tmp_path, catalog, admin, column=column, function=function)
+    assert error.code == "wrong_type"
+    where = f"Feature view 'spend', feature 'it': {function} needs column '{column}'"
+    assert error.message.startswith(where)
+    assert f"decimal(p,s) of up to 18 digits, but it is {found}" in error.message
+
+
+def test_a_list_has_no_limits(tmp_path: Path, catalog: Catalog, admin: Actor) -> None:
+    error = refusal(tmp_path, catalog, admin, column="seen", function="last", minimum=0)
+    assert "feature 'it' is list<float64> and has a minimum" in error.message
+    with pytest.raises(BadDefinition, match=r"list<float64> and has a minimum"):
+        Feature(name="seen", dtype="list<float64>", maximum=1)
+    with pytest.raises(BadDefinition, match=r"only string has `one_of`"):
+        Feature(name="amount", dtype="decimal(9,2)", one_of=("1.00",))
+    with pytest.raises(BadDefinition, match=r"feature 'seen' has type 'list<float64>'"):
+        OnDemandView(
+            name="now",
+            function="def f(x): ...",
+            request=(RequestField("x", "float64"),),
+            features=(Feature(name="seen", dtype="list<float64>"),),
+        )
+    with pytest.raises(BadDefinition, match=r"Request field 'x' has type 'decimal\(9,2\)'"):
+        RequestField("x", "decimal(9,2)")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("amount", "decimal(18,1)"),
+        ("amount", "decimal(17,2)"),
+        ("amount", "float64"),
+        ("client", "decimal(18,0)"),
+        ("seen", "list<int64>"),
+        ("pages", "string"),
+    ],
+)
+def test_a_type_must_hold_all_of_its_column(
+    tmp_path: Path, catalog: Catalog, admin: Actor, name: str, dtype: str
+) -> None:
+    pq.write_table(payments(20), tmp_path / "payments.parquet")
+    sql = f"SELECT client, paid_at AS event_time, {name} AS it FROM payments"
+    view = FeatureView(
+        name="newest", entity="client", sql=sql, features=(Feature(name="it", dtype=dtype),)
+    )
+    with (
+        opened_store(catalog, admin, tmp_path, now=NOW) as store,
+        pytest.raises(KonveyerError, match="needs column 'it' as") as caught,
+    ):
+        store.check(*DEFINITIONS[:2], view)
+    assert caught.value.code == "wrong_type"
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"minimum": -99.99}, None),
+        ({"maximum": 99.5}, r"'amount': \d+ value\(s\) fail less_than_or_equal_to"),
+        ({"nullable": False}, "'amount': .* not_nullable"),
+    ],
+)
+def test_limits_of_decimals(
+    tmp_path: Path, catalog: Catalog, admin: Actor, limits: Any, message: str | None
+) -> None:
+    pq.write_table(payments(), tmp_path / "payments.parquet")
+    view = FeatureView(
+        name="newest",
+        entity="client",
+        sql="SELECT client, paid_at AS event_time, amount, seen FROM payments",
+        features=(
+            Feature(name="amount", dtype="decimal(18,2)", **limits),
+            Feature(name="seen", dtype="list<float64>"),
+        ),
+    )
+    with opened_store(catalog, admin, tmp_path, now=NOW) as store:
+        store.apply(*DEFINITIONS[:2], view)
+        if message is None:
+            store.etl()
+            return
+        with pytest.raises(EtlFailed):
+            store.etl()
+        with store.services.catalog.reading() as session:
+            (run,) = list_runs(session, view="newest")
+        assert run.error is not None
+        assert re.search(message, run.error["message"])
+
+
+def test_a_function_gives_decimals_and_lists(
+    tmp_path: Path, catalog: Catalog, admin: Actor
+) -> None:
+    def halved(rows):  # type: ignore[no-untyped-def]
+        import polars as pl
+
+        return rows.with_columns(
+            half=(pl.col("amount") / 2).round(2).cast(pl.Decimal(18, 2)),
+            backwards=pl.col("seen").list.reverse(),
+        )
+
+    pq.write_table(payments(), tmp_path / "payments.parquet")
+    view = FeatureView(
+        name="halves",
+        entity="client",
+        source="payments",
+        function=halved,
+        features=(
+            Feature(name="half", dtype="decimal(18,2)"),
+            Feature(name="backwards", dtype="list<float64>"),
+        ),
+        accuracy="exact",
+    )
+    service = FeatureService(name="scoring", features=("halves", "newest"))
+    with opened_store(catalog, admin, tmp_path, now=NOW) as store:
+        store.apply(*DEFINITIONS[:2], DEFINITIONS[3], view, service)
+        store.etl()
+        table = store.training_set(at_the_end()).table
+    assert table.schema.field("half").type == pa.decimal128(18, 2)
+    seen = payments().to_pylist()
+    for row in table.to_pylist():
+        choices = [one["seen"] for one in seen if one["client"] == row["client"]]
+        assert row["backwards"] in [None if one is None else one[::-1] for one in choices]

@@ -1,5 +1,6 @@
 """The kernel gives what the naive oracle gives, for histories that Hypothesis makes up."""
 
+from decimal import Context, Decimal, localcontext
 from itertools import product
 from typing import Any, get_args
 
@@ -187,6 +188,80 @@ def test_windows(
             ]
 
 
+@settings(deadline=None, max_examples=200)
+@given(near | far, st.sampled_from([1, 10, 25, None]), st.booleans(), st.sampled_from([0, 2, 18]))
+def test_windows_over_decimals(
+    drawn: tuple[list[Event], Asked], over_us: int | None, filtered: bool, scale: int
+) -> None:
+    """Of all 18 digits: their sums leave 64 bits."""
+    exact = Context(prec=60)
+
+    def decimal(number: int | None) -> Decimal | None:
+        return None if number is None else Decimal(number % 10**18).scaleb(-scale, exact)
+
+    events = [
+        Event(e.key, e.event_us, e.created_us, decimal(e.value and -abs(e.value)), e.passes)
+        if place % 2
+        else Event(e.key, e.event_us, e.created_us, decimal(e.value), e.passes)
+        for place, e in enumerate(drawn[0])
+    ]
+    plan = ViewPlan(
+        keys=("number", "text"),
+        windowed=tuple(
+            WindowedFeature(
+                name=function,
+                function=function,
+                over_us=over_us,
+                column="value",
+                filter_column="passes" if filtered else None,
+            )
+            for function in FUNCTIONS
+        ),
+        derived=(
+            DerivedFeature(name="range", operation="difference", left="max", right="min"),
+            DerivedFeature(name="share", operation="ratio", left="min", right="sum"),
+        ),
+    )
+    spine, at_us = asked_as_table(drawn[1])
+    got = evaluated(plan, as_table(events, pa.decimal128(18, scale)), spine, at_us)
+    assert got.schema.field("sum").type == pa.decimal128(38, scale)
+    for place, (key, at) in enumerate(drawn[1]):
+        values = got.slice(place, 1).to_pylist()[0]
+        with localcontext(exact):
+            wanted = {
+                function: aggregated(
+                    events,
+                    key,
+                    at,
+                    function=function,
+                    over_us=over_us,
+                    counts_rows=False,
+                    filtered=filtered,
+                    as_known=True,
+                )
+                for function in FUNCTIONS
+            }
+            for function in ("mean", "stddev"):
+                found, expected = values.pop(function), wanted.pop(function)
+                if expected is None:
+                    assert found is None
+                else:
+                    # A deviation of numbers that are alike is as exact as the largest of them.
+                    least = float(abs(wanted["max"])) * 1e-15 if function == "stddev" else 0.0
+                    assert found == pytest.approx(float(expected), rel=1e-12, abs=least)
+            if wanted["max"] is None:
+                assert (values.pop("range"), values.pop("share")) == (None, None)
+            else:
+                assert values.pop("range") == wanted["max"] - wanted["min"]
+                share = values.pop("share")
+                if wanted["sum"]:
+                    whole = float(wanted["min"]) / float(wanted["sum"])
+                    assert share == pytest.approx(whole, rel=1e-15)
+                else:
+                    assert share is None
+        assert values == wanted
+
+
 @settings(deadline=None, max_examples=100)
 @given(histories(), spines, st.sampled_from([7, 20]), st.sampled_from([None, 5, 25]))
 def test_a_snapshot_is_what_an_online_read_would_have_given(
@@ -258,12 +333,42 @@ def test_a_sum_that_64_bits_cannot_hold_is_an_error_and_not_a_wrong_number() -> 
         pa.array(["Oslo", None, "Bergen", "Oslo"]),
         pa.array([True, None, False, True]),
         pa.array([1, None, 2, 1], pa.timestamp("us", "UTC")),
+        pa.array([Decimal("1.0"), None, Decimal("2.5"), Decimal("1.0")]),
     ],
 )
 def test_first_last_and_distinct_take_values_of_any_type(values: pa.Array) -> None:
     wanted = (feature("first"), feature("last"), feature("count_distinct"))
     first, _, _, last = values.to_pylist()
     assert of_one_entity(values, wanted) == [{"first": first, "last": last, "count_distinct": 2}]
+
+
+def test_decimals_are_summed_exactly_beyond_64_bits() -> None:
+    random = np.random.default_rng(3)
+    most = 10**18 - 1
+    signed = random.integers(-most, most, 300).tolist()
+    for numbers in (signed, [most] * 200, [-most] * 200, [2**32 - 1] * 3):
+        values = [Decimal(number).scaleb(-2) for number in numbers]
+        total = sum(numbers)
+        (row,) = of_one_entity(pa.array(values, pa.decimal128(18, 2)), (feature("sum"),))
+        assert row["sum"] == Decimal(total).scaleb(-2, Context(prec=38))
+
+
+def test_first_and_last_take_lists_as_they_are() -> None:
+    values = pa.array([[1.5, None], None, [], []], pa.list_(pa.float64()))
+    assert of_one_entity(values, (feature("first"), feature("last"), feature("count"))) == [
+        {"first": [1.5, None], "last": [], "count": 4}
+    ]
+
+
+def test_a_difference_that_38_digits_cannot_hold_is_an_error() -> None:
+    largest = Decimal("9" * 38)
+    derived = (DerivedFeature(name="range", operation="difference", left="last", right="first"),)
+    wanted = (feature("first"), feature("last"))
+    fits = pa.array([Decimal(1), largest], pa.decimal128(38, 0))
+    (row,) = of_one_entity(fits, wanted, derived=derived)
+    assert row["range"] == Decimal("9" * 37 + "8")
+    with pytest.raises(NumberOverflow, match="'range': A difference does not fit"):
+        of_one_entity(pa.array([-largest, largest]), wanted, derived=derived)
 
 
 def test_a_deviation_does_not_drown_in_a_large_mean() -> None:

@@ -70,7 +70,7 @@ def nearest_doubles(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     exact = (upper == lower >> 63) & (lower <= _EXACT) & (lower >= -_EXACT)
     exact &= values.type.scale <= _EXACT_POWER
     floats = lower / 10.0 ** min(values.type.scale, _EXACT_POWER)
-    rest = np.flatnonzero(~exact)
+    rest = np.flatnonzero(~exact & np.asarray(values.is_valid()))
     if len(rest):
         floats[rest] = [float(value) for value in values.take(pa.array(rest)).to_pylist()]
     return pa.array(floats, mask=np.asarray(values.is_null()))

@@ -3,12 +3,14 @@
 import ast
 import gzip
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from konveyer import Aggregation, Entity, Feature, FeatureView, JoinKey, Source
+from konveyer.feature_store.definitions.errors import BadDefinition
 from tests.desk import Desk
 
 CLIENT = Entity(name="client", join_keys=(JoinKey("client_id", "int64"),))
@@ -186,3 +188,36 @@ def test_aggregations_over_csv(desk: Desk) -> None:
     desk.etl()
     assert desk.rows("spend", "of_spent") == [(1.5,)] * 3
     assert desk.show("spend").sources[0].kind == "csv"
+
+
+def test_decimals_are_what_is_written(desk: Desk) -> None:
+    text = "client_id,at,spent\n1,2026-01-01,12.5\n1,2026-01-02,\n2,2026-01-01,-0.10\n"
+    source = Source(
+        name="visits",
+        path="visits.csv",
+        columns={"client_id": "int64", "at": "timestamp", "spent": "decimal(18, 2)"},
+        event_time="at",
+    )
+    view = FeatureView(
+        name="spend",
+        entity="client",
+        source="visits",
+        aggregations=(Aggregation(column="spent", function="sum", over="7d"),),
+    )
+    write(desk, text)
+    desk.apply(CLIENT, source, view)
+    desk.etl()
+    found = desk.rows("spend", "client_id", "of_spent")
+    assert found == [(1, Decimal("12.50")), (1, None), (2, Decimal("-0.10"))]
+    assert desk.show("spend").features[0].dtype == "decimal(38,2)"
+    assert desk.show("spend").sources[0].columns["spent"] == "decimal(18,2)"
+
+    write(desk, text.replace("12.5", "12.505"))
+    error = desk.failure("spend")
+    assert error["code"] == "source_value_invalid"
+    assert "column 'spent', row 1: '12.505' is not decimal(18,2)" in error["message"]
+
+
+def test_a_list_has_no_form_in_csv() -> None:
+    with pytest.raises(BadDefinition, match=r"column 'spent' has type 'list<int64>'"):
+        replace(VISITS, columns={**VISITS.columns, "spent": "list<int64>"})

@@ -1,6 +1,7 @@
 """Delta tables: the version that holds is read, and of it only what is needed."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -130,3 +131,27 @@ def test_a_damaged_log_is_found_when_definitions_are_applied(desk: Desk, content
 def test_an_empty_log_is_no_table(desk: Desk) -> None:
     (desk.root / "lake/events/_delta_log").mkdir(parents=True)
     assert desk.refusal(*DEFINITIONS).code == "source_unreadable"
+
+
+def test_decimals_and_lists(desk: Desk) -> None:
+    table = pa.table(
+        {
+            "client_id": [1, 2],
+            "at": pa.array([0, 0], pa.timestamp("us", tz="UTC")),
+            "price": pa.array([Decimal("0.10"), None], pa.decimal128(12, 2)),
+            "tags": pa.array([["a", None], []]),
+        }
+    )
+    write_deltalake(desk.root / "lake/events", table)
+    view = FeatureView(
+        name="value",
+        entity="client",
+        sql="SELECT client_id, events.at AS event_time, price, tags FROM events",
+        features=(
+            Feature(name="price", dtype="decimal(18,2)"),
+            Feature(name="tags", dtype="list<string>"),
+        ),
+    )
+    desk.apply(CLIENT, EVENTS, view)
+    desk.etl()
+    assert desk.rows("value", "price", "tags") == [(Decimal("0.10"), ["a", None]), (None, [])]

@@ -241,3 +241,27 @@ def test_a_value_that_sql_cannot_cast_fails_the_run(desk: Desk, file: Path) -> N
     assert error["code"] == "query_failed"
     assert "'old'" in error["message"]
     assert "note" in error["message"]
+
+
+def test_lists_go_together_whatever_their_items_are_called(desk: Desk) -> None:
+    seen = FeatureView(
+        name="seen",
+        entity="client",
+        sql="SELECT client_id, paid_at AS event_time, seen FROM payments",
+        features=(Feature(name="seen", dtype="list<float64>"),),
+    )
+    lists = [[1.5, None], [], None]
+    for number, item in enumerate(("item", "l")):
+        field = pa.field(item, pa.float64())
+        table = payments(pa.array([1, 2, 3]), seen=pa.array(lists, pa.list_(field)))
+        file = desk.root / "payments" / f"{number}.parquet"
+        file.parent.mkdir(exist_ok=True)
+        pq.write_table(table, file, use_compliant_nested_type=False)
+    desk.apply(CLIENT, PAYMENTS, seen)
+    desk.etl()
+    assert [row[0] for row in desk.rows("seen", "seen")] == [x for x in lists for _ in range(2)]
+
+    write(desk.root, "2.parquet", payments(pa.array([1]), seen=pa.array([["a"]])))
+    error = desk.refusal(CLIENT, PAYMENTS, seen)
+    assert error.code == "wrong_type"
+    assert "column 'seen' is list<item: double> in 0.parquet" in error.message

@@ -30,6 +30,15 @@ _WHOLE = {
     exp.DataType.Type.INT: "INT",
     exp.DataType.Type.BIGINT: "BIGINT",
 }
+# DuckDB multiplies and then rounds, Spark rounds what a fraction is written as: 1.005 differs.
+_DECIMAL = (
+    "CASE WHEN TYPEOF(x) = 'double' AND ABS(CAST(x AS DOUBLE) * 1E{scale}D) < 9E18D THEN "
+    "{cast}({cast}(ROUND(CAST(x AS DOUBLE) * 1E{scale}D) AS BIGINT){unit} AS {kind}) "
+    "ELSE {cast}(x AS {kind}) END"
+)
+_UNIT = " * CAST('1E-{scale}' AS DECIMAL({scale}, {scale}))"
+# With more digits after the point Spark's product would have fewer.
+_MOST_SCALE = 17
 _NO_FRACTIONS = {
     *_WHOLE,
     exp.DataType.Type.BOOLEAN,
@@ -84,6 +93,14 @@ def _translated(node: exp.Expression) -> exp.Expression:
         ):
             cast = "TRY_CAST" if isinstance(node, exp.TryCast) else "CAST"
             return _filled(_ROUNDED.format(cast=cast, kind=_WHOLE[kind]), x=value)
+        case exp.Cast(
+            this=value,
+            to=exp.DataType(
+                this=exp.DataType.Type.DECIMAL,
+                expressions=[exp.DataTypeParam(this=precision), exp.DataTypeParam(this=scale)],
+            ),
+        ) if not _is_no_fraction(value):
+            return _decimal(node, value, int(precision.name), int(scale.name))
         case exp.Cast(this=value, to=exp.DataType(this=exp.DataType.Type.TEXT)):
             return _text(value)
         case exp.ConcatWs(expressions=[between, *parts]):
@@ -105,6 +122,8 @@ def _translated(node: exp.Expression) -> exp.Expression:
         case exp.DateDiff(this=end, expression=start, unit=exp.Var(this=str() as unit)):
             # DuckDB counts the bounds of units between the two, Spark whole units.
             return _filled(_BOUNDS.format(unit=unit), x=start, y=end)
+        case exp.ArrayContains():
+            raise _untranslatable("list_contains() means something else there of lists with nulls")
         case exp.Anonymous(this=str() as name) if name.lower() in _DIFFERENT:
             raise _untranslatable(f"{name.lower()}() means something else there")
         case exp.Dayname() | exp.Monthname() | exp.Extract(this=exp.Var(this="DOW" | "ISODOW")):
@@ -115,6 +134,17 @@ def _translated(node: exp.Expression) -> exp.Expression:
             raise _untranslatable(f"{node.sql('duckdb')} may mean something else there")
         case _:
             return node
+
+
+def _decimal(
+    node: exp.Expression, value: exp.Expression, precision: int, scale: int
+) -> exp.Expression:
+    cast = "TRY_CAST" if isinstance(node, exp.TryCast) else "CAST"
+    kind = f"DECIMAL({precision}, {scale})"
+    if scale > _MOST_SCALE:
+        return _filled(f"{cast}(x AS {kind})", x=value)
+    unit = _UNIT.format(scale=scale) if scale else ""
+    return _filled(_DECIMAL.format(cast=cast, kind=kind, scale=scale, unit=unit), x=value)
 
 
 def _text(value: exp.Expression) -> exp.Expression:

@@ -8,13 +8,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from konveyer.core.decimals import words_of
+
 Ints = npt.NDArray[np.int64]
 # A code and a moment make one number as long as all of them stay below this.
 LARGEST = 2**62
 
 
 def codes_of(column: pa.ChunkedArray) -> Ints:
-    """Equal values get equal codes and different ones different codes; a null gets 0."""
+    """Equal values get equal codes and different ones different codes; a null has any."""
+    if pa.types.is_decimal(column.type):
+        return _combined([_dense(word) for word in words_of(column)])
     encoded = _encoded(column)
     indices = pc.fill_null(encoded.indices, 0).to_numpy(zero_copy_only=False)
     return np.asarray(indices, dtype=np.int64)
@@ -48,8 +52,12 @@ def _combined(codes: Sequence[Ints]) -> Ints:
     combined = codes[0]
     for part in codes[1:]:
         pairs = combined * (int(part.max(initial=0)) + 1) + part
-        combined = np.unique(pairs, return_inverse=True)[1].astype(np.int64)
+        combined = _dense(pairs)
     return combined
+
+
+def _dense(numbers: Ints) -> Ints:
+    return np.unique(numbers, return_inverse=True)[1].astype(np.int64)
 
 
 def _ranks(column: pa.ChunkedArray) -> Ints:

@@ -114,7 +114,7 @@ class RecordCodec:
                 case ColumnType.STRING | ListType():
                     encoded = _encoded_long(array, column.dtype)
                     long.append(encoded)
-                    packed[f"c{place}"] = [len(value) for value in encoded]
+                    packed[f"c{place}"] = np.fromiter(map(len, encoded), np.int64, len(encoded))
                 case _:
                     packed[f"c{place}"] = _fixed_values(array, column.dtype)
         whole, size = packed.tobytes(), packed.dtype.itemsize
