@@ -15,17 +15,17 @@ from konveyer.core.clock import to_us
 from konveyer.core.settings import load_settings
 from konveyer.feature_store.datamart.entities import AT, cadence
 from konveyer.feature_store.datamart.explain import ViewCost
+from konveyer.feature_store.datamart.kept_rows import kept_manifest
 from konveyer.feature_store.datamart.label_files import LabelFiles, labels_at
 from konveyer.feature_store.datamart.label_query import queried_labels
 from konveyer.feature_store.datamart.lookup import OnlineLookup
+from konveyer.feature_store.datamart.manifest import TrainingSet
 from konveyer.feature_store.datamart.search import FoundFeature, search_features
 from konveyer.feature_store.datamart.show import ViewDetails, show_view
 from konveyer.feature_store.datamart.training_set import (
-    TrainingSet,
     build_training_set,
     entity_frame,
     explain_training_set,
-    kept_manifest,
     rebuild_training_set,
 )
 from konveyer.feature_store.definitions.duration import duration_us, parse_duration

@@ -30,8 +30,8 @@ from konveyer.core import digests
 from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.datamart import label_files
 from konveyer.feature_store.datamart.label_files import labels_at
+from konveyer.feature_store.datamart.manifest import TrainingSet
 from konveyer.feature_store.datamart.published import published_features
-from konveyer.feature_store.datamart.training_set import TrainingSet
 from konveyer.feature_store.definitions.definition import Definition
 from konveyer.feature_store.definitions.errors import BadDefinition
 from konveyer.feature_store.engines.base import Engine, QueryFailed

@@ -20,10 +20,10 @@ from konveyer.core.errors import KonveyerError
 from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.feature_store.datamart import label_files, pieces
 from konveyer.feature_store.datamart.join import BucketRead
+from konveyer.feature_store.datamart.kept_rows import kept_labels
 from konveyer.feature_store.datamart.label_files import labels_at
 from konveyer.feature_store.datamart.label_query import queried_labels
 from konveyer.feature_store.datamart.labels import LabelsRepeat
-from konveyer.feature_store.datamart.training_set import kept_labels
 from konveyer.feature_store.definitions.definition import Definition
 from konveyer.feature_store.engines.base import Engine, QueryFailed, SourceUnreadable
 from konveyer.feature_store.engines.duckdb import DuckDBEngine

@@ -23,7 +23,7 @@ def train(context: Context, project: Path, training_set: str | None) -> None:
     from konveyer.catalog import audit
     from konveyer.development.project import load_project
     from konveyer.development.training import train as run_training
-    from konveyer.feature_store.datamart.training_set import open_training_set
+    from konveyer.feature_store.datamart.kept_rows import open_training_set
 
     workspace = context.workspace
     loaded = load_project(context.found(project))

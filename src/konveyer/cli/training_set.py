@@ -187,12 +187,9 @@ def rebuild(
     \b
     Example: konveyer training-set rebuild set-01a20f51a224acb64df5
     """
+    from konveyer.feature_store.datamart.kept_rows import kept_labels, kept_manifest
     from konveyer.feature_store.datamart.label_files import labels_at
-    from konveyer.feature_store.datamart.training_set import (
-        kept_labels,
-        kept_manifest,
-        rebuild_training_set,
-    )
+    from konveyer.feature_store.datamart.training_set import rebuild_training_set
 
     workspace = context.workspace
     with workspace.catalog.reading() as session:

@@ -12,7 +12,7 @@ from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.core.clock import now_us
 from konveyer.development.project import load_project
 from konveyer.development.training import CODE, MODEL, TrainingRun
-from konveyer.feature_store.datamart.training_set import TrainingSetManifest
+from konveyer.feature_store.datamart.manifest import TrainingSetManifest
 
 
 def pack_run(run: TrainingRun, folder: Path, author: str, bundles: BundleStore) -> Bundle:

@@ -24,7 +24,7 @@ from konveyer.development import harness
 from konveyer.development.environment import ensure_environment
 from konveyer.development.project import LOCK, Project
 from konveyer.development.tracking import Tracking
-from konveyer.feature_store.datamart.training_set import DATA, MANIFEST, TrainingSet
+from konveyer.feature_store.datamart.manifest import DATA, MANIFEST, TrainingSet
 
 RECORD, MODEL, CODE = "run.json", "model.txt", "code"
 _ENTITIES_KEPT = 1000

@@ -14,11 +14,8 @@ from konveyer.catalog.session import Catalog
 from konveyer.core.clock import FeatureClock, parse_instant
 from konveyer.feature_store.datamart.label_files import LabelFiles
 from konveyer.feature_store.datamart.lookup import OnlineLookup
-from konveyer.feature_store.datamart.training_set import (
-    TrainingSet,
-    build_training_set,
-    rebuild_training_set,
-)
+from konveyer.feature_store.datamart.manifest import TrainingSet
+from konveyer.feature_store.datamart.training_set import build_training_set, rebuild_training_set
 from konveyer.feature_store.definitions.definition import Definition
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.engines.duckdb import DuckDBEngine

@@ -15,13 +15,11 @@ from konveyer.access.actor import Actor
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import FeatureClock, parse_instant
 from konveyer.core.errors import KonveyerError
+from konveyer.feature_store.datamart.kept_rows import open_training_set
 from konveyer.feature_store.datamart.lookup import OnlineLookup
 from konveyer.feature_store.datamart.published import published_features
 from konveyer.feature_store.datamart.search import search_features
 from konveyer.feature_store.datamart.show import show_view
-from konveyer.feature_store.datamart.training_set import (
-    open_training_set,
-)
 from konveyer.feature_store.definitions.definition import Definition, Kind
 from konveyer.feature_store.etl.pins import Pin
 from konveyer.feature_store.etl.runs import EtlRun, list_runs

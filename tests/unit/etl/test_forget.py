@@ -19,13 +19,10 @@ from konveyer.catalog.session import Catalog
 from konveyer.feature_store.datamart import forget as module
 from konveyer.feature_store.datamart.forget import BeingComputed, forget
 from konveyer.feature_store.datamart.held import BadKey, EntityNotFound, Held, find_entity
+from konveyer.feature_store.datamart.kept_rows import TrainingSetNotRebuildable, open_training_set
 from konveyer.feature_store.datamart.kept_sets import pins_of_training_sets
+from konveyer.feature_store.datamart.manifest import TrainingSet
 from konveyer.feature_store.datamart.tables import TrainingSetRow
-from konveyer.feature_store.datamart.training_set import (
-    TrainingSet,
-    TrainingSetNotRebuildable,
-    open_training_set,
-)
 from konveyer.feature_store.definitions.definition import Definition, Kind
 from konveyer.feature_store.etl import runs
 from konveyer.feature_store.etl.vacuum import plan_vacuum, vacuum

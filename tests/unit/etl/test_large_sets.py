@@ -30,15 +30,10 @@ from konveyer.feature_store.datamart import label_files, pieces
 from konveyer.feature_store.datamart.forget import forget
 from konveyer.feature_store.datamart.held import find_entity
 from konveyer.feature_store.datamart.join import BucketRead
+from konveyer.feature_store.datamart.kept_rows import kept_labels, open_training_set
 from konveyer.feature_store.datamart.label_files import LabelFiles, labels_at
-from konveyer.feature_store.datamart.training_set import (
-    OutputExists,
-    TrainingSet,
-    TrainingSetDiffers,
-    explain_training_set,
-    kept_labels,
-    open_training_set,
-)
+from konveyer.feature_store.datamart.manifest import OutputExists, TrainingSet
+from konveyer.feature_store.datamart.training_set import TrainingSetDiffers, explain_training_set
 from konveyer.feature_store.definitions.definition import Definition
 from konveyer.feature_store.offline import delta, layout
 from tests.unit.etl.store import Store, opened_store

@@ -15,12 +15,12 @@ from konveyer.catalog.session import Catalog
 from konveyer.core.clock import parse_instant
 from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.datamart.entities import BadCadence, EntitiesUnclear, cadence
+from konveyer.feature_store.datamart.kept_rows import kept_labels
 from konveyer.feature_store.datamart.label_query import queried_labels
 from konveyer.feature_store.datamart.training_set import (
     TrainingSetDiffers,
     entity_frame,
     explain_training_set,
-    kept_labels,
 )
 from konveyer.feature_store.definitions.definition import Definition
 from konveyer.feature_store.offline import delta, layout

@@ -22,17 +22,14 @@ from konveyer.catalog.session import Catalog
 from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.datamart.forget import forget
 from konveyer.feature_store.datamart.held import Held, find_entity
+from konveyer.feature_store.datamart.kept_rows import TrainingSetNotFound, TrainingSetNotRebuildable
 from konveyer.feature_store.datamart.kept_sets import (
     TrainingSetInUse,
     list_training_sets,
     pins_of_training_sets,
     remove_training_set,
 )
-from konveyer.feature_store.datamart.training_set import (
-    TrainingSet,
-    TrainingSetNotFound,
-    TrainingSetNotRebuildable,
-)
+from konveyer.feature_store.datamart.manifest import TrainingSet
 from konveyer.feature_store.etl import vacuum as module
 from konveyer.feature_store.etl.pins import Pin
 from konveyer.feature_store.etl.runs import begin, readable_table

@@ -13,7 +13,7 @@ from konveyer.execution.releases.machine import State
 from konveyer.execution.releases.pins import release_pins
 from konveyer.execution.releases.records import release_row, set_live
 from konveyer.execution.releases.service import open_release
-from konveyer.feature_store.datamart.training_set import TrainingSetManifest
+from konveyer.feature_store.datamart.manifest import TrainingSetManifest
 from konveyer.feature_store.definitions.resolved import ResolvedService, ResolvedView
 from konveyer.feature_store.offline.table_version import TableRef
 

@@ -11,7 +11,7 @@ from konveyer.bundle.store import BundleStore
 from konveyer.execution.releases.machine import STAGES, State
 from konveyer.execution.releases.records import live_versions
 from konveyer.execution.releases.tables import ReleaseRow
-from konveyer.feature_store.datamart.training_set import TrainingSetManifest
+from konveyer.feature_store.datamart.manifest import TrainingSetManifest
 from konveyer.feature_store.etl.pins import Pin
 
 

@@ -10,8 +10,8 @@ from konveyer.core.clock import now_us
 from konveyer.core.errors import Conflict
 from konveyer.core.ids import new_id
 from konveyer.feature_store.datamart.held import Held, HeldSet, HeldTable
+from konveyer.feature_store.datamart.manifest import data_files
 from konveyer.feature_store.datamart.tables import TrainingSetRow
-from konveyer.feature_store.datamart.training_set import data_files
 from konveyer.feature_store.etl.flow import EtlServices
 from konveyer.feature_store.etl.forgotten import leave_out, note_done
 from konveyer.feature_store.etl.runs import readable_table, rewritten, running_views

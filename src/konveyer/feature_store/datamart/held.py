@@ -15,8 +15,8 @@ from konveyer.access.actor import Actor
 from konveyer.access.roles import Permission
 from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
 from konveyer.core.schema import ColumnType, ScalarColumn, arrow_schema
+from konveyer.feature_store.datamart.manifest import TrainingSetManifest, data_files
 from konveyer.feature_store.datamart.tables import TrainingSetRow
-from konveyer.feature_store.datamart.training_set import TrainingSetManifest, data_files
 from konveyer.feature_store.definitions.definition import Kind, from_spec
 from konveyer.feature_store.definitions.entity import Entity
 from konveyer.feature_store.etl.flow import EtlServices

@@ -13,8 +13,8 @@ from konveyer.access.roles import Permission
 from konveyer.catalog import audit
 from konveyer.catalog.session import Catalog
 from konveyer.core.errors import Conflict, did_you_mean
+from konveyer.feature_store.datamart.kept_rows import TrainingSetNotFound
 from konveyer.feature_store.datamart.tables import TrainingSetRow
-from konveyer.feature_store.datamart.training_set import TrainingSetNotFound
 from konveyer.feature_store.etl.pins import Pin, ReadPins
 from konveyer.feature_store.offline.files import remove_folder
 from konveyer.feature_store.offline.table_version import TableRef

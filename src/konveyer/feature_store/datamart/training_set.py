@@ -1,166 +1,54 @@
 """Training sets: exactly one row for each label, with the features as they were at its time."""
 
-import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from konveyer.access.actor import Actor
 from konveyer.access.roles import Permission
 from konveyer.catalog import audit
 from konveyer.catalog.session import Catalog
-from konveyer.core.clock import format_us, now_us
+from konveyer.core.clock import now_us
 from konveyer.core.digests import table_digest
-from konveyer.core.errors import Conflict, NotFound, did_you_mean
-from konveyer.core.files import file_written_whole, folder_written_whole
+from konveyer.core.errors import Conflict
+from konveyer.core.files import folder_written_whole
 from konveyer.core.ids import new_id
 from konveyer.feature_store.datamart.entities import entities_at
 from konveyer.feature_store.datamart.explain import Tally, ViewCost, buckets_hit, estimate
 from konveyer.feature_store.datamart.join import Watch, join_features
+from konveyer.feature_store.datamart.kept_rows import check_whole
 from konveyer.feature_store.datamart.label_files import (
-    LabelFileMissing,
     LabelFiles,
-    LabelsUnreadable,
-    labels_at,
 )
 from konveyer.feature_store.datamart.labels import check_labels, check_no_clash, key_columns
 from konveyer.feature_store.datamart.large import Meaning, WrittenRows, write_large, write_rows
+from konveyer.feature_store.datamart.manifest import (
+    DATA,
+    MANIFEST,
+    TrainingSet,
+    TrainingSetManifest,
+)
 from konveyer.feature_store.datamart.on_demand import with_service_columns
 from konveyer.feature_store.datamart.pinned import pin_views
 from konveyer.feature_store.datamart.pinned_view import PinnedView
 from konveyer.feature_store.datamart.tables import TrainingSetRow
-from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.kernel.codes import Ints
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
-from konveyer.feature_store.offline.table_version import TableRef
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
 from konveyer.feature_store.registry.usage import record_usage
-
-# The rows of a large training set are files in a folder of that name.
-DATA, MANIFEST = "data.parquet", "manifest.json"
-
-
-class TrainingSetNotFound(NotFound):
-    code = "training_set_not_found"
 
 
 class TrainingSetDiffers(Conflict):
     """A training set was built again from its manifest and came out different."""
 
     code = "training_set_differs"
-
-
-class OutputExists(Conflict):
-    """Something stands where the folder of a large training set should be written."""
-
-    code = "output_exists"
-
-
-class TrainingSetNotRebuildable(Conflict):
-    """An entity that was forgotten was in it."""
-
-    code = "training_set_not_rebuildable"
-
-
-class TrainingSetManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that the content depends on: from the same labels it gives the same content.
-
-    `keys` are the label frame's columns that hold the join keys, in the order of the service's;
-    `columns` maps those join keys that have another name there.
-    """
-
-    id: str
-    service: ResolvedService
-    tables: tuple[TableRef, ...]
-    keys: tuple[str, ...]
-    columns: dict[str, str]
-    timestamp: str
-    label: str | None
-    rows: int
-    labels_digest: str
-    result_digest: str
-    built_by: str
-    built_us: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSet:
-    """The label frame's columns and rows, in their order, then the features of the service.
-
-    `held` are the rows, or None when there are so many that they stay in the files of `path`.
-    """
-
-    manifest: TrainingSetManifest
-    path: Path
-    held: pa.Table | None
-
-    @property
-    def table(self) -> pa.Table:
-        """All rows, in memory."""
-        return self.read()
-
-    @property
-    def column_names(self) -> list[str]:
-        names: list[str] = self._schema().names
-        return names
-
-    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows, or some columns of them; reads no other columns."""
-        names = self.column_names if columns is None else list(columns)
-        if self.held is not None:
-            return self.held.select(names)
-        return pa.concat_tables(
-            pq.ParquetFile(file).read(names).select(names) for file in data_files(self.path)
-        )
-
-    def to_polars(self) -> Any:
-        """As a Polars frame, without a copy."""
-        import polars as pl
-
-        return pl.from_arrow(self.table)
-
-    def to_pandas(self) -> Any:
-        """As a pandas frame; needs pandas."""
-        return self.table.to_pandas()
-
-    def write_to(self, output: Path) -> None:
-        """Write the rows to a Parquet file; those that stay in files to a folder of them."""
-        if self.held is not None:
-            with file_written_whole(output) as draft:
-                pq.write_table(self.held, draft)
-        elif (self.path / DATA).is_file():
-            with file_written_whole(output) as draft:
-                shutil.copyfile(self.path / DATA, draft)
-        elif output.is_file() or (output.is_dir() and any(output.iterdir())):
-            raise OutputExists(
-                f"{output} is there already.",
-                hint="so many rows become a folder of files: name one that is not there",
-            )
-        else:
-            with folder_written_whole(output) as draft:
-                shutil.copytree(self.path / DATA, draft, dirs_exist_ok=True)
-
-    def _schema(self) -> pa.Schema:
-        if self.held is not None:
-            return self.held.schema
-        return pq.read_schema(data_files(self.path)[0])
-
-
-def data_files(training_set: Path) -> list[Path]:
-    """The Parquet files with the rows of the training set in a folder, in their order."""
-    data = training_set / DATA
-    return sorted(data.glob("*.parquet")) if data.is_dir() else [data]
 
 
 def build_training_set(
@@ -297,7 +185,7 @@ def rebuild_training_set(
     """
     actor.require(Permission.BUILD_TRAINING_SETS)
     with catalog.reading() as session:
-        _check_whole(session, manifest.id)
+        check_whole(session, manifest.id)
         views = pin_views(session, offline, manifest.service, manifest.tables)
     meaning = Meaning(
         service=manifest.service,
@@ -321,16 +209,6 @@ def _folder_for_now(folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".rows.") as name:
         yield Path(name)
-
-
-def _check_whole(session: Session, training_set: str) -> None:
-    kept = session.get(TrainingSetRow, training_set)
-    if kept is not None and kept.altered_us is not None:
-        raise TrainingSetNotRebuildable(
-            f"Training set {training_set} cannot be built again: an entity in it was forgotten on "
-            f"{format_us(kept.altered_us)}.",
-            hint="its other rows are kept as they are; build a new one to train on",
-        )
 
 
 def _check_digest(what: str, found: str, expected: str, training_set: str) -> None:
@@ -414,53 +292,3 @@ def _record(session: Session, actor: Actor, manifest: TrainingSetManifest) -> No
     record_usage(
         session, manifest.service, used_in="training set", subject=manifest.id, person=actor.name
     )
-
-
-def kept_manifest(session: Session, training_set: str | None, service: str) -> TrainingSetManifest:
-    """The manifest of a training set by its id; of the newest one of `service` when None."""
-    query = select(TrainingSetRow).order_by(TrainingSetRow.built_us.desc())
-    if training_set is None:
-        row = session.scalars(query.where(TrainingSetRow.service == service)).first()
-    else:
-        row = session.get(TrainingSetRow, training_set)
-    if row is None:
-        known = session.scalars(select(TrainingSetRow.id))
-        hint = f"konveyer training-set build {service} --labels FILE"
-        raise TrainingSetNotFound(
-            f"There is no training set '{training_set}'."
-            if training_set
-            else f"No training set of '{service}' was built yet.",
-            hint=did_you_mean(training_set or "", known, otherwise=hint),
-        )
-    return msgspec.convert(row.manifest, TrainingSetManifest)
-
-
-def open_training_set(
-    session: Session, folder: Path, training_set: str | None, service: str
-) -> TrainingSet:
-    """A training set under `folder` by its id; the newest one of `service` when None.
-
-    Raises `TrainingSetNotRebuildable` when its rows are not those of its manifest any more.
-    """
-    manifest = kept_manifest(session, training_set, service)
-    _check_whole(session, manifest.id)
-    path = folder / manifest.id
-    labels = _kept_rows(path)
-    held = None if isinstance(labels, LabelFiles) else labels
-    return TrainingSet(manifest=manifest, path=path, held=held)
-
-
-def kept_labels(folder: Path, manifest: TrainingSetManifest) -> pa.Table | LabelFiles:
-    """The label frame of a training set, from the rows that are kept of it under `folder`."""
-    features = {column.name for column in manifest.service.columns}
-    return _kept_rows(folder / manifest.id, leave_out=features)
-
-
-def _kept_rows(path: Path, leave_out: Collection[str] = ()) -> pa.Table | LabelFiles:
-    try:
-        return labels_at(path / DATA, leave_out)
-    except (LabelFileMissing, LabelsUnreadable) as error:
-        raise TrainingSetNotFound(
-            f"The rows of training set {path.name} are gone: {error.message}",
-            hint=f"konveyer training-set rebuild {path.name} --labels FILE",
-        ) from error
