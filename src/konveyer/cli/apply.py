@@ -5,7 +5,7 @@ import click
 from konveyer.cli.context import Context, pass_context
 from konveyer.cli.render import print_json, print_table
 
-_SIGNS = {"add": "+", "change": "~", "remove": "-"}
+_SIGNS = {"add": "+", "change": "~", "describe": "i", "remove": "-"}
 
 
 @click.command()
@@ -47,5 +47,5 @@ def apply(context: Context, dry_run: bool) -> None:
     if rows:
         done = "would be applied (dry run)" if dry_run else "applied"
         click.echo(f"{len(rows)} change(s) {done}, {plan.unchanged} unchanged.")
-    if rows and not dry_run:
+    if any(change.action != "describe" for change in plan.changes) and not dry_run:
         click.echo("Next: konveyer etl run")

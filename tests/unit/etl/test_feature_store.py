@@ -270,7 +270,7 @@ def test_one_failing_view_does_not_keep_the_others_from_being_published(store: S
 def test_applying_is_idempotent_and_keeps_history(store: Store) -> None:
     store.apply(*DEFINITIONS)
     store.apply(*DEFINITIONS)
-    changed = replace(SPEND, description="What a client spends in three days.")
+    changed = replace(SPEND, refresh="2d")
     store.apply(CLIENT, PAYMENTS, changed, PROFILE, SCORING)
     with store.services.catalog.transaction() as session:
         history = version_history(session, Kind.VIEW, "spend")
@@ -282,6 +282,30 @@ def test_applying_is_idempotent_and_keeps_history(store: Store) -> None:
     store.apply(CLIENT, PAYMENTS)
     with store.services.catalog.transaction() as session:
         assert active_state(session).names(Kind.VIEW) == []
+
+
+def test_other_words_for_a_view_make_no_new_version(store: Store) -> None:
+    store.apply(*DEFINITIONS)
+    store.etl()
+    first, *rest = SPEND.aggregations
+    told = replace(
+        SPEND,
+        description="What a client spends in three days.",
+        owner="treasury",
+        aggregations=(replace(first, unit="EUR", sensitivity="personal"), *rest),
+    )
+    checked = store.check(CLIENT, PAYMENTS, told, PROFILE, SCORING)
+    with store.services.catalog.transaction() as session:
+        plan = plan_apply(active_state(session), checked.state)
+        assert [(change.action, change.name) for change in plan.changes] == [("describe", "spend")]
+        apply(session, store.admin, plan, checked)
+    with store.services.catalog.transaction() as session:
+        assert [entry.active for entry in version_history(session, Kind.VIEW, "spend")] == [True]
+        assert active_state(session).view("spend") == told
+        found = {one.feature: one for one in search_features(session, "treasury")}[first.name]
+        assert (found.unit, found.sensitivity) == ("EUR", "personal")
+        assert not plan_apply(active_state(session), checked.state).changes
+    assert store.training_set(labels(("a", 3, "2026-01-05T18:00:00"))).table.num_rows == 1
 
 
 def test_a_plan_that_somebody_overtook_is_refused_whole(store: Store) -> None:

@@ -327,7 +327,7 @@ def test_he_leaves_versions_of_a_view_that_are_not_active_too(store: Store) -> N
     old = readable(store)["newest"]
     (view,) = (d for d in DEFINITIONS if isinstance(d, FeatureView) and d.name == "newest")
 
-    changed = replace(view, description="changed")
+    changed = replace(view, ttl="9000d")
     store.apply(*(changed if d is view else d for d in DEFINITIONS))
     store.etl()
     forgotten(store)

@@ -419,7 +419,7 @@ def test_tables_and_records_of_versions_that_nothing_refers_to_go_whole(store: S
     (space,) = (view.space for view in built.manifest.service.views)
     key = space_key(1)
     assert online.get([(space, key)]) != [None]
-    store.apply(CLIENT, VISITS, replace(NEWEST, description="another version"), SCORING)
+    store.apply(CLIENT, VISITS, replace(NEWEST, ttl="9000d"), SCORING)
     store.etl()
     upkeep.vacuum()
     assert content(store.services.offline, old).num_rows == 30

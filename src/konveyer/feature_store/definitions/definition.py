@@ -1,4 +1,4 @@
-"""A definition is one of five kinds; its version is the digest of its content."""
+"""A definition is one of five kinds; its version is the digest of what it computes."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -15,6 +15,10 @@ from konveyer.feature_store.definitions.source import Source
 from konveyer.feature_store.definitions.view import FeatureView
 
 Definition = Entity | Source | FeatureView | OnDemandView | FeatureService
+
+
+# Of a definition and of its features.
+DOCUMENTATION = frozenset({"description", "unit", "owner", "tags", "sensitivity"})
 
 
 class Kind(StrEnum):
@@ -80,9 +84,21 @@ def from_spec(kind: Kind, spec: dict[str, object]) -> Definition:
 
 
 def version_of(definition: Definition, reads: Mapping[str, str] | None = None) -> str:
-    """Twelve hex digits of the digest of the content and of the versions of what it `reads`.
+    """Twelve hex digits of the digest of what is computed and of the versions of what it `reads`.
 
-    `reads` maps `kind:name` to a version, so that a change of a source makes a new version of
-    every view over it, and that of every service with the view; `types` stands for column types.
+    What only people read (`DOCUMENTATION`) is no part of it. `reads` maps `kind:name` to a version,
+    so that a change of a source makes a new version of every view over it, and that of every
+    service with the view; `types` stands for column types.
     """
-    return short(digest_value([to_spec(definition), reads or {}]))
+    return short(digest_value([_undocumented(to_spec(definition)), reads or {}]))
+
+
+def _undocumented(spec: Mapping[str, object]) -> dict[str, object]:
+    """A definition's or a feature's spec without its documentation."""
+    return {
+        name: [_undocumented(one) if isinstance(one, dict) else one for one in value]
+        if isinstance(value, list | tuple)
+        else value
+        for name, value in spec.items()
+        if name not in DOCUMENTATION
+    }

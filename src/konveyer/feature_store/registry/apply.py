@@ -17,6 +17,8 @@ from konveyer.feature_store.registry.errors import PlanOutdated
 from konveyer.feature_store.registry.plan import ApplyPlan
 from konveyer.feature_store.registry.tables import DefinitionRow
 
+_DONE = {"add": "added", "change": "changed", "describe": "described", "remove": "removed"}
+
 
 def apply(session: Session, actor: Actor, plan: ApplyPlan, checked: Checked) -> None:
     """Make `plan.wanted`, which was checked, hold. Applying it again changes nothing; history is
@@ -32,14 +34,14 @@ def apply(session: Session, actor: Actor, plan: ApplyPlan, checked: Checked) -> 
             "Somebody applied other definitions in the meantime.", hint="plan and apply again"
         )
     for change in plan.changes:
-        if change.before is not None:
+        if change.before is not None and change.before != change.after:
             rows[change.kind, change.name].active = False
         if change.after is not None:
             _activate(session, actor, plan, Kind(change.kind), change.name, checked)
         audit.record(
             session,
             actor.name,
-            {"add": "added", "change": "changed", "remove": "removed"}[change.action],
+            _DONE[change.action],
             change.kind,
             change.name,
             before=change.before,
@@ -59,6 +61,7 @@ def _activate(
     checked: Checked,
 ) -> None:
     version = plan.wanted.versions[kind, name]
+    spec = to_spec(plan.wanted.definitions[kind, name])
     session.flush()
     found: dict[Kind, Mapping[str, object]]
     found = {Kind.VIEW: checked.views, Kind.SOURCE: checked.sources}
@@ -68,7 +71,7 @@ def _activate(
             update(DefinitionRow)
             .where(DefinitionRow.kind == kind, DefinitionRow.name == name)
             .where(DefinitionRow.version == version)
-            .values(active=True, compiled=form)
+            .values(active=True, spec=spec, compiled=form)
         )
         return
     session.add(
@@ -76,7 +79,7 @@ def _activate(
             kind=str(kind),
             name=name,
             version=version,
-            spec=to_spec(plan.wanted.definitions[kind, name]),
+            spec=spec,
             reads={
                 f"{k}:{n}": plan.wanted.versions[k, n] for k, n in plan.wanted.reads[kind, name]
             },

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
-from konveyer.feature_store.definitions.definition import Kind
+from konveyer.feature_store.definitions.definition import Kind, to_spec
 from konveyer.feature_store.registry.state import Key, RegistryState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One definition that is added, changed or removed, with its versions before and after."""
+    """One definition that is added, changed, described in other words or removed, with its versions
+    before and after.
+    """
 
     action: str
     kind: str
@@ -45,6 +47,8 @@ def plan_apply(current: RegistryState, wanted: RegistryState) -> ApplyPlan:
 def _change(key: Key, current: RegistryState, wanted: RegistryState) -> Change | None:
     before, after = current.versions.get(key), wanted.versions.get(key)
     if before == after:
-        return None
+        if to_spec(current.definitions[key]) == to_spec(wanted.definitions[key]):
+            return None
+        return Change(action="describe", kind=str(key[0]), name=key[1], before=before, after=after)
     action = "add" if before is None else "remove" if after is None else "change"
     return Change(action=action, kind=str(key[0]), name=key[1], before=before, after=after)
