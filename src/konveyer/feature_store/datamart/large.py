@@ -117,8 +117,8 @@ def write_large(
 
 def write_rows(table: pa.Table, path: Path) -> None:
     """Write a Parquet file that appears whole."""
-    # Numbers seldom repeat, and rows in the order of labels have no ranges worth knowing: looking for
-    # either takes longer than what it saves.
+    # Numbers seldom repeat, and rows in the order of labels have no ranges worth knowing: to look
+    # for either takes longer than it saves.
     texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
     with file_written_whole(path) as draft:
         pq.write_table(table, draft, use_dictionary=texts, write_statistics=False)
