@@ -29,6 +29,7 @@ from konveyer.feature_store.registry.errors import PlanOutdated
 from konveyer.feature_store.registry.lookup import active_state, resolve_service, version_history
 from konveyer.feature_store.registry.plan import plan_apply
 from konveyer.feature_store.registry.state import registry_state
+from konveyer.feature_store.sources.errors import WrongType
 from tests.unit.etl.store import Store, opened_store
 
 NOW = "2026-01-10T12:00:00Z"
@@ -282,6 +283,44 @@ def test_applying_is_idempotent_and_keeps_history(store: Store) -> None:
     store.apply(CLIENT, PAYMENTS)
     with store.services.catalog.transaction() as session:
         assert active_state(session).names(Kind.VIEW) == []
+
+
+@pytest.mark.parametrize(
+    ("feature", "said"),
+    [
+        (Feature(name="city", dtype="string", minimum=0), "a minimum or a maximum, but it is str"),
+        (Feature(name="cents", dtype="int64", one_of=("1",)), "`one_of`, which is for texts"),
+    ],
+)
+def test_limits_that_do_not_fit_a_type_are_refused_when_applied(
+    store: Store, feature: Feature, said: str
+) -> None:
+    sql = "SELECT bank, client_id, paid_at AS event_time, city, cents FROM payments"
+    view = FeatureView(name="limited", entity="client", sql=sql, features=(feature,))
+    with pytest.raises(WrongType, match=f"'limited', feature '{feature.name}'.*{said}"):
+        store.apply(CLIENT, PAYMENTS, view)
+
+
+def test_a_row_of_which_nobody_knows_when_it_became_known_was_known_at_once(store: Store) -> None:
+    seen = Source(
+        name="seen",
+        sql="""SELECT *, CASE WHEN client_id = 3 THEN NULL ELSE TIMESTAMP '2026-02-01' END AS known
+            FROM payments""",
+        event_time="paid_at",
+        created_time="known",
+    )
+    view = FeatureView(
+        name="all_time",
+        entity="client",
+        source="seen",
+        aggregations=(Aggregation(function="count", over="unbounded", name="payments_seen"),),
+        accuracy="exact",
+    )
+    service = FeatureService(name="scoring", features=("all_time",))
+    store.apply(CLIENT, PAYMENTS, seen, view, service)
+    store.etl()
+    asked = labels(("a", 3, "2026-01-05T18:00:00"), ("a", 5, "2026-01-05T18:00:00"))
+    assert store.training_set(asked).table["payments_seen"].to_pylist() == [5, 0]
 
 
 def test_other_words_for_a_view_make_no_new_version(store: Store) -> None:

@@ -112,7 +112,9 @@ def layout_sql(layout: TableLayout, rows_sql: str, *, buckets: int, until_us: in
         selected.append(f"{sql_cast(name, key.dtype)} AS {name}")
     selected.append(f"epoch_us({event_time}) AS {EVENT_TIME}")
     if layout.created_time is not None:
-        selected.append(f"epoch_us({quoted(layout.created_time)}) AS {CREATED_TIME}")
+        # When it became known was not recorded: not before it happened.
+        created = f"coalesce(epoch_us({quoted(layout.created_time)}), epoch_us({event_time}))"
+        selected.append(f"{created} AS {CREATED_TIME}")
     selected += [f"{sql} AS {quoted(column.name)}" for column, sql in layout.expressions]
     present = [f"{name} IS NOT NULL" for name in (*keys, event_time)]
     condition = " AND ".join([*present, f"epoch_us({event_time}) <= {until_us}"])

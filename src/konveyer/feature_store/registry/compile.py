@@ -1,6 +1,6 @@
 """Checks a view against the real columns of its source, and compiles it for ETL and the kernel."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
@@ -22,7 +22,7 @@ from konveyer.feature_store.definitions.aggregation import Aggregation, Aggregat
 from konveyer.feature_store.definitions.duration import duration_us
 from konveyer.feature_store.definitions.entity import Entity
 from konveyer.feature_store.definitions.source import Source
-from konveyer.feature_store.definitions.view import FeatureView
+from konveyer.feature_store.definitions.view import Feature, FeatureView
 from konveyer.feature_store.kernel.evaluate import DerivedFeature, ViewPlan, WindowedFeature
 from konveyer.feature_store.kernel.history import CREATED_TIME, EVENT_TIME
 from konveyer.feature_store.offline.layout import TableLayout, quoted, sql_cast
@@ -69,6 +69,14 @@ def compile_view(
     view: FeatureView, entity: Entity, source: Source | None, rows: pa.Schema
 ) -> CompiledView:
     """`rows` is the schema of the source (or of the view's own SQL). Raises what does not fit."""
+    compiled = _compiled(view, entity, source, rows)
+    _check_limits(view, {column.name: column.dtype for column in compiled.columns})
+    return compiled
+
+
+def _compiled(
+    view: FeatureView, entity: Entity, source: Source | None, rows: pa.Schema
+) -> CompiledView:
     where = f"Feature view '{view.name}'"
     columns = {field.name: field.type for field in rows}
     for key in entity.join_keys:
@@ -97,6 +105,24 @@ def compile_view(
         plan=_plan(view, keys, columns=tuple(column.name for column in features)),
         columns=features,
     )
+
+
+def _check_limits(view: FeatureView, types: Mapping[str, Dtype]) -> None:
+    for feature in view.each_feature:
+        dtype = types[feature.name]
+        is_number = isinstance(dtype, DecimalType) or dtype in _NUMBERS
+        if (feature.minimum, feature.maximum) != (None, None) and not is_number:
+            raise WrongType(
+                f"Feature view '{view.name}', feature '{feature.name}': it has a minimum or a "
+                f"maximum, but it is {dtype}.",
+                hint="only numbers have them; check other values in a SQL source",
+            )
+        if isinstance(feature, Feature) and feature.one_of and dtype is not ColumnType.STRING:
+            raise WrongType(
+                f"Feature view '{view.name}', feature '{feature.name}': it has `one_of`, which is "
+                f"for texts, but it is {dtype}.",
+                hint="cast it to string, or check it in a SQL source",
+            )
 
 
 def _check_times(where: str, source: Source, columns: dict[str, pa.DataType]) -> None:
