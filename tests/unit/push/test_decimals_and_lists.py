@@ -21,7 +21,7 @@ from konveyer import (
 from konveyer.access.actor import Actor
 from konveyer.catalog.session import Catalog
 from konveyer.feature_store.push.errors import PushedRowsInvalid
-from tests.unit.push.bench import Bench, opened_bench
+from tests.unit.push.till import Till, opened_till
 
 DEFINITIONS = (
     Entity(name="client", join_keys=(JoinKey("client", "int64"), JoinKey("shop", "string"))),
@@ -60,9 +60,9 @@ DEFINITIONS = (
 
 
 @pytest.fixture
-def bench(catalog: Catalog, admin: Actor, tmp_path: Path) -> Iterator[Bench]:
-    with opened_bench(catalog, admin, tmp_path, *DEFINITIONS) as bench:
-        yield bench
+def till(catalog: Catalog, admin: Actor, tmp_path: Path) -> Iterator[Till]:
+    with opened_till(catalog, admin, tmp_path, *DEFINITIONS) as till:
+        yield till
 
 
 def cart(total: Any, items: Any, at: str = "31T12:00", client: int = 1) -> dict[str, Any]:
@@ -75,13 +75,13 @@ def cart(total: Any, items: Any, at: str = "31T12:00", client: int = 1) -> dict[
     }
 
 
-def online(bench: Bench, *clients: int) -> list[Any]:
-    return bench.store.online(*((client, "a") for client in clients))
+def online(till: Till, *clients: int) -> list[Any]:
+    return till.store.online(*((client, "a") for client in clients))
 
 
-def test_they_are_online_at_once_and_after_etl(bench: Bench) -> None:
-    bench.push([cart("12.50", [1, 2.5, None]), cart(7, [], client=2)], key="a", source="carts")
-    assert online(bench, 1, 2) == [
+def test_they_are_online_at_once_and_after_etl(till: Till) -> None:
+    till.push([cart("12.50", [1, 2.5, None]), cart(7, [], client=2)], key="a", source="carts")
+    assert online(till, 1, 2) == [
         (Decimal("12.50"), Decimal("12.50"), [1.0, 2.5, None]),
         (Decimal("7.00"), Decimal("7.00"), []),
     ]
@@ -95,15 +95,15 @@ def test_they_are_online_at_once_and_after_etl(bench: Bench) -> None:
         }
     )
     with pytest.raises(PushedRowsInvalid, match="column 'total'"):
-        bench.push(table, key="b", source="carts")
+        till.push(table, key="b", source="carts")
     fits = pa.array([Decimal("0.120")], pa.decimal128(12, 3))
-    bench.push(table.set_column(3, "total", fits), key="b", source="carts")
+    till.push(table.set_column(3, "total", fits), key="b", source="carts")
     expected = [(Decimal("12.62"), Decimal("12.50"), [1.0, 2.5, None])]
-    assert online(bench, 1) == expected, "of one moment, the last in the order of all columns"
-    bench.store.etl()
-    assert online(bench, 1) == expected
-    bench.push([cart("1.00", None, "31T13:00")], key="c", source="carts")
-    assert online(bench, 1) == [(Decimal("13.62"), Decimal("1.00"), None)]
+    assert online(till, 1) == expected, "of one moment, the last in the order of all columns"
+    till.store.etl()
+    assert online(till, 1) == expected
+    till.push([cart("1.00", None, "31T13:00")], key="c", source="carts")
+    assert online(till, 1) == [(Decimal("13.62"), Decimal("1.00"), None)]
 
 
 @pytest.mark.parametrize(
@@ -116,12 +116,12 @@ def test_they_are_online_at_once_and_after_etl(bench: Bench) -> None:
     ],
 )
 def test_of_one_moment_lists_decide_as_they_do_in_etl(
-    bench: Bench, rows: list[Any], last: str
+    till: Till, rows: list[Any], last: str
 ) -> None:
-    bench.push([cart("1.00", items) for items in rows], key="a", source="carts")
-    ((_, _, before),) = online(bench, 1)
-    bench.store.etl()
-    ((_, _, after),) = online(bench, 1)
+    till.push([cart("1.00", items) for items in rows], key="a", source="carts")
+    ((_, _, before),) = online(till, 1)
+    till.store.etl()
+    ((_, _, after),) = online(till, 1)
     assert (str(before), str(after)) == (last, last)
 
 
@@ -140,28 +140,28 @@ def test_of_one_moment_lists_decide_as_they_do_in_etl(
         ("-0.06", "-0.06 is below the minimum -0.05"),
     ],
 )
-def test_a_decimal_that_does_not_fit(bench: Bench, total: Any, problem: str) -> None:
+def test_a_decimal_that_does_not_fit(till: Till, total: Any, problem: str) -> None:
     with pytest.raises(PushedRowsInvalid) as caught:
-        bench.push([cart(total, [])], key="a", source="carts")
+        till.push([cart(total, [])], key="a", source="carts")
     assert problem in caught.value.message
     assert "row 1, column 'total'" in caught.value.message
-    assert bench.kept("carts") == []
+    assert till.kept("carts") == []
 
 
 @pytest.mark.parametrize("total", ["5000.00", "-0.05", 12.5, 0.1, "1e3", Decimal("0.10"), 0])
-def test_a_decimal_that_fits(bench: Bench, total: Any) -> None:
-    bench.push([cart(total, None)], key="a", source="carts")
-    (kept,) = bench.kept("carts")
+def test_a_decimal_that_fits(till: Till, total: Any) -> None:
+    till.push([cart(total, None)], key="a", source="carts")
+    (kept,) = till.kept("carts")
     assert kept["total"] == Decimal(str(total))
 
 
 @pytest.mark.parametrize("items", [1.0, "a", [1, "a"], [[1.0]], {"a": 1}])
-def test_a_list_that_does_not_fit(bench: Bench, items: Any) -> None:
+def test_a_list_that_does_not_fit(till: Till, items: Any) -> None:
     with pytest.raises(PushedRowsInvalid, match="row 1, column 'items'"):
-        bench.push([cart("1.00", items)], key="a", source="carts")
+        till.push([cart("1.00", items)], key="a", source="carts")
 
 
-def test_limits_of_a_sum_count_the_row_in(bench: Bench) -> None:
-    bench.push([cart("5000", None)], key="a", source="carts")
+def test_limits_of_a_sum_count_the_row_in(till: Till) -> None:
+    till.push([cart("5000", None)], key="a", source="carts")
     with pytest.raises(Exception, match=r"6000.01 is above the maximum 6000"):
-        bench.push([cart("1000.01", None, "31T13:00")], key="b", source="carts")
+        till.push([cart("1000.01", None, "31T13:00")], key="b", source="carts")

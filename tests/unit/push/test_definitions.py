@@ -12,15 +12,15 @@ from konveyer.catalog.session import Catalog
 from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.datamart.show import show_view
 from konveyer.feature_store.definitions.errors import BadDefinition
-from tests.unit.push.bench import (
+from tests.unit.push.till import (
     CLIENT,
     DEFINITIONS,
     NEWEST,
     PAYMENTS,
     SCORING,
     SPEND,
-    Bench,
-    opened_bench,
+    Till,
+    opened_till,
     payment,
 )
 
@@ -28,9 +28,9 @@ AT = PushedColumn("at", "timestamp")
 
 
 @pytest.fixture
-def bench(catalog: Catalog, admin: Actor, tmp_path: Path) -> Iterator[Bench]:
-    with opened_bench(catalog, admin, tmp_path) as bench:
-        yield bench
+def till(catalog: Catalog, admin: Actor, tmp_path: Path) -> Iterator[Till]:
+    with opened_till(catalog, admin, tmp_path) as till:
+        yield till
 
 
 @pytest.mark.parametrize(
@@ -99,21 +99,21 @@ TOTALS = Source(
 
 @pytest.mark.parametrize("sql", REFUSED)
 def test_what_cannot_land_at_once_is_refused_as_exact_and_taken_as_snapshot(
-    bench: Bench, sql: str
+    till: Till, sql: str
 ) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     at = pa.array([0], pa.timestamp("us", tz="UTC"))
     rows = pa.table({"client": [1], "at": at, "refunded": [1.0]})
-    pq.write_table(rows, bench.root / "refunds.parquet")
+    pq.write_table(rows, till.root / "refunds.parquet")
     view = exact(sql)
     with pytest.raises(KonveyerError) as caught:
-        bench.store.apply(*DEFINITIONS, REFUNDS, TOTALS, view)
+        till.store.apply(*DEFINITIONS, REFUNDS, TOTALS, view)
     assert caught.value.code == "cannot_land_at_once"
     assert REFUSED[sql] in caught.value.message
-    bench.store.apply(*DEFINITIONS, REFUNDS, TOTALS, replace(view, accuracy="snapshot"))
-    assert bench.push([payment(1, "31T12:00")], key="a").online == ("newest", "spend")
+    till.store.apply(*DEFINITIONS, REFUNDS, TOTALS, replace(view, accuracy="snapshot"))
+    assert till.push([payment(1, "31T12:00")], key="a").online == ("newest", "spend")
 
 
 @pytest.mark.parametrize(
@@ -124,23 +124,23 @@ def test_what_cannot_land_at_once_is_refused_as_exact_and_taken_as_snapshot(
         f'{ROWS} UNION ALL SELECT client, max("at"), sum(refunded) FROM refunds GROUP BY 1',
     ],
 )
-def test_what_can(bench: Bench, sql: str) -> None:
+def test_what_can(till: Till, sql: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     at = pa.array([0], pa.timestamp("us", tz="UTC"))
     rows = pa.table({"client": [2], "at": at, "refunded": [3.0]})
-    pq.write_table(rows, bench.root / "refunds.parquet")
+    pq.write_table(rows, till.root / "refunds.parquet")
     scoring = replace(SCORING, features=("wanted",))
-    bench.store.apply(CLIENT, PAYMENTS, REFUNDS, exact(sql), scoring)
-    bench.store.etl()
-    bench.push([payment(1, "31T12:00", 5.0), payment(2, "31T12:00", 6.0)], key="a")
-    assert bench.online(1, 2) == [(5.0,), (6.0,)]
-    bench.store.etl()
-    assert bench.online(1, 2) == bench.trained([1, 2]) == [(5.0,), (6.0,)]
+    till.store.apply(CLIENT, PAYMENTS, REFUNDS, exact(sql), scoring)
+    till.store.etl()
+    till.push([payment(1, "31T12:00", 5.0), payment(2, "31T12:00", 6.0)], key="a")
+    assert till.online(1, 2) == [(5.0,), (6.0,)]
+    till.store.etl()
+    assert till.online(1, 2) == till.trained([1, 2]) == [(5.0,), (6.0,)]
 
 
-def test_a_function_cannot_be_exact(bench: Bench) -> None:
+def test_a_function_cannot_be_exact(till: Till) -> None:
     view = FeatureView(
         name="doubled",
         entity="client",
@@ -150,17 +150,17 @@ def test_a_function_cannot_be_exact(bench: Bench) -> None:
         accuracy="exact",
     )
     with pytest.raises(KonveyerError, match="all rows of an entity"):
-        bench.store.apply(*DEFINITIONS, view)
-    bench.push([payment(1, "31T12:00", 5.0)], key="a")
+        till.store.apply(*DEFINITIONS, view)
+    till.push([payment(1, "31T12:00", 5.0)], key="a")
     scoring = replace(SCORING, features=("doubled",))
     daily = replace(view, accuracy="snapshot")
-    bench.store.apply(CLIENT, PAYMENTS, SPEND, NEWEST, daily, scoring)
-    bench.store.etl()
-    assert bench.online(1) == bench.trained([1]) == [(10.0,)]
+    till.store.apply(CLIENT, PAYMENTS, SPEND, NEWEST, daily, scoring)
+    till.store.etl()
+    assert till.online(1) == till.trained([1]) == [(10.0,)]
 
 
-def test_a_view_shows_what_is_pushed_to_it(bench: Bench) -> None:
-    with bench.store.services.catalog.reading() as session:
+def test_a_view_shows_what_is_pushed_to_it(till: Till) -> None:
+    with till.store.services.catalog.reading() as session:
         (source,) = show_view(session, "newest").sources
     assert (source.kind, source.reads) == (
         "pushed",
@@ -169,22 +169,22 @@ def test_a_view_shows_what_is_pushed_to_it(bench: Bench) -> None:
     assert source.columns["created_time"] == "timestamp"
 
 
-def test_columns_come_and_go_and_keep_their_type(bench: Bench) -> None:
-    bench.push([payment(1, "30T12:00", 5.0)], key="a")
+def test_columns_come_and_go_and_keep_their_type(till: Till) -> None:
+    till.push([payment(1, "30T12:00", 5.0)], key="a")
     client, paid_at, amount, _shop = PAYMENTS.pushed
     city = PushedColumn("city", "string")
     changed = replace(PAYMENTS, pushed=(client, paid_at, city, amount))
     last = Aggregation(column="city", function="last", over="unbounded", name="city")
     spend = replace(SPEND, aggregations=(*SPEND.aggregations[:2], last))
     scoring = replace(SCORING, features=("spend",))
-    bench.store.apply(CLIENT, changed, spend, scoring)
+    till.store.apply(CLIENT, changed, spend, scoring)
     row = payment(1, "31T12:00", 6.0)
     del row["shop"]
-    bench.push([{**row, "city": "Oslo"}], key="b")
-    assert bench.online(1) == [(11.0, 2, "Oslo")]
-    bench.store.etl()
-    assert bench.online(1) == bench.trained([1]) == [(11.0, 2, "Oslo")]
+    till.push([{**row, "city": "Oslo"}], key="b")
+    assert till.online(1) == [(11.0, 2, "Oslo")]
+    till.store.etl()
+    assert till.online(1) == till.trained([1]) == [(11.0, 2, "Oslo")]
     other = replace(PAYMENTS, pushed=(client, paid_at, PushedColumn("amount", "string")))
     with pytest.raises(KonveyerError, match="was double in rows that were pushed") as caught:
-        bench.store.apply(CLIENT, other)
+        till.store.apply(CLIENT, other)
     assert caught.value.code == "wrong_type"

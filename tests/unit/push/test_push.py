@@ -28,7 +28,7 @@ from konveyer.feature_store.push.errors import (
     PushNotOnline,
 )
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
-from tests.unit.push.bench import (
+from tests.unit.push.till import (
     CLIENT,
     DEFINITIONS,
     NEWEST,
@@ -36,20 +36,20 @@ from tests.unit.push.bench import (
     PAYMENTS,
     SCORING,
     SPEND,
-    Bench,
-    opened_bench,
+    Till,
+    opened_till,
     payment,
 )
 
 
 @pytest.fixture
-def bench(catalog: Catalog, admin: Actor, tmp_path: Path) -> Iterator[Bench]:
-    with opened_bench(catalog, admin, tmp_path) as bench:
-        yield bench
+def till(catalog: Catalog, admin: Actor, tmp_path: Path) -> Iterator[Till]:
+    with opened_till(catalog, admin, tmp_path) as till:
+        yield till
 
 
-def test_rows_are_online_at_once_and_in_the_next_training_set(bench: Bench) -> None:
-    first = bench.push([payment(1, "31T12:00", 5.0), payment(2, "31T13:00", 7.0)], key="a")
+def test_rows_are_online_at_once_and_in_the_next_training_set(till: Till) -> None:
+    first = till.push([payment(1, "31T12:00", 5.0), payment(2, "31T13:00", 7.0)], key="a")
     assert first == Push(
         source="payments",
         number=1,
@@ -57,41 +57,41 @@ def test_rows_are_online_at_once_and_in_the_next_training_set(bench: Bench) -> N
         arrived_us=parse_instant(NOW),
         online=("newest", "spend"),
     )
-    assert bench.online(1, 2, 3) == [(5.0, 1, "web", 5.0), (7.0, 1, "web", 7.0), None]
+    assert till.online(1, 2, 3) == [(5.0, 1, "web", 5.0), (7.0, 1, "web", 7.0), None]
 
-    bench.push([payment(1, "31T14:00", 6.0, "branch")], key="b")
-    assert bench.online(1, 2) == [(11.0, 2, "branch", 6.0), (7.0, 1, "web", 7.0)]
+    till.push([payment(1, "31T14:00", 6.0, "branch")], key="b")
+    assert till.online(1, 2) == [(11.0, 2, "branch", 6.0), (7.0, 1, "web", 7.0)]
 
-    bench.store.etl()
-    (run,) = bench.runs("spend")
+    till.store.etl()
+    (run,) = till.runs("spend")
     assert (run.rows, run.last_push) == (3, 2)
-    assert bench.online(1, 2) == [(11.0, 2, "branch", 6.0), (7.0, 1, "web", 7.0)]
-    assert bench.trained([1, 2]) == bench.online(1, 2)
+    assert till.online(1, 2) == [(11.0, 2, "branch", 6.0), (7.0, 1, "web", 7.0)]
+    assert till.trained([1, 2]) == till.online(1, 2)
 
-    bench.push([payment(1, "20T00:00", 100.0)], key="c")
-    assert bench.online(1) == [(11.0, 3, "branch", 6.0)], "a late row is not in the window"
-    bench.push([payment(1, "31T14:00", 8.0, "web")], key="d")
-    assert bench.online(1) == [(19.0, 4, "web", 8.0)], "of one moment, the later arrival wins"
-    bench.store.etl()
-    assert bench.trained([1, 2]) == bench.online(1, 2)
+    till.push([payment(1, "20T00:00", 100.0)], key="c")
+    assert till.online(1) == [(11.0, 3, "branch", 6.0)], "a late row is not in the window"
+    till.push([payment(1, "31T14:00", 8.0, "web")], key="d")
+    assert till.online(1) == [(19.0, 4, "web", 8.0)], "of one moment, the later arrival wins"
+    till.store.etl()
+    assert till.trained([1, 2]) == till.online(1, 2)
 
 
-def test_the_same_key_and_rows_give_the_same_answer_and_other_rows_an_error(bench: Bench) -> None:
+def test_the_same_key_and_rows_give_the_same_answer_and_other_rows_an_error(till: Till) -> None:
     rows = [payment(1, "31T12:00", 5.0)]
-    first = bench.push(rows, key="a")
-    bench.push(rows, key="b")
-    again = bench.push(pa.Table.from_pylist([{**rows[0], "paid_at": _at("31T12:00")}]), key="a")
+    first = till.push(rows, key="a")
+    till.push(rows, key="b")
+    again = till.push(pa.Table.from_pylist([{**rows[0], "paid_at": _at("31T12:00")}]), key="a")
     assert again == first
     with pytest.raises(IdempotencyKeyReused) as caught:
-        bench.push([payment(1, "31T12:00", 6.0)], key="a")
+        till.push([payment(1, "31T12:00", 6.0)], key="a")
     assert (caught.value.code, caught.value.status) == ("idempotency_key_reused", 409)
     assert "push 1" in caught.value.message
-    assert bench.online(1) == [(10.0, 2, "web", 5.0)]
-    assert [row.number for row in bench.pushes()] == [1, 2]
-    assert len(bench.kept()) == 2
+    assert till.online(1) == [(10.0, 2, "web", 5.0)]
+    assert [row.number for row in till.pushes()] == [1, 2]
+    assert len(till.kept()) == 2
     for key in ("", "x" * 256):
         with pytest.raises(BadIdempotencyKey):
-            bench.push(rows, key=key)
+            till.push(rows, key=key)
 
 
 def _at(text: str) -> Any:
@@ -120,21 +120,21 @@ def _at(text: str) -> Any:
     ],
 )
 def test_a_bad_row_refuses_the_push_with_its_row_and_column(
-    bench: Bench, row: dict[str, Any], column: str, problem: str
+    till: Till, row: dict[str, Any], column: str, problem: str
 ) -> None:
     rows = [payment(1, "31T12:00"), {**payment(2, "31T12:00"), **row}]
     with pytest.raises(PushedRowsInvalid) as caught:
-        bench.push(rows, key="a")
+        till.push(rows, key="a")
     assert f"row 2, column '{column}'" in caught.value.message
     assert problem in caught.value.message
     assert caught.value.status == 422
-    assert (bench.pushes(), bench.segments(), bench.online(1)) == ([], [], [None])
+    assert (till.pushes(), till.segments(), till.online(1)) == ([], [], [None])
 
 
-def test_every_bad_row_is_told_at_once(bench: Bench) -> None:
+def test_every_bad_row_is_told_at_once(till: Till) -> None:
     rows = [payment(1, "31T12:00", -1.0), payment(None, "31T12:00"), {"client": 3}, "x"]
     with pytest.raises(PushedRowsInvalid) as caught:
-        bench.push(rows, key="a")
+        till.push(rows, key="a")
     told = caught.value.detail["problems"]
     assert isinstance(told, list)
     assert {(one["row"], one["column"]) for one in told} == {
@@ -144,7 +144,7 @@ def test_every_bad_row_is_told_at_once(bench: Bench) -> None:
         (4, ""),
     }
     with pytest.raises(PushedRowsInvalid) as caught:
-        bench.push(rows[:2], key="a")
+        till.push(rows[:2], key="a")
     told = caught.value.detail["problems"]
     assert isinstance(told, list)
     assert [(one["row"], one["column"]) for one in told] == [(1, "amount"), (2, "client")]
@@ -152,16 +152,16 @@ def test_every_bad_row_is_told_at_once(bench: Bench) -> None:
 
 # What pandas says of how Arrow reads its times.
 @pytest.mark.filterwarnings("ignore:Series.values returning an ndarray")
-def test_frames_are_taken_as_they_are(bench: Bench) -> None:
+def test_frames_are_taken_as_they_are(till: Till) -> None:
     pandas = pytest.importorskip("pandas")
     times = [_at("31T12:00"), _at("31T13:00")]
     columns = {"client": [1, 2], "paid_at": times, "amount": [1, 2], "shop": ["web", None]}
-    answers = [bench.push(pl.DataFrame(columns), key="a")]
+    answers = [till.push(pl.DataFrame(columns), key="a")]
     frame = pandas.DataFrame(columns)
     frame["shop"] = frame["shop"].astype("category")
     assert str(frame["paid_at"].dtype).startswith("datetime64")
-    answers.append(bench.push(frame, key="a"))
-    answers.append(bench.push(pa.table(columns).cast(pa.schema(_NARROW)), key="a"))
+    answers.append(till.push(frame, key="a"))
+    answers.append(till.push(pa.table(columns).cast(pa.schema(_NARROW)), key="a"))
     assert answers[0].rows == 2
     assert answers == [answers[0]] * 3
 
@@ -186,12 +186,12 @@ _NARROW = [
     ],
 )
 def test_a_bad_table_is_refused_with_row_and_column(
-    bench: Bench, column: str, values: pa.Array, row: int, problem: str
+    till: Till, column: str, values: pa.Array, row: int, problem: str
 ) -> None:
     rows = {"client": [1, 2], "paid_at": [_at("31T12:00")] * 2, "amount": [1, 2]}
     table = pa.table({**rows, "shop": ["web", "web"], column: values})
     with pytest.raises(PushedRowsInvalid) as caught:
-        bench.push(table, key="a")
+        till.push(table, key="a")
     assert f"row {row}, column '{column}'" in caught.value.message
     assert problem in caught.value.message
 
@@ -200,110 +200,110 @@ def test_a_bad_table_is_refused_with_row_and_column(
     ("source", "code", "status"),
     [("payment", "source_not_found", 404), ("refunds", "source_not_pushed", 409)],
 )
-def test_what_cannot_be_pushed_to(bench: Bench, source: str, code: str, status: int) -> None:
+def test_what_cannot_be_pushed_to(till: Till, source: str, code: str, status: int) -> None:
     refunds = Source(name="refunds", sql="SELECT * FROM payments", event_time="paid_at")
-    bench.store.apply(*DEFINITIONS, refunds)
+    till.store.apply(*DEFINITIONS, refunds)
     with pytest.raises(KonveyerError) as caught:
-        bench.push([payment(1, "31T12:00")], key="a", source=source)
+        till.push([payment(1, "31T12:00")], key="a", source=source)
     assert (caught.value.code, caught.value.status) == (code, status)
     assert caught.value.hint
 
 
-def test_training_does_not_see_a_row_before_it_came(bench: Bench) -> None:
-    bench.push([payment(1, "30T12:00", 5.0)], key="a", now="2026-01-31T12:00:00Z")
-    bench.store.etl()
-    assert bench.trained([1], at="2026-01-31T11:59:59Z") == [(None, 0, None, None)]
-    assert bench.trained([1], at="2026-01-31T12:00:00Z") == [(5.0, 1, "web", 5.0)]
+def test_training_does_not_see_a_row_before_it_came(till: Till) -> None:
+    till.push([payment(1, "30T12:00", 5.0)], key="a", now="2026-01-31T12:00:00Z")
+    till.store.etl()
+    assert till.trained([1], at="2026-01-31T11:59:59Z") == [(None, 0, None, None)]
+    assert till.trained([1], at="2026-01-31T12:00:00Z") == [(5.0, 1, "web", 5.0)]
 
 
 @pytest.mark.parametrize("rows", [5, "rows", {"client": [1, 2], "paid_at": [1]}, iter([{}])])
-def test_what_is_no_rows(bench: Bench, rows: Any) -> None:
+def test_what_is_no_rows(till: Till, rows: Any) -> None:
     with pytest.raises(PushedRowsInvalid):
-        bench.push(rows, key="a")
+        till.push(rows, key="a")
 
 
-def test_a_column_that_is_there_twice(bench: Bench) -> None:
+def test_a_column_that_is_there_twice(till: Till) -> None:
     table = pa.table([pa.array([1])] * 2, names=["client", "client"])
     with pytest.raises(PushedRowsInvalid, match="column 'client': it is there more than once"):
-        bench.push(table, key="a")
+        till.push(table, key="a")
 
 
-def test_only_some_may_push(bench: Bench) -> None:
+def test_only_some_may_push(till: Till) -> None:
     rows = [payment(1, "31T12:00")]
     for role in Role:
         actor = Actor("he", frozenset({role}))
         if role in (Role.DATA_ENGINEER, Role.PRODUCER, Role.ADMINISTRATOR):
-            assert bench.pusher().push(actor, "payments", rows, key=str(role)).number
+            assert till.pusher().push(actor, "payments", rows, key=str(role)).number
         else:
             with pytest.raises(NotAllowed):
-                bench.pusher().push(actor, "payments", rows, key=str(role))
+                till.pusher().push(actor, "payments", rows, key=str(role))
 
 
-def test_a_dry_run_looks_and_keeps_nothing(bench: Bench) -> None:
-    pusher, rows = bench.pusher(), [payment(1, "31T12:00")]
-    done = pusher.push(bench.store.admin, "payments", rows, key="a", dry_run=True)
+def test_a_dry_run_looks_and_keeps_nothing(till: Till) -> None:
+    pusher, rows = till.pusher(), [payment(1, "31T12:00")]
+    done = pusher.push(till.store.admin, "payments", rows, key="a", dry_run=True)
     assert (done.number, done.rows, done.online) == (0, 1, ("newest", "spend"))
     with pytest.raises(PushedRowsInvalid):
-        pusher.push(bench.store.admin, "payments", [{}], key="a", dry_run=True)
-    assert (bench.pushes(), bench.segments(), bench.online(1)) == ([], [], [None])
+        pusher.push(till.store.admin, "payments", [{}], key="a", dry_run=True)
+    assert (till.pushes(), till.segments(), till.online(1)) == ([], [], [None])
 
 
-def test_one_process_goes_on_after_a_run(bench: Bench) -> None:
-    pusher, admin = bench.pusher(), bench.store.admin
+def test_one_process_goes_on_after_a_run(till: Till) -> None:
+    pusher, admin = till.pusher(), till.store.admin
     for number in range(1, 5):
         rows = [payment(1, f"3{number % 2}T12:00", float(number))]
         pusher.push(admin, "payments", rows, key=f"{number}")
         if number % 2:
-            bench.store.etl()
-    assert bench.online(1) == [(10.0, 4, "web", 3.0)]
+            till.store.etl()
+    assert till.online(1) == [(10.0, 4, "web", 3.0)]
 
 
-def test_limits_of_a_view_count_the_new_rows_in(bench: Bench) -> None:
+def test_limits_of_a_view_count_the_new_rows_in(till: Till) -> None:
     spent = Aggregation(column="amount", function="sum", over="7d", name="spent", maximum=10)
     last = Feature(name="last_amount", dtype="float64", minimum=1)
     views = replace(SPEND, aggregations=(spent,)), replace(NEWEST, features=(last,))
     for accuracy in ("exact", "snapshot"):
         newest = replace(views[1], accuracy=accuracy)
         scoring = replace(SCORING, features=("spend",))
-        bench.store.apply(CLIENT, PAYMENTS, views[0], newest, scoring)
+        till.store.apply(CLIENT, PAYMENTS, views[0], newest, scoring)
         with pytest.raises(PushedValueRefused, match="is below the minimum 1"):
-            bench.push([payment(1, "31T12:00", 0.5)], key=f"small {accuracy}")
-    bench.push([payment(1, "31T12:00", 6.0)], key="a")
-    bench.store.etl()
-    bench.push([payment(1, "31T13:00", 3.0)], key="b")
+            till.push([payment(1, "31T12:00", 0.5)], key=f"small {accuracy}")
+    till.push([payment(1, "31T12:00", 6.0)], key="a")
+    till.store.etl()
+    till.push([payment(1, "31T13:00", 3.0)], key="b")
     with pytest.raises(PushedValueRefused) as caught:
-        bench.push([payment(2, "31T13:00", 1.0), payment(1, "31T14:00", 2.0)], key="c")
+        till.push([payment(2, "31T13:00", 1.0), payment(1, "31T14:00", 2.0)], key="c")
     assert caught.value.code == "pushed_value_refused"
     assert "'spend', feature 'spent': 11.0 is above the maximum 10" in caught.value.message
-    assert bench.online(1, 2) == [(9.0,), None]
-    assert len(bench.pushes()) == 2
-    bench.push([payment(1, "20T14:00", 9.0)], key="d")
-    bench.store.etl()
-    assert bench.online(1) == bench.trained([1]) == [(9.0,)]
+    assert till.online(1, 2) == [(9.0,), None]
+    assert len(till.pushes()) == 2
+    till.push([payment(1, "20T14:00", 9.0)], key="d")
+    till.store.etl()
+    assert till.online(1) == till.trained([1]) == [(9.0,)]
 
 
-def test_a_version_that_a_release_reads_gets_its_rows_too(bench: Bench) -> None:
-    bench.store.etl()
-    with bench.store.services.catalog.reading() as session:
+def test_a_version_that_a_release_reads_gets_its_rows_too(till: Till) -> None:
+    till.store.etl()
+    with till.store.services.catalog.reading() as session:
         before = resolve_service(session, active_state(session), "scoring")
         (old,) = [(view.name, view.version) for view in before.views if view.name == "spend"]
     changed = replace(SPEND, aggregations=SPEND.aggregations[:1])
-    bench.store.apply(CLIENT, PAYMENTS, changed, NEWEST, SCORING)
-    services, clock = bench.store.services, FeatureClock(parse_instant(NOW))
+    till.store.apply(CLIENT, PAYMENTS, changed, NEWEST, SCORING)
+    services, clock = till.store.services, FeatureClock(parse_instant(NOW))
     lookup = OnlineLookup(before, services.online, clock)
     rows = [payment(1, "31T12:00")]
-    bench.push(rows, key="nobody holds it")
+    till.push(rows, key="nobody holds it")
     assert lookup.rows([(1,)]) == [(None, 0, None, 1.0)]
     pusher = Pusher(services, clock, held=lambda _session: [old])
-    assert pusher.push(bench.store.admin, "payments", rows, key="b").online == ("newest", "spend")
+    assert pusher.push(till.store.admin, "payments", rows, key="b").online == ("newest", "spend")
     assert lookup.rows([(1,)]) == [(2.0, 2, "web", 1.0)]
-    assert bench.online(1) == [(2.0, 1.0)]
+    assert till.online(1) == [(2.0, 1.0)]
 
 
-def test_a_view_with_other_sources_waits_for_its_first_run(bench: Bench) -> None:
+def test_a_view_with_other_sources_waits_for_its_first_run(till: Till) -> None:
     at = pa.array([_at("01T00:00")])
     rows = {"client": [1], "at": at, "refunded": [3.0]}
-    pq.write_table(pa.table(rows), bench.root / "refunds.parquet")
+    pq.write_table(pa.table(rows), till.root / "refunds.parquet")
     refunds = Source(name="refunds", path="refunds.parquet", event_time="at")
     both = Source(
         name="both",
@@ -314,15 +314,15 @@ def test_a_view_with_other_sources_waits_for_its_first_run(bench: Bench) -> None
     )
     spend = replace(SPEND, source="both")
     scoring = replace(SCORING, features=("spend",))
-    bench.store.apply(CLIENT, PAYMENTS, refunds, both, spend, scoring)
-    assert bench.push([payment(1, "31T12:00", 5.0)], key="a").online == ()
-    assert bench.online(1) == [None]
-    bench.store.etl()
-    assert bench.online(1) == [(5.0, 2, "web")]
-    assert bench.push([payment(1, "31T13:00", 6.0)], key="b").online == ("spend",)
-    assert bench.online(1) == [(11.0, 3, "web")]
-    bench.store.etl()
-    assert bench.online(1) == bench.trained([1]) == [(11.0, 3, "web")]
+    till.store.apply(CLIENT, PAYMENTS, refunds, both, spend, scoring)
+    assert till.push([payment(1, "31T12:00", 5.0)], key="a").online == ()
+    assert till.online(1) == [None]
+    till.store.etl()
+    assert till.online(1) == [(5.0, 2, "web")]
+    assert till.push([payment(1, "31T13:00", 6.0)], key="b").online == ("spend",)
+    assert till.online(1) == [(11.0, 3, "web")]
+    till.store.etl()
+    assert till.online(1) == till.trained([1]) == [(11.0, 3, "web")]
 
 
 class _Away(MemoryOnlineStore):
@@ -336,15 +336,15 @@ class _Away(MemoryOnlineStore):
         super().put(space, records)
 
 
-def test_a_push_while_the_online_store_is_away_is_kept_and_lands_later(bench: Bench) -> None:
+def test_a_push_while_the_online_store_is_away_is_kept_and_lands_later(till: Till) -> None:
     online = _Away()
-    bench = Bench(replace(bench.store, services=replace(bench.store.services, online=online)))
+    till = Till(replace(till.store, services=replace(till.store.services, online=online)))
     online.is_away = True
     for _ in range(2):
         with pytest.raises(PushNotOnline) as caught:
-            bench.push([payment(1, "31T12:00", 5.0)], key="a")
+            till.push([payment(1, "31T12:00", 5.0)], key="a")
         assert (caught.value.code, caught.value.status) == ("push_not_online", 503)
-    assert len(bench.pushes()) == 1
+    assert len(till.pushes()) == 1
     online.is_away = False
-    assert bench.push([payment(1, "31T12:00", 5.0)], key="a").online == ("newest", "spend")
-    assert bench.online(1) == [(5.0, 1, "web", 5.0)]
+    assert till.push([payment(1, "31T12:00", 5.0)], key="a").online == ("newest", "spend")
+    assert till.online(1) == [(5.0, 1, "web", 5.0)]

@@ -73,7 +73,7 @@ def payment(
 
 
 @dataclass(frozen=True)
-class Bench:
+class Till:
     """A store, and pushes to it; every call acts as the administrator."""
 
     store: Store
@@ -123,13 +123,13 @@ class Bench:
 
 
 @contextmanager
-def opened_bench(
+def opened_till(
     catalog: Catalog,
     admin: Actor,
     root: Path,
     *definitions: Definition,
     engine: Engine | None = None,
-) -> Iterator[Bench]:
+) -> Iterator[Till]:
     with opened_store(catalog, admin, root, now=NOW, engine=engine) as store:
         store.apply(*(definitions or DEFINITIONS))
-        yield Bench(store)
+        yield Till(store)
