@@ -21,6 +21,7 @@ from konveyer.feature_store.datamart.published import published_features
 from konveyer.feature_store.datamart.search import search_features
 from konveyer.feature_store.datamart.show import show_view
 from konveyer.feature_store.definitions.definition import Definition, Kind
+from konveyer.feature_store.etl import flow
 from konveyer.feature_store.etl.pins import Pin
 from konveyer.feature_store.etl.runs import EtlRun, list_runs
 from konveyer.feature_store.offline import layout
@@ -355,6 +356,19 @@ def test_a_plan_that_somebody_overtook_is_refused_whole(store: Store) -> None:
         apply(session, store.admin, plan, checked)
     with store.services.catalog.transaction() as session:
         assert active_state(session).names(Kind.VIEW) == []
+
+
+def test_a_profile_is_that_of_whole_buckets_up_to_a_number_of_entities(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "ROWS_PER_BUCKET", 50)
+    monkeypatch.setattr(flow, "_MOST_PROFILED", CLIENTS // 2)
+    store.apply(*DEFINITIONS)
+    store.etl("spend")
+    with store.services.catalog.transaction() as session:
+        profile = show_view(session, "spend").profiles["payments_3d"]
+    assert CLIENTS // 2 <= profile["rows"] < CLIENTS
+    assert profile["counts"] == [profile["rows"]]
 
 
 def test_the_datamart_finds_shows_and_counts(store: Store) -> None:

@@ -42,6 +42,7 @@ from konveyer.feature_store.sources.segments import ListedSegment
 from konveyer.pipeline.flow import Flow, Json, Payload, Run, Steps, packed_error
 
 NAME = "etl"
+_MOST_PROFILED = 1_000_000
 
 
 class EtlFailed(KonveyerError):
@@ -194,9 +195,11 @@ def _compute(services: EtlServices, order: EtlPayload, one: PlannedView) -> Json
 def _check(services: EtlServices, order: EtlPayload, one: PlannedView, table: Json) -> None:
     """All values are checked before the first of them is published."""
     loaded, written = _load(services, one), msgspec.convert(table, Written)
-    features = []
+    features: list[pa.Table] = []
     for part in _snapshots(services, loaded, written, order):
-        features.append(part.features)
+        # A hash fills the buckets: the first of them are a sample of all entities.
+        if sum(len(some) for some in features) < _MOST_PROFILED:
+            features.append(part.features)
         if loaded.view.is_windowed:
             check_values(loaded.view, part.features)
     if not loaded.view.is_windowed:
