@@ -107,10 +107,15 @@ class FeatureStore:
         here = self._workspace
         step_us = duration_us(parse_duration(every, where="every"))
         moments_us = cadence(to_us(start), to_us(end), step_us)
-        spine = entity_frame(
-            here.catalog, here.engine, here.offline, service=service, moments_us=moments_us
-        )
-        return self.training_set(service, spine, timestamp=AT)
+        with entity_frame(
+            here.catalog,
+            here.engine,
+            here.offline,
+            service=service,
+            moments_us=moments_us,
+            staging=here.places.staging,
+        ) as spine:
+            return self.training_set(service, spine, timestamp=AT)
 
     def explain(
         self, service: str, labels: Any, *, timestamp: str = "label_timestamp"

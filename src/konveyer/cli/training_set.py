@@ -315,14 +315,15 @@ def _labels(
         case _Spine(labels=None, sql=None, start=str(start)):
             step_us = duration_us(parse_duration(spine.every, where="--every"))
             end_us = parse_instant(spine.end or start)
-            frame = entity_frame(
+            with entity_frame(
                 workspace.catalog,
                 workspace.engine,
                 workspace.offline,
                 service=service,
                 moments_us=cadence(parse_instant(start), end_us, step_us),
-            )
-            yield frame, AT
+                staging=workspace.places.staging,
+            ) as frame:
+                yield frame, AT
         case _:
             raise click.UsageError("Give one of --labels, --labels-sql and --from.")
 

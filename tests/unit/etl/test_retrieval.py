@@ -14,8 +14,10 @@ from konveyer.access.actor import Actor
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import parse_instant
 from konveyer.core.errors import KonveyerError
+from konveyer.feature_store.datamart import label_files
 from konveyer.feature_store.datamart.entities import BadCadence, EntitiesUnclear, cadence
 from konveyer.feature_store.datamart.kept_rows import kept_labels
+from konveyer.feature_store.datamart.label_files import LabelFiles
 from konveyer.feature_store.datamart.label_query import queried_labels
 from konveyer.feature_store.datamart.training_set import (
     TrainingSetDiffers,
@@ -207,13 +209,16 @@ def test_every_entity_at_a_cadence_is_every_entity_known_by_then(store: Store) -
 
     def frame(service: str, start: str, end: str) -> pa.Table:
         moments_us = cadence(parse_instant(start), parse_instant(end), 5 * DAY_US)
-        return entity_frame(
+        with entity_frame(
             services.catalog,
             services.engine,
             services.offline,
             service=service,
             moments_us=moments_us,
-        )
+            staging=services.places.staging,
+        ) as found:
+            assert isinstance(found, pa.Table)
+            return found
 
     spine = frame("scoring", "2025-12-27", "2026-01-11")
     assert spine.column_names == ["client", "at"]
@@ -224,6 +229,27 @@ def test_every_entity_at_a_cadence_is_every_entity_known_by_then(store: Store) -
         frame("both", "2026-01-05", "2026-01-05")
     with pytest.raises(BadCadence):
         frame("scoring", "2026-01-05", "2026-01-04")
+
+
+def test_many_entities_stay_in_files(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_files, "MOST_ROWS_IN_MEMORY", 300)
+    moments_us = cadence(parse_instant("2026-01-03"), parse_instant("2026-01-05"), DAY_US)
+    with entity_frame(
+        store.services.catalog,
+        store.services.engine,
+        store.services.offline,
+        service="scoring",
+        moments_us=moments_us,
+        staging=store.services.places.staging,
+    ) as frame:
+        assert isinstance(frame, LabelFiles)
+        assert len(frame.files) == 4
+        built = store.training_set(frame)
+    assert built.held is None
+    rows = built.table.sort_by([("at", "ascending"), ("client", "ascending")])
+    assert rows["client"].to_pylist() == list(range(200)) * 3
+    assert rows["last_amount"].to_pylist()[400:] == [client + 3 for client in range(200)]
+    assert not list(store.services.places.staging.iterdir())
 
 
 def test_every_entity_is_found_in_views_that_name_their_keys_in_other_orders(store: Store) -> None:
@@ -245,13 +271,15 @@ def test_every_entity_is_found_in_views_that_name_their_keys_in_other_orders(sto
         FeatureService(name="pairs", features=("visits_pair", "visits_riap")),
     )
     store.etl("visits_pair", "visits_riap")
-    spine = entity_frame(
+    with entity_frame(
         store.services.catalog,
         store.services.engine,
         store.services.offline,
         service="pairs",
         moments_us=np.array([START_US + 9 * DAY_US]),
-    )
+        staging=store.services.places.staging,
+    ) as spine:
+        assert isinstance(spine, pa.Table)
     found = zip(spine["client"].to_pylist(), spine["shop"].to_pylist(), strict=True)
     assert list(found) == [(client, f"shop {client % 3}") for client in range(200)]
 

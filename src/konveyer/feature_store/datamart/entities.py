@@ -1,15 +1,21 @@
 """A spine without labels: every known entity, again and again between two moments."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from konveyer.core.errors import KonveyerError
+from konveyer.core.files import file_written_whole
 from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.feature_store.datamart.pinned_view import PinnedView
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.kernel.codes import Ints
 from konveyer.feature_store.kernel.history import EVENT_TIME
+from konveyer.feature_store.offline.layout import bucket_numbers
 
 AT = "at"
 _MOST_ROWS = 2**31
@@ -41,50 +47,76 @@ def cadence(start_us: int, end_us: int, every_us: int) -> Ints:
     return np.arange(start_us, end_us + 1, every_us, dtype=np.int64)
 
 
-def entities_at(
-    views: tuple[PinnedView, ...], keys: tuple[ScalarColumn, ...], moments_us: Ints, engine: Engine
-) -> pa.Table:
+def write_entities_at(
+    views: tuple[PinnedView, ...],
+    keys: tuple[ScalarColumn, ...],
+    moments_us: Ints,
+    *,
+    engine: Engine,
+    folder: Path,
+) -> None:
     """The join keys and `at`: at each moment every entity that had a row by then in some view.
 
-    In the order of moments, then of keys.
+    `folder` gets a Parquet file for each bucket, with its rows in the order of moments, then of
+    keys. Every worker of the engine must see it.
     """
-    full = [view for view in views if set(view.keys) == set(keys)]
+    full = tuple(view for view in views if set(view.keys) == set(keys))
     if not full:
         raise EntitiesUnclear(
             f"No view of the service has all of its join keys: {', '.join(k.name for k in keys)}.",
             hint="give a label frame with the combinations that you want",
         )
-    names = [key.name for key in keys]
-    wanted = [*names, "first_us"]  # an entity may be defined twice, with its keys in other orders
-    parts = [
-        part.select(wanted) for view in full for part in engine.map(_Firsts(view), _buckets(view))
-    ]
-    firsts = pa.concat_tables(parts).group_by(names, use_threads=False)
-    known = firsts.aggregate([("first_us", "min")]).sort_by([(name, "ascending") for name in names])
-    first_us = known.column("first_us_min").to_numpy()
-    sizes = np.array([(first_us <= moment).sum() for moment in moments_us])
-    if sizes.sum() > _MOST_ROWS:
-        raise BadCadence(
-            f"That would be {sizes.sum():,} rows.", hint="take fewer moments at a time"
-        )
-    rows = np.concatenate([np.flatnonzero(first_us <= moment) for moment in moments_us])
-    at = pa.array(np.repeat(moments_us, sizes)).cast(ColumnType.TIMESTAMP.arrow)
-    return known.select(names).take(pa.array(rows)).append_column(AT, at)
+    buckets = max(view.table.ref.buckets for view in full)
+    job = _WriteBucket(full, keys, moments_us, buckets, folder)
+    for _ in engine.map(job, range(buckets)):
+        pass
 
 
-def _buckets(view: PinnedView) -> range:
-    return range(view.table.ref.buckets)
+@dataclass(frozen=True, slots=True)
+class _WriteBucket:
+    """Writes the entities of one of so many buckets, as the first view has them, at each moment."""
 
+    views: tuple[PinnedView, ...]
+    keys: tuple[ScalarColumn, ...]
+    moments_us: Ints
+    buckets: int
+    folder: Path
 
-class _Firsts:
-    """The first event time of each entity in a bucket of a view."""
+    def __call__(self, bucket: int) -> None:
+        names = [key.name for key in self.keys]
+        firsts = pa.concat_tables([self._firsts(view, bucket) for view in self.views])
+        found = firsts.group_by(names, use_threads=False).aggregate([("first_us", "min")])
+        found = found.sort_by([(name, "ascending") for name in names])
+        first_us = found.column("first_us_min").to_numpy()
+        rows = len(found) * len(self.moments_us) * self.buckets
+        if rows > _MOST_ROWS:
+            raise BadCadence(
+                f"That would be about {rows:,} rows.", hint="take fewer moments at a time"
+            )
+        schema = pa.schema([*found.select(names).schema, (AT, ColumnType.TIMESTAMP.arrow)])
+        path = self.folder / f"{bucket:05}.parquet"
+        with file_written_whole(path) as draft, pq.ParquetWriter(draft, schema) as writer:
+            for moment in self.moments_us:
+                known = found.select(names).filter(pa.array(first_us <= moment))
+                at = pa.array(np.full(len(known), moment)).cast(ColumnType.TIMESTAMP.arrow)
+                writer.write_table(known.append_column(AT, at))
 
-    def __init__(self, view: PinnedView) -> None:
-        self._view = view
+    def _firsts(self, view: PinnedView, bucket: int) -> pa.Table:
+        """The first event time of each entity that the view has in the bucket."""
+        hashed = self.views[0].keys
+        if view.keys == hashed and view.table.ref.buckets == self.buckets:
+            return self._read(view, bucket)
+        # A view that names its keys in another order has them in other buckets.
+        places = [bucket] if view.keys == hashed else range(view.table.ref.buckets)
+        found = pa.concat_tables([self._read(view, place) for place in places])
+        return found.filter(pa.array(bucket_numbers(hashed, found) % self.buckets == bucket))
 
-    def __call__(self, bucket: int) -> pa.Table:
-        keys = list(self._view.plan.keys)
-        rows = self._view.table.read(bucket, [*keys, EVENT_TIME]).table
+    def _read(self, view: PinnedView, bucket: int) -> pa.Table:
+        names = [key.name for key in self.keys]
+        rows = view.table.read(bucket, [*names, EVENT_TIME]).table
         first_us = pc.cast(rows.column(EVENT_TIME), pa.int64())
-        grouped = rows.select(keys).append_column("us", first_us).group_by(keys, use_threads=False)
-        return grouped.aggregate([("us", "min")]).rename_columns([*keys, "first_us"])
+        grouped = (
+            rows.select(names).append_column("us", first_us).group_by(names, use_threads=False)
+        )
+        firsts = grouped.aggregate([("us", "min")]).select([*names, "us_min"])
+        return firsts.rename_columns([*names, "first_us"])

@@ -19,13 +19,11 @@ from konveyer.core.digests import table_digest
 from konveyer.core.errors import Conflict
 from konveyer.core.files import folder_written_whole
 from konveyer.core.ids import new_id
-from konveyer.feature_store.datamart.entities import entities_at
+from konveyer.feature_store.datamart.entities import AT, write_entities_at
 from konveyer.feature_store.datamart.explain import Tally, ViewCost, buckets_hit, estimate
 from konveyer.feature_store.datamart.join import Watch, join_features
 from konveyer.feature_store.datamart.kept_rows import check_whole
-from konveyer.feature_store.datamart.label_files import (
-    LabelFiles,
-)
+from konveyer.feature_store.datamart.label_files import LabelFiles, labels_at
 from konveyer.feature_store.datamart.labels import check_labels, check_no_clash, key_columns
 from konveyer.feature_store.datamart.large import Meaning, WrittenRows, write_large, write_rows
 from konveyer.feature_store.datamart.manifest import (
@@ -43,6 +41,7 @@ from konveyer.feature_store.kernel.codes import Ints
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
 from konveyer.feature_store.registry.usage import record_usage
+from konveyer.feature_store.sources.staging import staging_folder
 
 
 class TrainingSetDiffers(Conflict):
@@ -262,6 +261,7 @@ def explain_training_set(
     return [tally.of(cost) for cost in costs]
 
 
+@contextmanager
 def entity_frame(
     catalog: Catalog,
     engine: Engine,
@@ -269,12 +269,25 @@ def entity_frame(
     *,
     service: str,
     moments_us: Ints,
-) -> pa.Table:
-    """A label frame without labels: each entity that the service knows, at each of the moments."""
+    staging: Path,
+) -> Iterator[pa.Table | LabelFiles]:
+    """A label frame without labels, for the block: each entity that the service knows, at each of
+    the moments.
+
+    In the order of moments, then of keys; one that stays in files so bucket by bucket.
+    """
     with catalog.reading() as session:
         resolved = resolve_service(session, active_state(session), service)
         views = pin_views(session, offline, resolved)
-    return entities_at(views, resolved.keys, moments_us, engine)
+    with staging_folder(staging) as folder:
+        write_entities_at(views, resolved.keys, moments_us, engine=engine, folder=folder)
+        frame = labels_at(folder)
+        match frame:
+            case LabelFiles():
+                yield frame
+            case _:
+                order = [AT, *(key.name for key in resolved.keys)]
+                yield frame.sort_by([(name, "ascending") for name in order])
 
 
 def _record(session: Session, actor: Actor, manifest: TrainingSetManifest) -> None:
