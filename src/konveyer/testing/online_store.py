@@ -79,6 +79,14 @@ class OnlineStoreConformance:
         store.put("s", [record(b"a", 9, b"old")])
         assert got(store, "s", [b"a"]) == [newer.value]
 
+    def test_a_record_whose_newer_row_was_taken_back_is_replaced(self, store: OnlineStore) -> None:
+        store.put("s", [record(b"a", 10, b"taken back"), record(b"b", 10)])
+        older = record(b"a", 9, b"what is left")
+        store.put("s", [older], even_older=True)
+        assert got(store, "s", [b"a", b"b"]) == [older.value, record(b"b", 10).value]
+        store.put("s", [record(b"a", 8, b"too old")])
+        assert got(store, "s", [b"a"]) == [older.value]
+
     def test_of_equal_events_the_later_write_wins(self, store: OnlineStore) -> None:
         later = record(b"a", 10, b"second")
         store.put("s", [record(b"a", 10, b"first"), later])

@@ -330,10 +330,10 @@ class _Away(MemoryOnlineStore):
 
     is_away = False
 
-    def put(self, space: str, records: Iterable[Record]) -> None:
+    def put(self, space: str, records: Iterable[Record], *, even_older: bool = False) -> None:
         if self.is_away:
             raise OnlineStoreUnavailable("It does not answer.")
-        super().put(space, records)
+        super().put(space, records, even_older=even_older)
 
 
 def test_a_push_while_the_online_store_is_away_is_kept_and_lands_later(till: Till) -> None:

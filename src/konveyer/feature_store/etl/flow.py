@@ -1,5 +1,6 @@
 """ETL as a durable flow: for each view compute, check, publish. A killed run resumes."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,7 @@ from konveyer.feature_store.etl.forgotten import forgotten_digests, without_forg
 from konveyer.feature_store.etl.landing import Held, Landing
 from konveyer.feature_store.etl.materialize import (
     Written,
+    encoded_keys,
     publish,
     published_keys,
     snapshots,
@@ -29,6 +31,7 @@ from konveyer.feature_store.etl.materialize import (
 from konveyer.feature_store.etl.profile import profile_values
 from konveyer.feature_store.etl.quality import check_values
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
+from konveyer.feature_store.offline.table_version import OfflineTableUnreadable, TableRef
 from konveyer.feature_store.online.base import OnlineStore
 from konveyer.feature_store.online.codec import RecordCodec
 from konveyer.feature_store.registry.check import SourceForm
@@ -42,6 +45,7 @@ from konveyer.feature_store.sources.segments import ListedSegment
 from konveyer.pipeline.flow import Flow, Json, Payload, Run, Steps, packed_error
 
 NAME = "etl"
+_log = logging.getLogger(__name__)
 _MOST_PROFILED = 1_000_000
 
 
@@ -215,12 +219,13 @@ def _check(services: EtlServices, order: EtlPayload, one: PlannedView, table: Js
 
 def _publish(services: EtlServices, order: EtlPayload, one: PlannedView, table: Json) -> None:
     loaded, written = _load(services, one), msgspec.convert(table, Written)
-    _withdraw_stale(services, order, one, loaded, written)
-    codec = RecordCodec(loaded.compiled.columns)
-    published = sum(
-        publish(one.view, one.version, codec, part, services.online)
-        for part in _snapshots(services, loaded, written, order)
-    )
+    outdated = _outdated(services, order, one, loaded, written)
+    codec, left, published = RecordCodec(loaded.compiled.columns), set(outdated), 0
+    for part in _snapshots(services, loaded, written, order):
+        keys = publish(one.view, one.version, codec, part, services.online, outdated=outdated)
+        left.difference_update(keys)
+        published += len(keys)
+    withdraw(one.view, one.version, left, services.online)
     with services.catalog.transaction() as session:
         runs.succeed(session, order.run_id, written.ref, rows=written.rows, published=published)
         audit.record(
@@ -245,26 +250,33 @@ def _land(services: EtlServices, one: PlannedView) -> None:
         landing.catch_up(one.view, one.version)
 
 
-def _withdraw_stale(
+def _outdated(
     services: EtlServices, order: EtlPayload, one: PlannedView, loaded: _View, written: Written
-) -> None:
-    """Delete the records that the publication would leave as they are, though they hold no more."""
+) -> frozenset[bytes]:
+    """Whose records a publication would leave as they are, though they hold no more."""
     with services.catalog.reading() as session:
         try:
             before, run = runs.readable_table(session, one.view, one.version)
         except runs.ViewNotComputed:
-            return
-    old, new = (
-        published_keys(
-            loaded.compiled,
-            ref,
-            engine=services.engine,
-            offline=services.offline,
-            as_of_us=as_of_us,
-        )
-        for ref, as_of_us in ((before, run.as_of_us), (written.ref, order.as_of_us))
+            return frozenset()
+    now = _published_keys(services, loaded, written.ref, order.as_of_us)
+    try:
+        then = _published_keys(services, loaded, before, run.as_of_us)
+    except OfflineTableUnreadable:
+        # It is lost, and this run is what repairs it. Nothing tells who was in it.
+        _log.exception("what '%s' had published before cannot be read", one.view)
+        return frozenset()
+    return frozenset(encoded_keys(stale_keys(then, now)))
+
+
+def _published_keys(services: EtlServices, loaded: _View, ref: TableRef, as_of_us: int) -> pa.Table:
+    return published_keys(
+        loaded.compiled,
+        ref,
+        engine=services.engine,
+        offline=services.offline,
+        as_of_us=as_of_us,
     )
-    withdraw(one.view, one.version, stale_keys(old, new), services.online)
 
 
 def _snapshots(services: EtlServices, loaded: _View, written: Written, order: EtlPayload) -> Any:

@@ -1,6 +1,6 @@
 """Bringing a view's rows into the offline layout, and its newest values online."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -198,22 +198,35 @@ def stale_keys(before: pa.Table, now: pa.Table) -> pa.Table:
     return both.filter(pc.or_kleene(pc.is_null(after), older)).select(keys)
 
 
-def withdraw(name: str, version: str, keys: pa.Table, store: OnlineStore) -> None:
+def withdraw(name: str, version: str, keys: Iterable[bytes], store: OnlineStore) -> None:
     """Delete the records of these entities. Repeating it is harmless."""
-    store.delete(space_of(name, version), _encoded(keys))
+    store.delete(space_of(name, version), keys)
 
 
-def _encoded(keys: pa.Table) -> list[bytes]:
+def encoded_keys(keys: pa.Table) -> list[bytes]:
     columns = [keys.column(name).to_pylist() for name in keys.column_names]
     return [encode_key(values) for values in zip(*columns, strict=True)]
 
 
-def publish(name: str, version: str, codec: RecordCodec, part: Snapshot, store: OnlineStore) -> int:
-    """Put one bucket's values online; how many entities that were. Repeating it is harmless."""
-    keys = _encoded(part.keys)
+def publish(
+    name: str,
+    version: str,
+    codec: RecordCodec,
+    part: Snapshot,
+    store: OnlineStore,
+    *,
+    outdated: Set[bytes] = frozenset(),
+) -> Sequence[bytes]:
+    """Put one bucket's values online; the keys that these are of. Repeating it is harmless.
+
+    Records of `outdated` keys are replaced although they are newer. A reader sees the old one or
+    the new one.
+    """
+    keys = encoded_keys(part.keys)
     values = codec.encode(part.features, part.event_us)
-    store.put(
-        space_of(name, version),
-        [Record(key, value) for key, value in zip(keys, values, strict=True)],
-    )
-    return len(keys)
+    records = [Record(key, value) for key, value in zip(keys, values, strict=True)]
+    space = space_of(name, version)
+    if outdated:
+        store.put(space, [one for one in records if one.key in outdated], even_older=True)
+    store.put(space, records)
+    return keys

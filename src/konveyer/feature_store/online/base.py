@@ -39,16 +39,17 @@ class OnlineStore(Protocol):
 
     A space is a name for one version of one view; a reader sees a whole old or a whole new record,
     also after a `put` that was interrupted. `put` keeps the record with the newer event time (the
-    later one on a tie), so a replayed publication is harmless. `get` takes pairs of a space and a
-    key, so that one call reads all views of a prediction, and answers in their order; a key never
-    written gives None. `delete` leaves nothing behind, not even the event
-    time: a replay that still holds the entity writes it again.
+    later one on a tie), so a replayed publication is harmless; with `even_older` it replaces
+    whatever is there, for records whose newer row was taken back. `get` takes pairs of a space and
+    a key, so that one call reads all views of a prediction, and answers in their order; a key never
+    written gives None. `delete` leaves nothing behind, not even the event time: a replay that still
+    holds the entity writes it again.
 
     A backend that settings can name also has `from_url(url, root)`; `root` is the workspace's
     folder.
     """
 
-    def put(self, space: str, records: Iterable[Record]) -> None: ...
+    def put(self, space: str, records: Iterable[Record], *, even_older: bool = False) -> None: ...
 
     def get(self, places: Sequence[tuple[str, bytes]]) -> list[bytes | None]: ...
 

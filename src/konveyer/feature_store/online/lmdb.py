@@ -38,13 +38,13 @@ class LmdbOnlineStore:
                 hint="check that the folder is on a local disk and may be written",
             ) from error
 
-    def put(self, space: str, records: Iterable[Record]) -> None:
+    def put(self, space: str, records: Iterable[Record], *, even_older: bool = False) -> None:
         rows, prefix = list(records), _prefix(space)
 
         def write(transaction: lmdb.Transaction) -> None:
             for key, value in rows:
                 place = _place(prefix, key)
-                old = transaction.get(place)
+                old = None if even_older else transaction.get(place)
                 if old is None or event_us_of(value) >= event_us_of(bytes(old)):
                     transaction.put(place, value)
 

@@ -13,12 +13,12 @@ class MemoryOnlineStore:
         self._spaces: dict[str, dict[bytes, bytes]] = {}
         self._lock = threading.Lock()
 
-    def put(self, space: str, records: Iterable[Record]) -> None:
+    def put(self, space: str, records: Iterable[Record], *, even_older: bool = False) -> None:
         with self._lock:
             rows = self._spaces.setdefault(space, {})
             for key, value in records:
                 old = rows.get(key)
-                if old is None or event_us_of(value) >= event_us_of(old):
+                if even_older or old is None or event_us_of(value) >= event_us_of(old):
                     rows[key] = value
 
     def get(self, places: Sequence[tuple[str, bytes]]) -> list[bytes | None]:

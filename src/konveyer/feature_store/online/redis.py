@@ -50,10 +50,13 @@ class RedisOnlineStore:
         self._name = address.prefix
         self._redis = RedisClient(address, script=_PUT_UNLESS_OLDER)
 
-    def put(self, space: str, records: Iterable[Record]) -> None:
+    def put(self, space: str, records: Iterable[Record], *, even_older: bool = False) -> None:
         prefix = self._prefix(space)
         for batch in _batches(
-            self._redis.script_call(prefix + key, value) for key, value in records
+            Command(prefix + key, ("SET", prefix + key, value))
+            if even_older
+            else self._redis.script_call(prefix + key, value)
+            for key, value in records
         ):
             self._redis.run(batch, "written")
 
