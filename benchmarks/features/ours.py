@@ -16,6 +16,7 @@ from konveyer.feature_store.datamart.lookup import OnlineLookup
 from konveyer.feature_store.datamart.training_set import build_training_set
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
+from konveyer.sdk import FeatureStore
 from konveyer.wiring import Workspace
 
 SERVICE = "scoring"
@@ -73,22 +74,23 @@ def publishing(task: Task) -> Prepared:
 
 
 def online(task: Task) -> Prepared:
-    """The reads of a prediction, from a store that was published before."""
+    """The reads of a prediction through the SDK, from a store that was published before."""
     stack = ExitStack()
-    workspace, _ = stack.enter_context(opened(task.state))
-    service = _service(workspace)
-    lookup = _lookup(workspace, service)
-    calls = requests_of(task.bench, _clients(task))
-    keys = [[(client,) for client in call] for call in calls]
-    lookup.rows(keys[0])
-    rows: list[tuple[object, ...] | None] = []
+    store = stack.enter_context(FeatureStore(task.state))
+    calls = [[{KEY: one} for one in call] for call in requests_of(task.bench, _clients(task))]
+    store.online(SERVICE, calls[0])
+    rows: list[dict[str, object] | None] = []
 
     def operation() -> None:
-        for call in keys:
-            rows.extend(lookup.rows(call))
+        for call in calls:
+            rows.extend(store.online(SERVICE, call))
 
     def finish() -> None:
-        _write(task, service, [client for call in calls for client in call], rows)
+        with opened(task.state) as (workspace, _):
+            service = _service(workspace)
+        clients = [one[KEY] for call in calls for one in call]
+        found = [None if row is None else tuple(row.values()) for row in rows]
+        _write(task, service, clients, found)
         stack.close()
 
     return Prepared(operation=operation, finish=finish, calls=len(calls))

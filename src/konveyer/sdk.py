@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import Any
 
@@ -15,8 +16,8 @@ from konveyer.core.clock import to_us
 from konveyer.core.settings import load_settings
 from konveyer.feature_store.datamart.entities import AT, cadence
 from konveyer.feature_store.datamart.explain import ViewCost
-from konveyer.feature_store.datamart.kept_rows import kept_manifest
-from konveyer.feature_store.datamart.label_files import LabelFiles, labels_at
+from konveyer.feature_store.datamart.kept_rows import kept_labels, kept_manifest
+from konveyer.feature_store.datamart.label_files import LabelFiles, LabelsUnreadable, labels_at
 from konveyer.feature_store.datamart.label_query import queried_labels
 from konveyer.feature_store.datamart.lookup import OnlineLookup
 from konveyer.feature_store.datamart.manifest import TrainingSet
@@ -28,10 +29,13 @@ from konveyer.feature_store.datamart.training_set import (
     explain_training_set,
     rebuild_training_set,
 )
+from konveyer.feature_store.datamart.typed import typed_fields, typed_keys
 from konveyer.feature_store.definitions.duration import duration_us, parse_duration
 from konveyer.feature_store.push.accept import Push
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
 from konveyer.wiring import open_workspace
+
+_RESOLVED_EVERY_S = 10.0
 
 
 class FeatureStore:
@@ -51,7 +55,7 @@ class FeatureStore:
         self._workspace = open_workspace(self._settings)
         with self._workspace.catalog.reading() as session:
             self.actor: Actor = authenticate(session, given_token(self._settings.state, profile))
-        self._lookups: dict[str, OnlineLookup] = {}
+        self._lookups: dict[str, tuple[OnlineLookup, float]] = {}
 
     def search(self, text: str = "") -> list[FoundFeature]:
         """Features that match every word of `text`, the best first."""
@@ -118,7 +122,12 @@ class FeatureStore:
             return self.training_set(service, spine, timestamp=AT)
 
     def explain(
-        self, service: str, labels: Any, *, timestamp: str = "label_timestamp"
+        self,
+        service: str,
+        labels: Any,
+        *,
+        timestamp: str = "label_timestamp",
+        keys: Mapping[str, str] | None = None,
     ) -> list[ViewCost]:
         """What building a training set reads of each view, estimated and true."""
         here = self._workspace
@@ -131,10 +140,14 @@ class FeatureStore:
             labels=as_labels(labels),
             timestamp=timestamp,
             folder=here.training_sets,
+            columns=keys,
         )
 
-    def rebuild(self, training_set: str, labels: Any) -> pa.Table:
-        """A training set once more, from its manifest; raises when it is not the same."""
+    def rebuild(self, training_set: str, labels: Any = None) -> pa.Table:
+        """A training set once more, from its manifest; raises when it is not the same.
+
+        Without `labels` from those that are kept with it.
+        """
         here = self._workspace
         with here.catalog.reading() as session:
             manifest = kept_manifest(session, training_set, "")
@@ -144,23 +157,26 @@ class FeatureStore:
             here.engine,
             here.offline,
             manifest,
-            as_labels(labels),
+            kept_labels(here.training_sets, manifest) if labels is None else as_labels(labels),
             folder=here.training_sets,
         )
         with rebuilt as again:
             return again.table
 
     def online(
-        self, service: str, keys: Sequence[Mapping[str, int | str]]
+        self, service: str, keys: Sequence[Mapping[str, Any]]
     ) -> list[dict[str, Any] | None]:
-        """The features of each entity as a node would read them now; None for an unknown one."""
-        lookup = self._lookups.get(service)
-        if lookup is None:
-            lookup = self._lookups[service] = self._lookup(service)
-        names = [key.name for key in lookup.service.keys]
-        rows = lookup.rows([[key[name] for name in names] for key in keys])
-        features = [column.name for column in lookup.service.columns]
-        return [None if row is None else dict(zip(features, row, strict=True)) for row in rows]
+        """The features of each entity as a node would read them now; None for an unknown one.
+
+        `keys` have the join keys of each by name, and the request fields that on-demand features
+        are computed from. Definitions that were applied meanwhile are taken up within ten seconds.
+        """
+        lookup = self._lookup(service)
+        service_keys, fields = lookup.service.keys, lookup.service.request
+        entities = [typed_keys(service_keys, key) for key in keys]
+        rows = lookup.rows(entities, [typed_fields(fields, key) for key in keys] if fields else ())
+        names = lookup.names
+        return [None if row is None else dict(zip(names, row, strict=True)) for row in rows]
 
     def push(self, source: str, rows: Any, *, key: str, dry_run: bool = False) -> Push:
         """Send rows to a source: kept exactly once for each `key`, online when this returns.
@@ -171,6 +187,13 @@ class FeatureStore:
         return self._workspace.pusher.push(self.actor, source, rows, key=key, dry_run=dry_run)
 
     def _lookup(self, service: str) -> OnlineLookup:
+        lookup, since = self._lookups.get(service, (None, 0.0))
+        if lookup is None or monotonic() - since > _RESOLVED_EVERY_S:
+            lookup = self._resolved(service)
+            self._lookups[service] = lookup, monotonic()
+        return lookup
+
+    def _resolved(self, service: str) -> OnlineLookup:
         with self._workspace.catalog.reading() as session:
             resolved = resolve_service(session, active_state(session), service)
         return OnlineLookup(resolved, self._workspace.online, self._settings.clock)
@@ -202,4 +225,17 @@ def as_labels(labels: Any) -> pa.Table | LabelFiles:
         case LabelFiles():
             return labels
         case _:
-            return pa.table(labels)
+            return _as_table(labels)
+
+
+def _as_table(labels: Any) -> pa.Table:
+    try:
+        table = pa.table(labels)
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        raise LabelsUnreadable(
+            f"The label frame is {type(labels).__name__}, of which Arrow makes no table: {error}",
+            hint="give an Arrow table, a Polars or pandas frame, or the path of a Parquet file",
+        ) from error
+    # What pandas has besides its columns.
+    index = [name for name in table.column_names if name.startswith("__index_level_")]
+    return table.drop_columns(index)

@@ -313,6 +313,36 @@ def of_one_entity(values: pa.Array, features: tuple[WindowedFeature, ...], **pla
     return evaluated(whole, table, spine, np.array([len(values)])).to_pylist()
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        [2**53 + 1, 2**53 + 3, 2**53 + 5, 2**53 + 7],
+        [2**62, -(2**62), 2**63 - 1, -(2**63)],
+        [1, 10**18, 10**18 + 1],
+    ],
+)
+def test_the_deviation_of_large_whole_numbers_is_that_of_their_digits(values: list[int]) -> None:
+    (found,) = of_one_entity(pa.array(values, pa.int64()), (feature("stddev"),))
+    with localcontext(Context(prec=60)):
+        mean = sum(map(Decimal, values)) / len(values)
+        squares = sum((value - mean) ** 2 for value in values)
+        exact = float(Decimal(squares / (len(values) - 1)).sqrt())
+    assert found["stddev"] == pytest.approx(exact, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (pa.array([0.0, -0.0, 1.0]), 2),
+        (pa.array([5, 5, None], INSTANT), 1),
+        (pa.array([None, None], INSTANT), 0),
+    ],
+)
+def test_what_is_equal_counts_once(values: pa.Array, expected: int) -> None:
+    (found,) = of_one_entity(values, (feature("count_distinct"),))
+    assert found["count_distinct"] == expected
+
+
 def feature(function: AggregationFunction, over_us: int | None = None) -> WindowedFeature:
     column = None if function == "count" else "value"
     return WindowedFeature(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pytest
@@ -51,6 +52,29 @@ def checked(table: pa.Table) -> Labels:
 )
 def test_every_kind_of_time_is_an_instant_and_a_naive_one_is_utc(at: pa.Array) -> None:
     assert checked(frame(at=at)).at_us.tolist() == [DAY, 0]
+
+
+def test_a_moment_in_nanoseconds_is_the_last_whole_microsecond_also_before_1970() -> None:
+    at = pa.array([1_999, -1_001], pa.timestamp("ns"))
+    assert checked(frame(at=at)).at_us.tolist() == [1, -2]
+
+
+def test_categories_and_uuids_of_any_library_are_values() -> None:
+    uuids = [UUID(int=7), None]
+    labels = frame(
+        shop=pa.array(["a", None]).cast(pa.large_string()).dictionary_encode(),
+        card=pa.array([None if one is None else one.bytes for one in uuids], pa.uuid()),
+    )
+    table = checked(labels).table
+    assert table["shop"].to_pylist() == ["a", None]
+    assert table["card"].to_pylist() == [str(uuids[0]), None]
+
+
+def test_two_columns_of_one_name_are_refused() -> None:
+    labels = frame().append_column("label", pa.array([1, 2]))
+    with pytest.raises(KonveyerError, match="more than one column 'label'") as raised:
+        checked(labels)
+    assert raised.value.code == "labels_wrong_type"
 
 
 def test_narrow_whole_numbers_are_keys_too() -> None:

@@ -1,6 +1,6 @@
 """From definitions to training set and online read, on small data whose answers are known."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +25,9 @@ from konveyer.feature_store.etl import flow
 from konveyer.feature_store.etl.pins import Pin
 from konveyer.feature_store.etl.runs import EtlRun, list_runs
 from konveyer.feature_store.offline import layout
+from konveyer.feature_store.online.base import Record
+from konveyer.feature_store.online.codec import encode_key
+from konveyer.feature_store.online.memory import MemoryOnlineStore
 from konveyer.feature_store.registry.apply import apply
 from konveyer.feature_store.registry.errors import PlanOutdated
 from konveyer.feature_store.registry.lookup import active_state, resolve_service, version_history
@@ -284,6 +287,58 @@ def test_applying_is_idempotent_and_keeps_history(store: Store) -> None:
     store.apply(CLIENT, PAYMENTS)
     with store.services.catalog.transaction() as session:
         assert active_state(session).names(Kind.VIEW) == []
+
+
+class _Watched(MemoryOnlineStore):
+    """Notes after each write what a reader of one record would find."""
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__()
+        self._key = key
+        self.seen: list[bytes | None] = []
+
+    def put(self, space: str, records: Iterable[Record], *, even_older: bool = False) -> None:
+        super().put(space, records, even_older=even_older)
+        self.seen += self.get([(space, self._key)])
+
+    def delete(self, space: str, keys: Iterable[bytes]) -> None:
+        super().delete(space, keys)
+        self.seen += self.get([(space, self._key)])
+
+
+def test_a_row_that_was_taken_back_leaves_no_moment_without_a_record(
+    store: Store, tmp_path: Path
+) -> None:
+    online = _Watched(encode_key(["a", 3]))
+    store = replace(store, services=replace(store.services, online=online))
+    newest = replace(
+        PROFILE,
+        sql="SELECT bank, client_id, paid_at AS event_time, cents FROM payments",
+        features=(Feature(name="cents", dtype="int64"),),
+    )
+    store.apply(CLIENT, PAYMENTS, newest, FeatureService(name="scoring", features=("profile",)))
+    store.etl()
+    path = tmp_path / "payments.parquet"
+    rows = pq.read_table(path)
+    last = pc.max(rows["paid_at"])
+    pq.write_table(rows.filter(pc.less(rows["paid_at"], last)), path)
+    online.seen.clear()
+    store.etl()
+    assert None not in online.seen
+    (row,) = store.online(("a", 3))
+    assert row == (300,)
+
+
+def test_a_table_that_was_lost_is_made_again(store: Store) -> None:
+    store.apply(*DEFINITIONS)
+    store.etl()
+    for file in (store.services.root / "offline").rglob("*.parquet"):
+        file.unlink()
+    asked = labels(("a", 3, "2026-01-05T18:00:00"))
+    with pytest.raises(KonveyerError, match="cannot be read"):
+        store.training_set(asked)
+    store.etl()
+    assert store.training_set(asked).table["cents_sum_3d"].to_pylist() == [900]
 
 
 @pytest.mark.parametrize(

@@ -183,9 +183,12 @@ def _check_mapping(keys: tuple[ScalarColumn, ...], columns: Mapping[str, str]) -
 def _plain(table: pa.Table) -> pa.Table:
     """One Arrow type for each kind of value, however a data frame library writes it."""
     for place, field in enumerate(table.schema):
-        kind, column = field.type, table.column(place)
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
+        if table.column_names.count(field.name) > 1:
+            raise LabelsWrongType(
+                f"The label frame has more than one column '{field.name}'.", hint="rename them"
+            )
+        column = _decoded(table.column(place))
+        kind = column.type
         if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             raise LabelsWrongType(
                 f"Column '{field.name}' of the label frame is {kind}.",
@@ -195,9 +198,29 @@ def _plain(table: pa.Table) -> pa.Table:
             kind = pa.string()
         elif pa.types.is_timestamp(kind) and kind.unit == "ns":
             kind = pa.timestamp("us", kind.tz)
+            column = _whole_microseconds(column)
         if kind != field.type:
             table = table.set_column(place, field.name, column.cast(kind, safe=False))
     return table.replace_schema_metadata(None)
+
+
+def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Categories as their values, and UUIDs as texts."""
+    if pa.types.is_dictionary(column.type):
+        chunks = [chunk.dictionary_decode() for chunk in column.chunks]
+        column = pa.chunked_array(chunks, column.type.value_type)
+    if isinstance(column.type, pa.UuidType):
+        texts = [None if value is None else str(value) for value in column.to_pylist()]
+        column = pa.chunked_array([pa.array(texts, pa.string())])
+    return column
+
+
+def _whole_microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The last one at or before each moment in nanoseconds, also before 1970."""
+    nanos = column.cast(pa.int64())
+    whole = np.asarray(nanos.fill_null(0)) // 1_000
+    micros = pa.array(whole, mask=np.asarray(nanos.is_null()))
+    return pa.chunked_array([micros.cast(pa.timestamp("us", column.type.tz))])
 
 
 def _typed(table: pa.Table, name: str, dtype: ColumnType) -> pa.Table:

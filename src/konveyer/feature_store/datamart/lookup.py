@@ -40,6 +40,7 @@ class OnlineLookup:
 
     def __init__(self, service: ResolvedService, store: OnlineStore, clock: FeatureClock) -> None:
         self.service = service
+        self.names = tuple(feature.name for feature in service.features)
         self._store, self._clock = store, clock
         self._views = [_ViewReader(view, service) for view in service.views]
         # Views with the same keys need them encoded once.

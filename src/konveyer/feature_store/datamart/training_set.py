@@ -16,7 +16,7 @@ from konveyer.catalog import audit
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import now_us
 from konveyer.core.digests import table_digest
-from konveyer.core.errors import Conflict
+from konveyer.core.errors import Conflict, KonveyerError
 from konveyer.core.files import folder_written_whole
 from konveyer.core.ids import new_id
 from konveyer.feature_store.datamart.entities import AT, write_entities_at
@@ -42,6 +42,12 @@ from konveyer.feature_store.offline.delta import DeltaOfflineStore
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
 from konveyer.feature_store.registry.usage import record_usage
 from konveyer.feature_store.sources.staging import staging_folder
+
+
+class TrainingSetNotWritten(KonveyerError):
+    """The disk is full, or the folder may not be written."""
+
+    code = "training_set_not_written"
 
 
 class TrainingSetDiffers(Conflict):
@@ -78,7 +84,7 @@ def build_training_set(
         service=resolved, timestamp=timestamp, label=label, columns=dict(columns or {})
     )
     set_id = new_id("set")
-    with folder_written_whole(folder / set_id) as draft:
+    with _written(folder), folder_written_whole(folder / set_id) as draft:
         held, written = _joined(labels, meaning, views, engine, draft, keep=True, watch=watch)
         manifest = TrainingSetManifest(
             id=set_id,
@@ -200,6 +206,17 @@ def rebuild_training_set(
         held, written = _joined(labels, meaning, views, engine, draft, accept=accept)
         _check_digest("features", written.result_digest, manifest.result_digest, manifest.id)
         yield TrainingSet(manifest=manifest, path=draft, held=held)
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainingSetNotWritten(
+            f"The training set could not be written below {folder}: {error}",
+            hint="see that the disk has room, then build it again; nothing was kept",
+        ) from error
 
 
 @contextmanager

@@ -75,6 +75,10 @@ class OnDemandView:
                 raise BadDefinition(
                     f"{where} has the input '{reference}'.", hint="write it as view:feature"
                 )
+        if not self.request and not self.inputs:
+            raise BadDefinition(
+                f"{where} computes from nothing.", hint="name request fields, or input features"
+            )
         given = [field.name for field in self.request] + [name for _, name in self.input_features]
         check_unique(where, given)
         if set(arguments_of(self.code)) != set(given):

@@ -123,6 +123,11 @@ class FeatureView:
             )
         if self.function is not None:
             object.__setattr__(self, "function", code_of(self.function, where=where))
+        if self.aggregations and self.ttl is not None:
+            raise BadDefinition(
+                f"{where} has aggregations and a ttl.",
+                hint="leave the ttl out: a window has a length of its own, `over`",
+            )
         if self.accuracy not in ("snapshot", "exact"):
             raise BadDefinition(
                 f"{where} has accuracy '{self.accuracy}'.", hint="use snapshot or exact"

@@ -1,6 +1,6 @@
 """The aggregates: each reduces ranges of a series, those of all spine rows at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import assert_never
 
@@ -133,16 +133,40 @@ def _ranges(ufunc: np.ufunc, filled: Values, low: Ints, high: Ints) -> Values:
 
 
 def _stddev(series: Series, spans: Sequence[Span], count: Ints) -> Values:
-    """Of the sample (n - 1), in two passes: the mean first, then the deviations from it."""
-    mean = _reduced(np.add, series.or_zero.astype(float), spans) / np.maximum(count, 1)
-    squares = np.zeros(len(count))
+    """Of the sample (n - 1), in two passes: the mean first, then the deviations from it.
+
+    Both as distances from one of the values: large whole numbers that are near each other are told
+    apart by digits that a double does not have.
+    """
+    places = np.clip(_first(series, spans), 0, max(len(series.valid) - 1, 0))
+    centre = series.numbers[places] if len(series.valid) else np.zeros(len(count))
+    mean = _of_distances(series, spans, centre, lambda away, _: away) / np.maximum(count, 1)
+    squares = _of_distances(
+        series, spans, centre, lambda away, part: (away - np.repeat(mean[part[0]], part[1])) ** 2
+    )
+    return np.sqrt(squares / np.maximum(count - 1, 1))
+
+
+def _of_distances(
+    series: Series,
+    spans: Sequence[Span],
+    centre: Values,
+    of: Callable[[Values, tuple[slice, Ints]], Values],
+) -> Values:
+    """The sums of a function of the distances from each spine row's `centre`."""
+    total = np.zeros(len(centre))
     for low, high in spans:
         for part, rows, ends in expanded(low, high):
             sizes = np.diff(ends, prepend=0)
-            away = series.numbers[rows] - np.repeat(mean[part], sizes)
-            filled = np.append(np.where(series.valid[rows], away * away, 0.0), 0.0)
-            squares[part] += _ranges(np.add, filled, ends - sizes, ends)
-    return np.sqrt(squares / np.maximum(count - 1, 1))
+            numbers, centres = series.numbers[rows], np.repeat(centre[part], sizes)
+            away = numbers - centres
+            if away.dtype.kind == "i":
+                # A distance that wrapped around has the wrong sign; a double is near enough to it.
+                wrapped = (away < 0) != (numbers < centres)
+                away = np.where(wrapped, numbers.astype(float) - centres, away.astype(float))
+            values = np.where(series.valid[rows], of(away, (part, sizes)), 0.0)
+            total[part] += _ranges(np.add, np.append(values, 0.0), ends - sizes, ends)
+    return total
 
 
 def _first(series: Series, spans: Sequence[Span]) -> Ints:

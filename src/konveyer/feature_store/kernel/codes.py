@@ -19,6 +19,10 @@ def codes_of(column: pa.ChunkedArray) -> Ints:
     """Equal values get equal codes and different ones different codes; a null has any."""
     if pa.types.is_decimal(column.type):
         return _combined([_dense(word) for word in words_of(column)])
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    elif pa.types.is_floating(column.type):
+        column = pc.add(column, 0.0)  # 0.0 and -0.0 are equal
     encoded = _encoded(column)
     indices = pc.fill_null(encoded.indices, 0).to_numpy(zero_copy_only=False)
     return np.asarray(indices, dtype=np.int64)

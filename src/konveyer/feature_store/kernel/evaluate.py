@@ -101,7 +101,8 @@ def _windowed(plan: ViewPlan, history: History, codes: Ints, at_us: Ints) -> pa.
     features: dict[str, pa.Array] = {}
     for feature in plan.windowed:
         window = ranges[feature.over_us, feature.column, feature.filter_column]
-        with _naming(feature.name):
+        # Of infinite values what IEEE 754 says is the answer, and no news.
+        with _naming(feature.name), np.errstate(invalid="ignore", over="ignore"):
             features[feature.name] = window.aggregate(feature.function)
     for derived in plan.derived:
         left, right = features[derived.left], features[derived.right]

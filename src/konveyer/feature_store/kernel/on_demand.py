@@ -59,7 +59,7 @@ class OnDemandComputation:
             )
         try:
             return [_value(value, column.dtype) for value in values.tolist()]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise OnDemandFailed(
                 f"{where} is {error}, not {column.dtype}.", hint="correct the function or the type"
             ) from error

@@ -87,6 +87,10 @@ def sources_attached(
         try:
             for source in state.sources_of((Kind.VIEW, view)):
                 now[source.name], _ = _attached(source, session, places, folder)
+                if now[source.name].kind != found[source.name].kind:
+                    was, is_now = found[source.name].kind, now[source.name].kind
+                    changes = [f"source '{source.name}' was {was}, and is {is_now}"]
+                    raise _changed(view, changes, "its rows would be others.")
             fits = _types_of(_compiled(state, view, session)) == _types_of(compiled)
         except (UnknownColumn, WrongType, SqlInvalid, UnsupportedType) as error:
             changes = _changes(found, now)

@@ -25,8 +25,8 @@ from konveyer.feature_store.definitions.source import Source
 from konveyer.feature_store.definitions.view import Feature, FeatureView
 from konveyer.feature_store.kernel.evaluate import DerivedFeature, ViewPlan, WindowedFeature
 from konveyer.feature_store.kernel.history import CREATED_TIME, EVENT_TIME
-from konveyer.feature_store.offline.layout import TableLayout, quoted, sql_cast
-from konveyer.feature_store.registry.errors import UnknownReference
+from konveyer.feature_store.offline.layout import BUCKET, TableLayout, quoted, sql_cast
+from konveyer.feature_store.registry.errors import FeatureClash, UnknownReference
 from konveyer.feature_store.registry.sql import check_condition
 from konveyer.feature_store.sources.errors import UnknownColumn, WrongType
 
@@ -70,6 +70,7 @@ def compile_view(
 ) -> CompiledView:
     """`rows` is the schema of the source (or of the view's own SQL). Raises what does not fit."""
     compiled = _compiled(view, entity, source, rows)
+    _check_names(view, compiled)
     _check_limits(view, {column.name: column.dtype for column in compiled.columns})
     return compiled
 
@@ -105,6 +106,19 @@ def _compiled(
         plan=_plan(view, keys, columns=tuple(column.name for column in features)),
         columns=features,
     )
+
+
+def _check_names(view: FeatureView, compiled: CompiledView) -> None:
+    """The columns of the offline table, and of a training set, have one name each."""
+    taken = {BUCKET, EVENT_TIME, CREATED_TIME, *(key.name for key in compiled.layout.keys)}
+    stored = [column.name for column, _ in compiled.layout.expressions]
+    for name in (*stored, *(column.name for column in compiled.columns)):
+        if name in taken:
+            raise FeatureClash(
+                f"Feature view '{view.name}': '{name}' is a join key, or a name that its table has "
+                "for something else.",
+                hint="give the feature another name",
+            )
 
 
 def _check_limits(view: FeatureView, types: Mapping[str, Dtype]) -> None:

@@ -96,7 +96,7 @@ def call(view: str, compiled: CompiledView, given: pa.Table) -> pa.Table:
             )
     try:
         return table.cast(schema)
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise PythonViewFailed(
             f"Feature view '{view}' returned a value that does not fit: {error}",
             hint="cast it in the function, or correct the definition",
@@ -118,7 +118,8 @@ def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
         (pa.types.is_floating, pa.types.is_floating),
         (pa.types.is_boolean, pa.types.is_boolean),
         (_is_text, _is_text),
-        (pa.types.is_temporal, pa.types.is_temporal),
+        (pa.types.is_timestamp, pa.types.is_timestamp),
+        (pa.types.is_date, pa.types.is_timestamp),
     )
     return any(of_found(found) and of_wanted(wanted) for of_found, of_wanted in same_kind)
 

@@ -175,6 +175,7 @@ def _reads(definition: Definition, where: str, known: dict[Key, Definition]) -> 
 
 
 def _check_features(service: FeatureService, known: dict[Key, Definition], where: str) -> None:
+    keys = _check_keys(service, known, where)
     owner: dict[str, str] = {}
     for reference in service.references:
         view = known.get((Kind.ON_DEMAND, reference.view)) or known[Kind.VIEW, reference.view]
@@ -183,12 +184,37 @@ def _check_features(service: FeatureService, known: dict[Key, Definition], where
             _check_feature(view, reference.feature, where)
         for feature in _taken(reference, view):
             name = reference.name or feature
+            if name in keys:
+                raise FeatureClash(
+                    f"{where} has a feature '{name}', and a join key of that name.",
+                    hint=f"rename it: '{view.name}:{feature} as other_name'",
+                )
             if name in owner:
                 raise FeatureClash(
                     f"{where} has feature '{name}' from '{owner[name]}' and from '{view.name}'.",
                     hint=f"rename one of them: '{view.name}:{feature} as other_name'",
                 )
             owner[name] = view.name
+
+
+def _check_keys(
+    service: FeatureService, known: dict[Key, Definition], where: str
+) -> dict[str, str]:
+    """The join keys of all views with their types: a label frame has one column for each."""
+    types: dict[str, str] = {}
+    for reference in service.references:
+        view = known.get((Kind.VIEW, reference.view))
+        if not isinstance(view, FeatureView):
+            continue
+        entity = known.get((Kind.ENTITY, view.entity))
+        for key in entity.join_keys if isinstance(entity, Entity) else ():
+            if types.setdefault(key.name, key.dtype) != key.dtype:
+                raise FeatureClash(
+                    f"{where}: join key '{key.name}' is {types[key.name]} in one view and "
+                    f"{key.dtype} in '{view.name}'.",
+                    hint="give the keys of one of the entities another name",
+                )
+    return types
 
 
 def _check_feature(view: Definition, feature: str, where: str) -> None:
