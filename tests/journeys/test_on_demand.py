@@ -3,7 +3,10 @@
 import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from konveyer import FeatureStore
+from konveyer.core.errors import KonveyerError
 from tests.support import Shop, node, wait_for
 
 DEFINITION = '''
@@ -68,3 +71,15 @@ def test_it_goes_all_the_way(shop: Shop) -> None:
     (logged,) = shop.run("predictions", "prod", "--request", "mine")
     assert logged["request"] == {"offer": 12.0}
     assert logged["features"]["offer_share"] == 12 / logged["features"]["spend_30d"]
+
+    with FeatureStore(shop.root) as store:
+        (read,) = store.online("with_offer", [{"household_id": 1, "offer": 12.0}])
+        assert read is not None
+        assert read["offer_share"] == logged["features"]["offer_share"]
+        (unasked,) = store.online("with_offer", [{"household_id": 1, "offer": None}])
+        assert unasked is not None
+        assert unasked["offer_share"] is None
+        for key in ({"household_id": 1}, {"household_id": "1", "offer": 12.0}, {"offer": 1.0}):
+            with pytest.raises(KonveyerError) as raised:
+                store.online("with_offer", [key])
+            assert raised.value.code == "bad_value"
