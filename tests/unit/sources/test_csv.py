@@ -105,6 +105,8 @@ def test_undeclared_types_are_an_error_with_the_declaration(desk: Desk) -> None:
     [
         ("1.5,2026-01-01,1,true,x", "client_id", "1.5"),
         ("x,2026-01-01,1,true,x", "client_id", "x"),
+        ("0x1F,2026-01-01,1,true,x", "client_id", "0x1F"),
+        ("1,2026-01-01,1e400,true,x", "spent", "1e400"),
         ("1,yesterday,1,true,x", "at", "yesterday"),
         ("1,2026-02-30,1,true,x", "at", "2026-02-30"),
         ('1,2026-01-01,"1,5",true,x', "spent", "1,5"),

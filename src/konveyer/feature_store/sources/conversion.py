@@ -1,4 +1,4 @@
-"""Rows with declared types out of rows that know none, or others. Nothing is rounded or guessed."""
+"""Rows with declared types out of rows that know none, or others. Nothing is guessed."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -25,12 +25,28 @@ def parsed(text: pa.Array, dtype: Dtype) -> pa.Array:
     ['2026-01-01 00:00:00+00:00', '2026-01-01 00:00:00+00:00']
     """
     if dtype is not ColumnType.TIMESTAMP:
-        return pc.cast(text, dtype.arrow)
+        values = pc.cast(text, dtype.arrow)
+        _check_as_written(text, values, dtype)
+        return values
     zoned = pc.match_substring_regex(text, _WITH_ZONE)
     nothing = pa.scalar(None, pa.string())
     with_zone = pc.cast(pc.if_else(zoned, text, nothing), dtype.arrow)
     without = pc.cast(pc.if_else(zoned, nothing, text), pa.timestamp("us"))
     return pc.coalesce(with_zone, pc.assume_timezone(without, "UTC"))
+
+
+def _check_as_written(text: pa.Array, values: pa.Array, dtype: Dtype) -> None:
+    """Arrow also takes hexadecimal numbers, and numbers beyond a double for infinite ones."""
+    match dtype:
+        case ColumnType.INT64:
+            wrong = pc.match_substring(text, "x", ignore_case=True)
+        case ColumnType.FLOAT64:
+            named = pc.match_substring(text, "inf", ignore_case=True)
+            wrong = pc.and_(pc.is_inf(values), pc.invert(named))
+        case _:
+            return
+    if pc.any(wrong).as_py():
+        raise pa.ArrowInvalid("a number that is written otherwise")
 
 
 def widened(values: pa.Array, dtype: Dtype) -> pa.Array:
