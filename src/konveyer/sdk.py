@@ -1,6 +1,7 @@
 """The feature store from a notebook or a script: the same services as the commands."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from time import monotonic
@@ -29,13 +30,23 @@ from konveyer.feature_store.datamart.training_set import (
     explain_training_set,
     rebuild_training_set,
 )
-from konveyer.feature_store.datamart.typed import typed_fields, typed_keys
+from konveyer.feature_store.datamart.typed import TypedColumns
 from konveyer.feature_store.definitions.duration import duration_us, parse_duration
 from konveyer.feature_store.push.accept import Push
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
 from konveyer.wiring import open_workspace
 
 _RESOLVED_EVERY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reader:
+    """Reads a service as it was resolved at `since`."""
+
+    lookup: OnlineLookup
+    keys: TypedColumns
+    fields: TypedColumns | None
+    since: float
 
 
 class FeatureStore:
@@ -55,7 +66,7 @@ class FeatureStore:
         self._workspace = open_workspace(self._settings)
         with self._workspace.catalog.reading() as session:
             self.actor: Actor = authenticate(session, given_token(self._settings.state, profile))
-        self._lookups: dict[str, tuple[OnlineLookup, float]] = {}
+        self._readers: dict[str, _Reader] = {}
 
     def search(self, text: str = "") -> list[FoundFeature]:
         """Features that match every word of `text`, the best first."""
@@ -171,11 +182,10 @@ class FeatureStore:
         `keys` have the join keys of each by name, and the request fields that on-demand features
         are computed from. Definitions that were applied meanwhile are taken up within ten seconds.
         """
-        lookup = self._lookup(service)
-        service_keys, fields = lookup.service.keys, lookup.service.request
-        entities = [typed_keys(service_keys, key) for key in keys]
-        rows = lookup.rows(entities, [typed_fields(fields, key) for key in keys] if fields else ())
-        names = lookup.names
+        read = self._reader(service)
+        requests = [read.fields(key) for key in keys] if read.fields is not None else ()
+        rows = read.lookup.rows([read.keys(key) for key in keys], requests)
+        names = read.lookup.names
         return [None if row is None else dict(zip(names, row, strict=True)) for row in rows]
 
     def push(self, source: str, rows: Any, *, key: str, dry_run: bool = False) -> Push:
@@ -186,17 +196,21 @@ class FeatureStore:
         """
         return self._workspace.pusher.push(self.actor, source, rows, key=key, dry_run=dry_run)
 
-    def _lookup(self, service: str) -> OnlineLookup:
-        lookup, since = self._lookups.get(service, (None, 0.0))
-        if lookup is None or monotonic() - since > _RESOLVED_EVERY_S:
-            lookup = self._resolved(service)
-            self._lookups[service] = lookup, monotonic()
-        return lookup
+    def _reader(self, service: str) -> "_Reader":
+        reader = self._readers.get(service)
+        if reader is None or monotonic() - reader.since > _RESOLVED_EVERY_S:
+            reader = self._readers[service] = self._resolved(service)
+        return reader
 
-    def _resolved(self, service: str) -> OnlineLookup:
+    def _resolved(self, service: str) -> "_Reader":
         with self._workspace.catalog.reading() as session:
             resolved = resolve_service(session, active_state(session), service)
-        return OnlineLookup(resolved, self._workspace.online, self._settings.clock)
+        return _Reader(
+            lookup=OnlineLookup(resolved, self._workspace.online, self._settings.clock),
+            keys=TypedColumns(resolved.keys),
+            fields=TypedColumns(resolved.request, nullable=True) if resolved.request else None,
+            since=monotonic(),
+        )
 
     def close(self) -> None:
         self._workspace.close()

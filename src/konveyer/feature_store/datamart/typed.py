@@ -1,7 +1,6 @@
 """Join keys and request fields as people give them in Python, with their exact types."""
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, assert_never
 from uuid import UUID
 
@@ -9,7 +8,7 @@ from konveyer.core.clock import to_us
 from konveyer.core.errors import KonveyerError
 from konveyer.core.schema import ColumnType, ScalarColumn
 
-_INT64 = range(-(2**63), 2**63)
+_LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 
 
 class BadValue(KonveyerError):
@@ -18,60 +17,61 @@ class BadValue(KonveyerError):
     code = "bad_value"
 
 
-def typed_keys(columns: Sequence[ScalarColumn], values: Mapping[str, Any]) -> list[Any]:
-    """The values of join keys, in their order; UUIDs are canonical texts.
+class TypedColumns:
+    """Takes the values of columns out of mappings, in order, with their exact types.
 
-    >>> typed_keys([ScalarColumn("client", ColumnType.INT64)], {"client": 7, "more": 1})
+    Instants are microseconds, UUIDs canonical texts. Request fields may be None, join keys not.
+
+    >>> read = TypedColumns([ScalarColumn("client", ColumnType.INT64)])
+    >>> read({"client": 7, "more": 1})
     [7]
     """
-    return [_typed(column, values) for column in columns]
+
+    def __init__(self, columns: Sequence[ScalarColumn], *, nullable: bool = False) -> None:
+        self._columns = [(column.name, _exact(column.dtype), column.dtype) for column in columns]
+        self._nullable = nullable
+
+    def __call__(self, values: Mapping[str, Any]) -> list[Any]:
+        found = []
+        for name, exact, dtype in self._columns:
+            try:
+                value = values[name]
+                found.append(None if value is None and self._nullable else exact(value))
+            except KeyError:
+                raise BadValue(
+                    f"'{name}' is missing.", hint=f"give it for each entity, as {dtype}"
+                ) from None
+            except (TypeError, ValueError, AttributeError):
+                raise BadValue(f"'{name}' is {value!r}.", hint=f"give it as {dtype}") from None
+        return found
 
 
-def typed_fields(columns: Sequence[ScalarColumn], values: Mapping[str, Any]) -> list[Any]:
-    """The values of request fields, in their order, which may be None; instants are microseconds.
-
-    >>> typed_fields([ScalarColumn("amount", ColumnType.FLOAT64)], {"amount": None})
-    [None]
-    """
-    return [
-        None if values.get(column.name, _Wrong) is None else _typed(column, values)
-        for column in columns
-    ]
-
-
-def _typed(column: ScalarColumn, values: Mapping[str, Any]) -> Any:
-    try:
-        value = values[column.name]
-    except KeyError:
-        raise BadValue(
-            f"'{column.name}' is missing.", hint=f"give it for each entity, as {column.dtype}"
-        ) from None
-    try:
-        found = _exact(column.dtype, value)
-    except (TypeError, ValueError, AttributeError):
-        found = _Wrong
-    if found is _Wrong:
-        raise BadValue(f"'{column.name}' is {value!r}.", hint=f"give it as {column.dtype}")
-    return found
-
-
-class _Wrong:
-    """Stands for a value that has another type."""
-
-
-def _exact(dtype: ColumnType, value: Any) -> Any:
+def _exact(dtype: ColumnType) -> Callable[[Any], Any]:
+    """A function that gives a value of the type, or raises."""
     match dtype:
         case ColumnType.INT64:
-            return value if type(value) is int and value in _INT64 else _Wrong
+            return _int64
         case ColumnType.FLOAT64:
-            return float(value) if type(value) in (int, float) else _Wrong
+            return lambda value: float(_of(value, int, float))
         case ColumnType.BOOL:
-            return value if type(value) is bool else _Wrong
+            return lambda value: _of(value, bool)
         case ColumnType.STRING:
-            return value if isinstance(value, str) else _Wrong
+            return lambda value: _of(value, str)
         case ColumnType.UUID:
-            return str(value if isinstance(value, UUID) else UUID(value))
+            return lambda value: str(value if isinstance(value, UUID) else UUID(value))
         case ColumnType.TIMESTAMP:
-            return to_us(value) if isinstance(value, datetime) else _Wrong
+            return to_us
         case _:
             assert_never(dtype)
+
+
+def _int64(value: Any) -> int:
+    if type(value) is int and _LOWEST <= value <= _HIGHEST:
+        return value
+    raise TypeError
+
+
+def _of(value: Any, *kinds: type) -> Any:
+    if type(value) in kinds:
+        return value
+    raise TypeError

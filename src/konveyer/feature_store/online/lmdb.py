@@ -51,8 +51,7 @@ class LmdbOnlineStore:
         self._write(write)
 
     def get(self, places: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
-        prefixes = {space: _prefix(space) for space, _ in places}
-        keys = [_place(prefixes[space], key) for space, key in places]
+        keys = [_place(_prefix(space), key) for space, key in places]
         try:
             return self._read(keys)
         except lmdb.MapResizedError:
