@@ -39,6 +39,13 @@ class Shop:
         program = [sys.executable, "-m", "konveyer", "--workspace", str(self.root)]
         return [*program, *who, "--json", *arguments]
 
+    def lengthen_load(self) -> None:
+        """So that a release can be stopped in its load stage, also on a busy machine."""
+        settings = self.root / "konveyer.toml"
+        text = settings.read_text()
+        assert text.count("load_seconds = 2.0") == 1
+        settings.write_text(text.replace("load_seconds = 2.0", "load_seconds = 8.0"))
+
     def copied_to(self, root: Path) -> "Shop":
         """A workspace of its own with the same content; nodes of this one are not known there."""
         shutil.copytree(self.root, root, symlinks=True, ignore=shutil.ignore_patterns("nodes"))

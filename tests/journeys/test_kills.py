@@ -99,6 +99,7 @@ def test_a_release_killed_in_the_middle_goes_on_and_passes_no_gate_twice(shop: S
 
 
 def test_ctrl_c_in_a_gate_decides_nothing(shop: Shop) -> None:
+    shop.lengthen_load()
     release = shop.run("submit", "models/coupon_response", profile="ana")["id"]
     command = shop.command("release", "approve", release, profile="boris")
     log = shop.root / "interrupted.log"

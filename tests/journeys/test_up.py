@@ -64,8 +64,7 @@ def reachable(url: str) -> bool:
 
 
 def test_stopping_it_in_the_middle_of_a_release_fails_nothing(shop: Shop) -> None:
-    settings = shop.root / "konveyer.toml"  # long enough to be seen on a busy machine
-    settings.write_text(settings.read_text().replace("load_seconds = 2.0", "load_seconds = 8.0"))
+    shop.lengthen_load()
     release = shop.run("submit", "models/coupon_response", profile="ana")["id"]
 
     def stage() -> str:
