@@ -1,9 +1,8 @@
 """The join of features to a spine: a map over buckets, each read and evaluated by itself."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any
@@ -18,7 +17,7 @@ from konveyer.feature_store.datamart.pieces import Piece, is_heavy, pieces_of, s
 from konveyer.feature_store.datamart.pinned_view import PinnedView
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.kernel.codes import Ints, distinct
-from konveyer.feature_store.kernel.errors import NumberOverflow
+from konveyer.feature_store.kernel.errors import naming_view
 from konveyer.feature_store.kernel.evaluate import evaluate
 from konveyer.feature_store.kernel.history import history_of
 from konveyer.feature_store.kernel.spine import Spine, spine_of
@@ -191,7 +190,7 @@ def _evaluated(
     started = time.perf_counter()
     only = _wanted_alone(spine)
     read = view.table.read(asked.bucket, view.columns, only, groups=asked.groups)
-    with _naming(view.table.ref.view):
+    with naming_view(view.table.ref.view):
         features = evaluate(view.plan, history_of(read.table, view.plan.keys), spine)
     cost = BucketRead(
         view=view.table.ref.view,
@@ -201,15 +200,6 @@ def _evaluated(
         seconds=time.perf_counter() - started,
     )
     return {name: features.column(feature) for name, feature in view.features.items()}, cost
-
-
-@contextmanager
-def _naming(view: str) -> Iterator[None]:
-    try:
-        yield
-    except NumberOverflow as error:
-        error.message = f"Feature view '{view}': {error.message}"
-        raise
 
 
 def _wanted_alone(spine: Spine) -> pa.Array | None:

@@ -1,16 +1,15 @@
 """Bringing a view's rows into the offline layout, and its newest values online."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.engines.base import Engine, SortedRows
 from konveyer.feature_store.kernel.codes import Ints
+from konveyer.feature_store.kernel.errors import naming_view
 from konveyer.feature_store.kernel.evaluate import evaluate, last_refresh
 from konveyer.feature_store.kernel.history import CREATED_TIME, EVENT_TIME, History, history_of
 from konveyer.feature_store.kernel.point_in_time import latest
@@ -66,7 +65,7 @@ def write_offline(
     view and leaves the table as it was.
     """
     attached = sources_attached(state, name, compiled, found, engine=engine, places=places)
-    with _naming(name), attached as session:
+    with naming_view(name), attached as session:
         counted = session.query(f"SELECT count(*) AS n FROM ({compiled.rows_sql}) AS all_rows")  # noqa: S608
         buckets = bucket_count(counted.column("n")[0].as_py())
         given = compiled.given or compiled.layout
@@ -84,17 +83,6 @@ def write_offline(
         schema = compiled.layout.schema
         ref, written = offline.write(name, version, schema, write, buckets=buckets)
     return Written(ref=ref, rows=written)
-
-
-@contextmanager
-def _naming(view: str) -> Iterator[None]:
-    try:
-        yield
-    except KonveyerError as error:
-        where = f"Feature view '{view}'"
-        if where not in error.message:
-            error.message = f"{where}: {error.message}"
-        raise
 
 
 def snapshots(

@@ -1,5 +1,7 @@
 """What can go wrong while features are computed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 
 from konveyer.core.errors import KonveyerError
@@ -20,3 +22,15 @@ class OnDemandFailed(KonveyerError):
     """The function of an on-demand view raised, or returned what it should not."""
 
     code, status = "on_demand_failed", HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+@contextmanager
+def naming_view(view: str) -> Iterator[None]:
+    """Errors of the block say which view they are about."""
+    try:
+        yield
+    except KonveyerError as error:
+        where = f"Feature view '{view}'"
+        if where not in error.message:
+            error.message = f"{where}: {error.message}"
+        raise
