@@ -35,7 +35,8 @@ rows = live.lookup.rows([(1,)])
 (answer,) = live.model.predict(live.preparation.matrix(rows)).tolist()
 assert 0 < answer < 1
 log = PredictionLog(Path({str(tmp_path)!r}))
-log.add(Prediction("r", 0, "prod", "a", 1, "sha256:0", 200, (1,), (), rows[0], answer, 1))
+log.add(Prediction("r", 0, "prod", "a", 1, "sha256:0", "r-1", "live", "bank", 200, None, (1,), (),
+                   (), (), rows[0], (answer,), answer, 1))
 log.close()
 online.close()
 print("\\n".join(sys.modules))

@@ -56,6 +56,24 @@ def test_the_command_names_the_features_that_an_answer_was_made_from(
     assert released_shop.error("predictions", "staging")["code"] == "environment_unknown"
 
 
+def test_a_request_that_failed_is_logged_with_its_error(
+    production: httpx.Client, released_shop: Shop
+) -> None:
+    production.post(PATH, content=b"{", headers={"x-request-id": "bad-json"})
+    row = logged(released_shop.root, "bad-json")
+    assert (row["status"], row["error"], row["keys"]) == (400, "invalid_json", None)
+    two = {"rows": [{"household_id": 1}, {"household_id": 999999}]}
+    production.post(PATH, json=two, headers={"x-request-id": "bad-key"})
+    assert logged(released_shop.root, "bad-key")["features"] is None
+    (second, first) = released_shop.run("predictions", "prod", "--request", "bad-key")
+    assert [first["keys"], second["keys"]] == [{"household_id": 1}, {"household_id": 999999}]
+    assert {(one["error"], one["prediction"]) for one in (first, second)} == {
+        ("entity_not_found", None)
+    }
+    assert first["release"]
+    assert first["side"] == "live"
+
+
 def logged(root: Path, request_id: str) -> dict[str, Any]:
     import time
 

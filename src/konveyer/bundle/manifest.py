@@ -19,6 +19,19 @@ class Objective(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     p99_ms: float
 
 
+class Serving(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a node answers for the model: `[serving]` of model.toml.
+
+    Callers may send values for the features named in `given`. When the online store has not
+    answered after `deadline_ms`, the features are those of `fallbacks`, which then names every
+    feature that is read online; without any the request fails.
+    """
+
+    given: tuple[str, ...] = ()
+    deadline_ms: float = 1000.0
+    fallbacks: dict[str, Any] = {}
+
+
 class Manifest(Struct, frozen=True, kw_only=True):
     """Everything about one model that is to be served. `files` maps paths to their digests.
 
@@ -38,6 +51,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any]
     metrics: dict[str, float]
     files: dict[str, str]
+    serving: Serving = Serving()
     format: int = FORMAT
 
 

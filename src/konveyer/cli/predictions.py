@@ -17,7 +17,7 @@ from konveyer.core.wording import when
 def predictions(context: Context, environment: str, request_id: str, limit: int) -> None:
     """The prediction log of ENVIRONMENT: each answer with the features it was made from.
 
-    Newest first. An answer is here within a second of its request.
+    Newest first, also of requests that failed. A request is here within a second.
 
     \b
     Example: konveyer predictions prod --request req-01a20f41f253df4802d1
@@ -43,7 +43,7 @@ def predictions(context: Context, environment: str, request_id: str, limit: int)
             when(p.at_us),
             p.application,
             _listed(p.keys),
-            f"{p.prediction:.4f}",
+            p.error or _shown(p.prediction, p.outputs),
             p.latency_us,
             p.request_id,
         )
@@ -53,6 +53,10 @@ def predictions(context: Context, environment: str, request_id: str, limit: int)
     print_table(columns, rows, empty=f"Nothing was predicted in '{environment}' yet.")
     if len(found) == 1:
         print_table(("feature", "value"), found[0].features.items(), empty="")
+
+
+def _shown(prediction: float | None, outputs: list[object] | None) -> str:
+    return str(outputs) if prediction is None else f"{prediction:.4f}"
 
 
 def _listed(values: dict[str, object]) -> str:

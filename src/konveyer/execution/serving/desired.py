@@ -11,21 +11,49 @@ from msgspec import Struct
 from konveyer.core.files import write_atomically
 
 
+class Share(Struct, frozen=True, kw_only=True):
+    """A release beside the live one, and how many of a thousand requests it gets."""
+
+    digest: str
+    release: str
+    per_mille: int
+
+
 class DesiredVersion(Struct, frozen=True, kw_only=True):
-    """One API version of one application, and the bundle that answers for it."""
+    """One API version of one application, and the bundle that answers for it.
+
+    The `canary` answers for its share instead of the bundle; which requests these are follows from
+    their join keys. The `shadows` see copies of their share, and nobody gets their answers.
+    """
 
     application: str
     api_version: int
     digest: str
     release: str
     since_us: int
+    canary: Share | None = None
+    shadows: tuple[Share, ...] = ()
+
+
+class ApiKey(Struct, frozen=True, kw_only=True):
+    """Who may call what. `digest` is the SHA-256 of the key, in hexadecimal.
+
+    `applications` are names; an empty tuple is every application. `rate_per_s` None is no limit.
+    """
+
+    digest: str
+    name: str
+    applications: tuple[str, ...] = ()
+    rate_per_s: float | None = None
+    expires_us: int | None = None
 
 
 class Desired(Struct, frozen=True, kw_only=True):
-    """All that one environment serves."""
+    """All that one environment serves, and the keys of those who may call it."""
 
     environment: str
     versions: tuple[DesiredVersion, ...] = ()
+    keys: tuple[ApiKey, ...] = ()
 
 
 def desired_path(state: Path, environment: str) -> Path:

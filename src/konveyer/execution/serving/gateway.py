@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 from prometheus_client import generate_latest
 
-from konveyer.core.clock import now_us
-from konveyer.core.errors import KonveyerError
+from konveyer.core.errors import InternalError, KonveyerError
 from konveyer.core.ids import new_id
 from konveyer.execution.serving import metrics
+from konveyer.execution.serving.call import Call
 from konveyer.execution.serving.contract import describe, parse_request
 from konveyer.execution.serving.errors import (
     BodyTooLarge,
@@ -24,7 +24,7 @@ from konveyer.execution.serving.errors import (
     MethodNotAllowed,
     RouteNotFound,
 )
-from konveyer.execution.serving.prediction_log import Prediction, PredictionLog
+from konveyer.execution.serving.prediction_log import PredictionLog
 from konveyer.execution.serving.router import LiveVersion, Router
 
 MOST_BODY_BYTES = 1_000_000
@@ -52,45 +52,43 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        started = time.perf_counter()
-        request_id = _request_id(scope)
-        live: list[LiveVersion] = []
+        call = Call(
+            request_id=_request_id(scope),
+            environment=self._router.environment,
+            started_s=time.perf_counter(),
+        )
         try:
-            status, content = await self._answer(scope, receive, request_id, live, started)
+            status, content = await self._answer(scope, receive, call)
         except KonveyerError as error:
-            status, content = error.status, {"error": error.as_dict(), "request_id": request_id}
+            call.log_failure(self._log, type(error))
+            status = error.status
+            content = {"error": error.as_dict(), "request_id": call.request_id}
         except Exception:  # noqa: BLE001 - the boundary: a caller must get an answer
-            _log.exception("request %s failed", request_id)
-            status, content = HTTPStatus.INTERNAL_SERVER_ERROR, _internal_error(request_id)
-        if live:
-            manifest = live[0].manifest
+            _log.exception("request %s failed", call.request_id)
+            call.log_failure(self._log, InternalError)
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            content = _internal_error(call.request_id)
+        if call.version is not None:
+            manifest = call.version.manifest
             labels = (manifest.application, str(manifest.api_version))
             metrics.REQUESTS.labels(*labels, str(int(status))).inc()
-            metrics.LATENCY.labels(*labels).observe(time.perf_counter() - started)
+            metrics.LATENCY.labels(*labels).observe(time.perf_counter() - call.started_s)
         is_text = isinstance(content, bytes)
         body = content if is_text else _encode(content)
         headers = [
             _TEXT if is_text else _JSON,
             (b"content-length", str(len(body)).encode()),
-            (b"x-request-id", request_id.encode()),
+            (b"x-request-id", call.request_id.encode()),
         ]
         await send({"type": "http.response.start", "status": int(status), "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _answer(
-        self,
-        scope: Scope,
-        receive: Receive,
-        request_id: str,
-        live: list[LiveVersion],
-        started: float,
-    ) -> tuple[HTTPStatus, Any]:
+    async def _answer(self, scope: Scope, receive: Receive, call: Call) -> tuple[HTTPStatus, Any]:
         path, method = scope["path"], scope["method"]
         match = _ROUTE.fullmatch(path)
         if match is None:
             return self._own_page(path, method)
         version = self._router.find(match["application"], int(match["version"]))
-        live.append(version)
         if match["act"] is None:
             _allow(method, "GET")
             desired = version.desired
@@ -101,13 +99,13 @@ class Gateway:
                 since_us=desired.since_us,
             )
         _allow(method, "POST")
+        call.version = version
         body = await _read_body(scope, receive)
-        return HTTPStatus.OK, self._predict(version, body, request_id, started)
+        return HTTPStatus.OK, self._predict(version, body, call)
 
-    def _predict(
-        self, live: LiveVersion, body: bytes, request_id: str, started: float
-    ) -> dict[str, Any]:
+    def _predict(self, live: LiveVersion, body: bytes, call: Call) -> dict[str, Any]:
         asked, is_single = parse_request(body, live.manifest.service)
+        call.asked = asked
         found = live.lookup.rows([row.keys for row in asked], [row.fields for row in asked])
         rows = []
         for one, row in zip(asked, found, strict=True):
@@ -115,32 +113,15 @@ class Gateway:
                 raise _unknown(live, one.keys)
             rows.append(row)
         predictions = live.model.predict(live.preparation.matrix(rows)).tolist()
-        latency_us = int((time.perf_counter() - started) * 1e6)
-        manifest, at_us = live.manifest, now_us()
-        for one, row, prediction in zip(asked, rows, predictions, strict=True):
-            self._log.add(
-                Prediction(
-                    request_id,
-                    at_us,
-                    self._router.environment,
-                    manifest.application,
-                    manifest.api_version,
-                    live.desired.digest,
-                    int(HTTPStatus.OK),
-                    one.keys,
-                    one.fields,
-                    row,
-                    prediction,
-                    latency_us,
-                )
-            )
+        call.log_answer(self._log, asked, rows, [(prediction,) for prediction in predictions])
+        manifest = live.manifest
         labels = (manifest.application, str(manifest.api_version))
         metrics.PREDICTIONS.labels(*labels).inc(len(rows))
         answer: dict[str, Any] = {
             "application": manifest.application,
             "api_version": manifest.api_version,
             "bundle": live.desired.digest,
-            "request_id": request_id,
+            "request_id": call.request_id,
         }
         if is_single:
             return {"prediction": predictions[0], **answer}

@@ -1,4 +1,4 @@
-"""The prediction log: every answered row with the features used and the answer, in Parquet files.
+"""The prediction log: every row that was asked, with the features used and the answer, in Parquet.
 
 Requests never wait for it. What is logged reaches the disk within a second, in a file that appears
 whole: a clean stop loses nothing, a kill at most the last second.
@@ -30,15 +30,23 @@ SCHEMA = pa.schema(
         ("application", pa.string()),
         ("api_version", pa.int64()),
         ("bundle", pa.string()),
+        ("release", pa.string()),
+        ("side", pa.string()),
+        ("caller", pa.string()),
         ("status", pa.int64()),
+        ("error", pa.string()),
         ("keys", pa.string()),
         ("request", pa.string()),
+        ("given", pa.string()),
+        ("fallbacks", pa.string()),
         ("features", pa.string()),
+        ("outputs", pa.string()),
         ("prediction", pa.float64()),
         ("latency_us", pa.int64()),
     ]
 )
-LISTS = ("keys", "request", "features")
+LISTS = ("keys", "request", "given", "fallbacks", "features", "outputs")
+LIVE, CANARY, SHADOW = "live", "canary", "shadow"
 _lost = Counter("konveyer_prediction_log_lost", "Entries dropped because the log was full")
 _encoder = msgspec.json.Encoder()
 _log = logging.getLogger(__name__)
@@ -50,9 +58,14 @@ def log_folder(state: Path, environment: str) -> Path:
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):
-    """One row of one answered request; its fields are the columns of the log.
+    """One row of one request; its fields are the columns of the log.
 
-    `request` are the request fields. `at_us` is kept as a timestamp, lists as JSON.
+    `at_us` is kept as a timestamp, tuples as JSON lists. `side` tells which of the releases at a
+    URL answered: `live`, `canary`, or `shadow`, whose answers nobody got. Of a request that failed
+    `error` is the code, and what was not come to (`keys` of a body that cannot be read, `features`)
+    is None. `request` are the request fields; `given` names the features whose values the caller
+    sent, `fallbacks` those that stood in for an online store that did not answer. `prediction` is
+    the first of the `outputs` when that is a number.
     """
 
     request_id: str
@@ -61,11 +74,18 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
     application: str
     api_version: int
     bundle: str
+    release: str
+    side: str
+    caller: str
     status: int
-    keys: tuple[int | str, ...]
-    request: tuple[object, ...]
-    features: tuple[object, ...]
-    prediction: float
+    error: str | None
+    keys: tuple[int | str, ...] | None
+    request: tuple[object, ...] | None
+    given: tuple[str, ...]
+    fallbacks: tuple[str, ...]
+    features: tuple[object, ...] | None
+    outputs: tuple[object, ...] | None
+    prediction: float | None
     latency_us: int
 
 

@@ -17,22 +17,33 @@ from konveyer.execution.serving.prediction_log import LISTS, SCHEMA
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedPrediction:
-    """One answer: for whom, from which features, by which bundle."""
+    """One answer: for whom, from which features, by which bundle. Of a failure what is known."""
 
     request_id: str
     at_us: int
     application: str
     api_version: int
     bundle: str
+    release: str
+    side: str
+    caller: str
+    status: int
+    error: str | None
     keys: dict[str, Any]
     request: dict[str, Any]
+    given: list[str]
+    fallbacks: list[str]
     features: dict[str, Any]
-    prediction: float
+    outputs: list[Any] | None
+    prediction: float | None
     latency_us: int
 
 
 def read_predictions(folder: Path, *, request_prefix: str = "") -> Iterator[dict[str, Any]]:
-    """The logged rows of requests whose id begins with `request_prefix`, newest file first."""
+    """The logged rows of requests whose id begins with `request_prefix`, newest file first.
+
+    Those of failed requests too: their `status` is not 200. Lists are lists again.
+    """
     condition = pc.starts_with(ds.field("request_id"), request_prefix)
     for path in sorted(folder.glob("*.parquet"), reverse=True):
         for row in ds.dataset(path, schema=SCHEMA).to_table(filter=condition).to_pylist()[::-1]:
@@ -54,9 +65,17 @@ def newest_predictions(
             application=row["application"],
             api_version=row["api_version"],
             bundle=row["bundle"],
+            release=row["release"],
+            side=row["side"],
+            caller=row["caller"],
+            status=row["status"],
+            error=row["error"],
             keys=_named(services[row["bundle"]].keys, row["keys"]),
             request=_named(services[row["bundle"]].request, row["request"]),
+            given=row["given"],
+            fallbacks=row["fallbacks"],
             features=_named(services[row["bundle"]].columns, row["features"]),
+            outputs=row["outputs"],
             prediction=row["prediction"],
             latency_us=row["latency_us"],
         )
@@ -64,5 +83,5 @@ def newest_predictions(
     ]
 
 
-def _named(columns: tuple[Any, ...], values: list[Any]) -> dict[str, Any]:
-    return dict(zip((column.name for column in columns), values, strict=True))
+def _named(columns: tuple[Any, ...], values: list[Any] | None) -> dict[str, Any]:
+    return dict(zip((column.name for column in columns), values or (), strict=values is not None))

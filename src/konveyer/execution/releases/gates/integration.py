@@ -157,6 +157,7 @@ def _logged(
         found = {
             tuple(row["keys"]): tuple(row["features"])
             for row in read_predictions(folder, request_prefix=batch)
+            if row["error"] is None
         }
         if len(found) >= expected or time.monotonic() > deadline:
             return found
