@@ -19,6 +19,7 @@ def test_a_node_never_loads_sql_or_frames(
     """Looks at the modules of a process that predicts and logs with the node's own code."""
     root = str(request.getfixturevalue(workspace).root)
     code = f"""
+import asyncio
 import sys
 from pathlib import Path
 from konveyer.core.settings import load_settings
@@ -32,7 +33,7 @@ r = router.Router("prod", state=settings.state, bundles=open_bundle_store(settin
 r.refresh()
 live = r.find("coupon-response", 1)
 rows = live.lookup.rows([(1,)])
-(answer,) = live.model.predict(live.preparation.matrix(rows)).tolist()
+((answer,),) = asyncio.run(live.lane.predict(rows))
 assert 0 < answer < 1
 log = PredictionLog(Path({str(tmp_path)!r}))
 log.add(Prediction("r", 0, "prod", "a", 1, "sha256:0", "r-1", "live", "bank", 200, None, (1,), (),

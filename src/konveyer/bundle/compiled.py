@@ -1,127 +1,57 @@
-"""A LightGBM model run through LightGBM's C library, without its Python package.
+"""A bundle's model in the form that a node runs itself: explicit preparation, then a scorer."""
 
-The package drags pandas and SciPy into the process and spends a hundred times the model's own time
-on a single row. Reference: the C API documented at lightgbm.readthedocs.io ("C API").
-"""
+from collections.abc import Sequence
+from typing import Protocol
 
-import ctypes
-import threading
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-
-from konveyer.core.errors import KonveyerError
-
-_FLOAT64, _NORMAL, _ROW_MAJOR = 1, 0, 1
-_PARAMETERS = b"num_threads=1"
-Matrix = npt.NDArray[np.float64]
+from konveyer.bundle.errors import ModelUnusable
+from konveyer.bundle.lightgbm import LightGBMScorer
+from konveyer.bundle.manifest import MODEL
+from konveyer.bundle.preparation import Matrix, Preparation
+from konveyer.bundle.store import Bundle
+from konveyer.feature_store.online.codec import Value
 
 
-class ModelUnusable(KonveyerError):
-    """The model file cannot be loaded or run."""
+class Scorer(Protocol):
+    """A model of numbers. Thread-safe. `outputs` is how many numbers it gives for a row."""
 
-    code = "model_unusable"
+    outputs: int
+
+    def score(self, rows: Matrix) -> Matrix: ...
 
 
 class CompiledModel:
-    """Predicts rows of float64 numbers; NaN is a missing value. Thread-safe.
+    """Answers rows of feature values, in the order of the service; thread-safe."""
 
-    `predict` takes a C-ordered matrix (n, features) and gives n numbers: the probability for a
-    binary objective, the value for a regression.
+    def __init__(self, preparation: Preparation, scorer: Scorer) -> None:
+        self._preparation, self._scorer = preparation, scorer
+
+    def predict(self, rows: Sequence[Sequence[Value]]) -> list[tuple[float, ...]]:
+        """One tuple for each row, with the manifest's outputs in order."""
+        scores = self._scorer.score(self._preparation.matrix(rows)).tolist()
+        return [tuple(one) for one in scores]
+
+
+def compiled_model(bundle: Bundle) -> CompiledModel:
+    """The model of a bundle that was opened, which means verified.
+
+    Raises `ModelUnusable` when it does not fit its manifest, or is no compiled one.
     """
-
-    def __init__(self, path: Path, features: int) -> None:
-        self._library = _library()
-        self._features = features
-        self._handle = ctypes.c_void_p()
-        iterations = ctypes.c_int()
-        self._check(
-            self._library.LGBM_BoosterCreateFromModelfile(
-                str(path).encode(), ctypes.byref(iterations), ctypes.byref(self._handle)
-            )
-        )
-        expected = ctypes.c_int()
-        self._check(self._library.LGBM_BoosterGetNumFeature(self._handle, ctypes.byref(expected)))
-        if expected.value != features:
+    manifest = bundle.manifest
+    spec = manifest.model
+    names = [column.name for column in manifest.service.columns]
+    match spec.form:
+        case "lightgbm":
+            scorer = LightGBMScorer(bundle.path / MODEL, len(names))
+        case _:
             raise ModelUnusable(
-                f"The model reads {expected.value} features, its contract has {features}.",
-                hint="train the model on the features of its service",
+                f"A model of the form '{spec.form}' does not run in this process.",
+                hint="it is served by the isolated lane"
+                if spec.form == "isolated"
+                else "upgrade this Konveyer",
             )
-        self._local = threading.local()
-
-    def predict(self, rows: Matrix) -> Matrix:
-        if len(rows) == 1:
-            return self._predict_one(rows)
-        result = np.empty(len(rows), np.float64)
-        length = ctypes.c_int64()
-        self._check(
-            self._library.LGBM_BoosterPredictForMat(
-                self._handle,
-                ctypes.c_void_p(rows.ctypes.data),
-                _FLOAT64,
-                ctypes.c_int32(len(rows)),
-                ctypes.c_int32(self._features),
-                _ROW_MAJOR,
-                _NORMAL,
-                0,
-                -1,
-                _PARAMETERS,
-                ctypes.byref(length),
-                ctypes.c_void_p(result.ctypes.data),
-            )
+    if scorer.outputs != len(spec.outputs):
+        raise ModelUnusable(
+            f"The model gives {scorer.outputs} numbers, its contract has {len(spec.outputs)}.",
+            hint="train and submit the model again",
         )
-        return result
-
-    def _predict_one(self, row: Matrix) -> Matrix:
-        result = np.empty(1, np.float64)
-        self._check(
-            self._library.LGBM_BoosterPredictForMatSingleRowFast(
-                self._fast(),
-                ctypes.c_void_p(row.ctypes.data),
-                ctypes.byref(ctypes.c_int64()),
-                ctypes.c_void_p(result.ctypes.data),
-            )
-        )
-        return result
-
-    def _fast(self) -> ctypes.c_void_p:
-        """The prepared single-row configuration; it holds buffers, so each thread has its own."""
-        handle: ctypes.c_void_p | None = getattr(self._local, "handle", None)
-        if handle is None:
-            handle = ctypes.c_void_p()
-            self._check(
-                self._library.LGBM_BoosterPredictForMatSingleRowFastInit(
-                    self._handle,
-                    _NORMAL,
-                    0,
-                    -1,
-                    _FLOAT64,
-                    ctypes.c_int32(self._features),
-                    _PARAMETERS,
-                    ctypes.byref(handle),
-                )
-            )
-            self._local.handle = handle
-        return handle
-
-    def _check(self, status: int) -> None:
-        if status != 0:
-            reason = self._library.LGBM_GetLastError().decode(errors="replace")
-            raise ModelUnusable(f"LightGBM: {reason}", hint="train and submit the model again")
-
-
-def _library() -> Any:
-    spec = find_spec("lightgbm")
-    folders = [] if spec is None else list(spec.submodule_search_locations or ())
-    for folder in folders:
-        for name in ("lib/lib_lightgbm.so", "lib/lib_lightgbm.dylib", "bin/lib_lightgbm.dll"):
-            if (Path(folder) / name).is_file():
-                library = ctypes.CDLL(str(Path(folder) / name))
-                library.LGBM_GetLastError.restype = ctypes.c_char_p
-                return library
-    raise ModelUnusable(
-        "LightGBM's library is not installed here.", hint="pip install 'konveyer[execution]'"
-    )
+    return CompiledModel(Preparation(names, manifest.categories), scorer)

@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.feature_store.definitions.resolved import ResolvedService
 
 FORMAT = 1
@@ -32,6 +33,19 @@ class Serving(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fallbacks: dict[str, Any] = {}
 
 
+class ModelSpec(Struct, frozen=True, kw_only=True):
+    """How the model runs and what it answers.
+
+    `form` is what a node runs itself, or "isolated": then it runs in a process of its own, in the
+    environment of the bundle's lock, and `reason` says why. `outputs` are in order; a single one
+    is named `prediction`.
+    """
+
+    form: str = "lightgbm"
+    reason: str = ""
+    outputs: tuple[ScalarColumn, ...] = (ScalarColumn("prediction", ColumnType.FLOAT64),)
+
+
 class Manifest(Struct, frozen=True, kw_only=True):
     """Everything about one model that is to be served. `files` maps paths to their digests.
 
@@ -52,14 +66,18 @@ class Manifest(Struct, frozen=True, kw_only=True):
     metrics: dict[str, float]
     files: dict[str, str]
     serving: Serving = Serving()
+    model: ModelSpec = ModelSpec()
     format: int = FORMAT
 
 
 class GoldenCase(Struct, frozen=True, kw_only=True):
-    """A row of features and what the model said of it in the environment it was trained in."""
+    """A row of features and what the model said of it in the environment it was trained in.
+
+    `outputs` are in the order of the manifest's.
+    """
 
     features: list[Any]
-    prediction: float
+    outputs: list[Any]
 
 
 class Entities(Struct, frozen=True, kw_only=True):

@@ -126,7 +126,7 @@ def main(folder: Path) -> None:
     rows = np.linspace(0, len(table) - 1, min(GOLDEN_CASES, len(table))).astype(int)
     columns = [table[name].take(pa.array(rows)).to_pylist() for name in names]
     golden = [
-        {"features": [plain(value) for value in values], "prediction": float(score)}
+        {"features": [plain(value) for value in values], "outputs": [float(score)]}
         for values, score in zip(
             zip(*columns, strict=True), booster.predict(matrix[rows]), strict=True
         )

@@ -7,8 +7,10 @@ import lightgbm as lgb
 import numpy as np
 import pytest
 
-from konveyer.bundle.compiled import CompiledModel, ModelUnusable
-from konveyer.bundle.manifest import MODEL, Manifest, Objective
+from konveyer.bundle.compiled import compiled_model
+from konveyer.bundle.errors import ModelUnusable
+from konveyer.bundle.lightgbm import LightGBMScorer
+from konveyer.bundle.manifest import MODEL, Manifest, ModelSpec, Objective
 from konveyer.bundle.preparation import Preparation
 from konveyer.bundle.store import Bundle, BundleCorrupt, BundleNotFound, BundleStore
 from konveyer.core.clock import FeatureClock
@@ -57,7 +59,15 @@ def booster(seed: int) -> lgb.Booster:
     return lgb.train(parameters, data, num_boost_round=20)
 
 
-def packed(bundles: BundleStore, seed: int) -> Bundle:
+def three_classes(seed: int) -> lgb.Booster:
+    rng = np.random.default_rng(seed)
+    rows = np.column_stack([rng.normal(size=500), rng.integers(0, 2, 500)]).astype(float)
+    data = lgb.Dataset(rows, np.digitize(rows[:, 0], [-0.5, 0.5]), categorical_feature=[1])
+    parameters = {"objective": "multiclass", "num_class": 3, "verbosity": -1, "seed": seed}
+    return lgb.train(parameters, data, num_boost_round=5)
+
+
+def packed(bundles: BundleStore, seed: int, spec: ModelSpec | None = None) -> Bundle:
     manifest = Manifest(
         application="scoring",
         api_version=1,
@@ -72,11 +82,13 @@ def packed(bundles: BundleStore, seed: int) -> Bundle:
         parameters={},
         metrics={},
         files={},
+        model=spec or ModelSpec(),
     )
 
     def write(folder: Path) -> None:
         (folder / MODEL).parent.mkdir()
-        booster(seed).save_model(str(folder / MODEL))
+        model = booster(seed) if len(manifest.model.outputs) == 1 else three_classes(seed)
+        model.save_model(str(folder / MODEL))
 
     return bundles.pack(manifest, write)
 
@@ -170,7 +182,7 @@ def test_a_pack_that_fails_leaves_nothing(bundles: BundleStore, tmp_path: Path) 
 
 
 def test_the_compiled_model_is_the_native_one(bundles: BundleStore) -> None:
-    model, native = CompiledModel(packed(bundles, 3).path / MODEL, 2), booster(3)
+    model, native = compiled_model(packed(bundles, 3)), booster(3)
     preparation = Preparation(["amount", "city"], CATEGORIES)
     rows: list[list[Any]] = [
         [0.1, "Oslo"],
@@ -180,22 +192,20 @@ def test_the_compiled_model_is_the_native_one(bundles: BundleStore) -> None:
         [float("inf"), "Oslo"],
         [None, None],
     ]
-    matrix = preparation.matrix(rows)
-    expected = np.asarray(native.predict(matrix))
-    assert model.predict(matrix).tolist() == expected.tolist()
-    singles = [model.predict(matrix[place : place + 1])[0] for place in range(len(rows))]
-    assert singles == expected.tolist()
+    expected = [(score,) for score in np.asarray(native.predict(preparation.matrix(rows)))]
+    assert model.predict(rows) == expected
+    assert [model.predict([row])[0] for row in rows] == expected
 
 
 def test_threads_share_a_model(bundles: BundleStore) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    model = CompiledModel(packed(bundles, 3).path / MODEL, 2)
+    model = LightGBMScorer(packed(bundles, 3).path / MODEL, 2)
     rows = np.random.default_rng(0).normal(size=(400, 2))
-    expected = model.predict(rows)
+    expected = model.score(rows)
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda n: model.predict(rows[n : n + 1])[0], range(len(rows))))
-    assert found == expected.tolist()
+        found = list(pool.map(lambda n: model.score(rows[n : n + 1])[0], range(len(rows))))
+    assert np.array_equal(found, expected)
 
 
 def test_a_file_that_is_no_model_or_another_model_is_refused(
@@ -203,6 +213,31 @@ def test_a_file_that_is_no_model_or_another_model_is_refused(
 ) -> None:
     (tmp_path / "nonsense.txt").write_text("nonsense")
     with pytest.raises(ModelUnusable):
-        CompiledModel(tmp_path / "nonsense.txt", 2)
+        LightGBMScorer(tmp_path / "nonsense.txt", 2)
     with pytest.raises(ModelUnusable, match="reads 2 features"):
-        CompiledModel(packed(bundles, 1).path / MODEL, 3)
+        LightGBMScorer(packed(bundles, 1).path / MODEL, 3)
+
+
+CLASSES = ModelSpec(
+    outputs=tuple(ScalarColumn(name, ColumnType.FLOAT64) for name in ("low", "middle", "high"))
+)
+
+
+def test_a_model_of_several_outputs_gives_each(bundles: BundleStore) -> None:
+    model = compiled_model(packed(bundles, 3, CLASSES))
+    rows: list[list[Any]] = [[-2.0, "Oslo"], [None, None], [2.0, "Rome"]]
+    expected = three_classes(3).predict(Preparation(["amount", "city"], CATEGORIES).matrix(rows))
+    assert model.predict(rows) == [tuple(one) for one in np.asarray(expected).tolist()]
+    assert [model.predict([row])[0] for row in rows] == model.predict(rows)
+
+
+def test_a_model_that_is_not_its_contract_is_refused(
+    router: Router, bundles: BundleStore, tmp_path: Path
+) -> None:
+    two = ModelSpec(outputs=CLASSES.outputs[:2])
+    newer = ModelSpec(form="of next year")
+    desire(tmp_path, packed(bundles, 3, two).digest, packed(bundles, 3, newer).digest)
+    router.refresh()
+    assert router.live == []
+    assert "gives 3 numbers, its contract has 2" in router.refused["scoring/v1"]
+    assert "of next year" in router.refused["scoring/v2"]

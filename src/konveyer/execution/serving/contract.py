@@ -177,7 +177,8 @@ def describe(manifest: Manifest, *, digest: str, release: str, since_us: int) ->
         "release": release,
         "live_since_us": since_us,
         "inputs": {column.name: column.dtype for column in (*service.keys, *service.request)},
-        "output": {"prediction": "float64"},
+        "output": {column.name: column.dtype for column in manifest.model.outputs},
+        "model": {"form": manifest.model.form, "reason": manifest.model.reason},
         "features": {column.name: str(column.dtype) for column in service.columns},
         "example": {
             "request": example(service),

@@ -1,6 +1,6 @@
 """The ASGI application of a node: one straight line from a request to its answer.
 
-contract.parse_request -> router.find -> lookup.rows -> preparation -> model -> prediction log.
+contract.parse_request -> router.find -> lookup.rows -> lane.predict -> prediction log.
 """
 
 import logging
@@ -101,9 +101,9 @@ class Gateway:
         _allow(method, "POST")
         call.version = version
         body = await _read_body(scope, receive)
-        return HTTPStatus.OK, self._predict(version, body, call)
+        return HTTPStatus.OK, await self._predict(version, body, call)
 
-    def _predict(self, live: LiveVersion, body: bytes, call: Call) -> dict[str, Any]:
+    async def _predict(self, live: LiveVersion, body: bytes, call: Call) -> dict[str, Any]:
         asked, is_single = parse_request(body, live.manifest.service)
         call.asked = asked
         found = live.lookup.rows([row.keys for row in asked], [row.fields for row in asked])
@@ -112,8 +112,8 @@ class Gateway:
             if row is None:
                 raise _unknown(live, one.keys)
             rows.append(row)
-        predictions = live.model.predict(live.preparation.matrix(rows)).tolist()
-        call.log_answer(self._log, asked, rows, [(prediction,) for prediction in predictions])
+        outputs = await live.lane.predict(rows)
+        call.log_answer(self._log, asked, rows, outputs)
         manifest = live.manifest
         labels = (manifest.application, str(manifest.api_version))
         metrics.PREDICTIONS.labels(*labels).inc(len(rows))
@@ -123,6 +123,11 @@ class Gateway:
             "bundle": live.desired.digest,
             "request_id": call.request_id,
         }
+        names = [column.name for column in manifest.model.outputs]
+        predictions = [
+            given[0] if len(names) == 1 else dict(zip(names, given, strict=True))
+            for given in outputs
+        ]
         if is_single:
             return {"prediction": predictions[0], **answer}
         return {"predictions": predictions, **answer}

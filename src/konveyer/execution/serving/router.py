@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from konveyer.bundle.compiled import CompiledModel
-from konveyer.bundle.manifest import MODEL, Manifest
-from konveyer.bundle.preparation import Preparation
+from konveyer.bundle.manifest import Manifest
 from konveyer.bundle.store import BundleStore
 from konveyer.core.clock import FeatureClock
 from konveyer.core.errors import KonveyerError, did_you_mean
 from konveyer.execution.serving.desired import DesiredVersion, read_desired
 from konveyer.execution.serving.errors import ApplicationNotFound, VersionNotFound
+from konveyer.execution.serving.lanes import Lane, lane_of
 from konveyer.feature_store.datamart.lookup import OnlineLookup
 from konveyer.feature_store.online.base import OnlineStore
 
@@ -23,13 +22,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveVersion:
-    """A bundle ready to answer: its contract, its features' reader, its model."""
+    """A bundle ready to answer: its contract, its features' reader, its lane."""
 
     desired: DesiredVersion
     manifest: Manifest
     lookup: OnlineLookup
-    preparation: Preparation
-    model: CompiledModel
+    lane: Lane
 
 
 class Router:
@@ -111,14 +109,9 @@ class Router:
     def _load(self, desired: DesiredVersion) -> LiveVersion:
         bundle = self._bundles.open(desired.digest)
         manifest = bundle.manifest
-        names = [column.name for column in manifest.service.columns]
-        model = CompiledModel(bundle.path / MODEL, len(names))
-        preparation = Preparation(names, manifest.categories)
-        model.predict(preparation.matrix([[None] * len(names)]))
         return LiveVersion(
             desired=desired,
             manifest=manifest,
             lookup=OnlineLookup(manifest.service, self._online, self._clock),
-            preparation=preparation,
-            model=model,
+            lane=lane_of(bundle),
         )

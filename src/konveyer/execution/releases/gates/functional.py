@@ -6,9 +6,8 @@ import httpx
 import msgspec
 import numpy as np
 
-from konveyer.bundle.compiled import CompiledModel
-from konveyer.bundle.manifest import GOLDEN, MODEL, Golden
-from konveyer.bundle.preparation import Preparation
+from konveyer.bundle.compiled import compiled_model
+from konveyer.bundle.manifest import GOLDEN, Golden
 from konveyer.bundle.store import Bundle
 from konveyer.core.schema import ColumnType
 from konveyer.execution.releases.gates.context import GateContext, predict_path
@@ -48,13 +47,13 @@ def judge(differences: list[float], answers: list[dict[str, Any]]) -> Verdict:
 def golden_differences(bundle: Bundle) -> list[float]:
     """How far the compiled model is from what the model said where it was trained."""
     cases = msgspec.json.decode((bundle.path / GOLDEN).read_bytes(), type=Golden).cases
-    names = [column.name for column in bundle.manifest.service.columns]
-    model = CompiledModel(bundle.path / MODEL, len(names))
-    rows = Preparation(names, bundle.manifest.categories).matrix([c.features for c in cases])
-    single = np.array([model.predict(rows[place : place + 1])[0] for place in range(len(rows))])
-    recorded = np.array([case.prediction for case in cases])
-    both = np.maximum(np.abs(single - recorded), np.abs(model.predict(rows) - recorded))
-    differences: list[float] = both.tolist()
+    model = compiled_model(bundle)
+    rows = [case.features for case in cases]
+    recorded = np.array([case.outputs for case in cases])
+    single = np.array([model.predict([row])[0] for row in rows])
+    together = np.array(model.predict(rows))
+    both = np.maximum(np.abs(single - recorded), np.abs(together - recorded))
+    differences: list[float] = both.max(axis=1).tolist()
     return differences
 
 
