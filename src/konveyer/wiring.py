@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from konveyer.feature_store.push.accept import Pusher
     from konveyer.feature_store.sources.kind import Places
     from konveyer.pipeline.flow import Flow, Json, Run
+    from konveyer.pipeline.schedule import Due
 
 ENGINES = {
     "duckdb": "konveyer.feature_store.engines.duckdb:DuckDBEngine",
@@ -42,7 +43,7 @@ ONLINE_STORES = {
 }
 BUNDLE_STORES = {"file": "konveyer.bundle.store:BundleStore"}
 
-_LOST_EVERY_S = 5.0
+_LOOK_EVERY_S = 5.0
 
 
 @dataclass
@@ -142,6 +143,20 @@ class Workspace:
         from konveyer.feature_store.etl.flow import etl_flow
 
         return etl_flow(self.etl), release_flow(self.releases)
+
+    @property
+    def due(self) -> "Sequence[Due]":
+        """What starts by itself while a worker serves, each for as long as it does.
+
+        A fixed feature time never comes to another refresh: there is nothing to compute again.
+        """
+        from konveyer.execution.releases.pins import HeldViews
+        from konveyer.feature_store.etl.schedule import DueViews
+
+        clock = self.settings.clock
+        if not self.settings.etl.schedule or clock.fixed_us is not None:
+            return ()
+        return (DueViews(self.catalog, HeldViews(self.bundles), clock.now_us),)
 
     @property
     def releases(self) -> "ReleaseServices":
@@ -269,7 +284,11 @@ def run_worker(workspace: Workspace) -> None:
         lease(workspace.catalog, LEASE, purpose=SERVING),
         started_worker(workspace.pipelines_url, workspace.flows) as worker,
     ):
-        while not stopping.wait(_LOST_EVERY_S):
+        due = workspace.due
+        while True:
+            worker.start_due(due)
+            if stopping.wait(_LOOK_EVERY_S):
+                break
             worker.start(workspace.lost_runs(), unless_under_way=lambda run: run.payload["release"])
         # A step under way cannot be interrupted; ending at once is what a kill does, and the next
         # worker runs the step again.

@@ -12,6 +12,7 @@ from konveyer.access.tables import PersonRow
 from konveyer.catalog import audit
 from konveyer.core.clock import now_us
 from konveyer.core.errors import Conflict, KonveyerError, NotFound, did_you_mean
+from konveyer.pipeline.schedule import SCHEDULE
 
 _NAME = re.compile(r"[a-z][a-z0-9._-]{0,62}")
 
@@ -58,6 +59,10 @@ def _add(session: Session, actor: str, name: str, roles: frozenset[Role]) -> Per
         raise BadPersonName(
             f"'{name}' cannot be a person's name.",
             hint="use lower-case letters, digits, '.', '_' and '-', a letter first",
+        )
+    if name == SCHEDULE:
+        raise BadPersonName(
+            f"'{name}' is who starts runs that nobody starts.", hint="choose another name"
         )
     if not roles:
         raise BadPersonName(f"'{name}' has no role.", hint=f"give one of {', '.join(Role)}")

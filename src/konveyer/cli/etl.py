@@ -97,6 +97,57 @@ def runs(context: Context, view: str | None, limit: int) -> None:
         _show_runs(found)
 
 
+@etl.command()
+@pass_context
+def schedule(context: Context) -> None:
+    """When each view is computed next by itself, while 'konveyer up' or a worker runs.
+
+    A view is computed once in each period of its refresh, which is counted in UTC: 1d begins at
+    midnight. What fails is tried again in the next period; 'konveyer etl run' does not wait.
+
+    \b
+    Example: konveyer etl schedule
+    """
+    from konveyer.execution.releases.pins import HeldViews
+    from konveyer.feature_store.etl.schedule import scheduled_views
+    from konveyer.pipeline.run import is_served
+
+    workspace, settings = context.workspace, context.settings
+    with workspace.catalog.reading() as session:
+        context.actor(session)
+        views = scheduled_views(session, HeldViews(workspace.bundles), settings.clock.now_us())
+    off = _why_nothing_starts(
+        settings.workspace.feature_time, settings.etl.schedule, is_served(workspace.catalog)
+    )
+    if context.as_json:
+        print_json({"on": off is None, "off_because": off, "views": views})
+        return
+    rows = [
+        (
+            one.view,
+            one.version,
+            one.refresh,
+            when(one.last.started_us) if one.last else "never",
+            one.last.status if one.last else "",
+            one.last.person if one.last else "",
+            "" if settings.clock.fixed_us is not None else when(one.next_us),
+        )
+        for one in views
+    ]
+    columns = ("view", "version", "refresh", "last run", "status", "who", "next due")
+    print_table(columns, rows, empty="No feature views are registered. Run: konveyer apply")
+    if off is not None:
+        click.echo(f"Nothing starts by itself: {off}.")
+
+
+def _why_nothing_starts(feature_time: str | None, wanted: bool, served: bool) -> str | None:
+    if feature_time is not None:
+        return "feature_time is fixed in konveyer.toml, so no refresh ever comes"
+    if not wanted:
+        return "konveyer.toml has schedule = false under [etl]"
+    return None if served else "no worker runs; start one: konveyer up"
+
+
 @etl.command("vacuum")
 @click.argument("views", nargs=-1)
 @click.option(

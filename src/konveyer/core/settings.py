@@ -48,6 +48,12 @@ class TrackingSettings(_Section, frozen=True):
     artifacts: str = "state/artifacts"
 
 
+class EtlSettings(_Section, frozen=True):
+    """With `schedule` the worker starts ETL at the `refresh` of each view."""
+
+    schedule: bool = True
+
+
 class Listen(_Section, frozen=True):
     """Where a process listens. Port 0 takes a free one; the host is loopback unless set."""
 
@@ -69,6 +75,7 @@ class Settings(_Section, frozen=True):
     online: Location = Location(url="lmdb:state/online")
     bundles: Location = Location(url="file:bundles")
     engine: Location = Location(url="duckdb:")
+    etl: EtlSettings = EtlSettings()
     databases: dict[str, Location] = msgspec.field(default_factory=dict)
     tracking: TrackingSettings = TrackingSettings()
     environments: dict[str, Listen] = msgspec.field(default_factory=_two_environments)

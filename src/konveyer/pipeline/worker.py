@@ -13,12 +13,15 @@ from dbos import DBOS, DBOSClient, DBOSConfig, Serializer, SetWorkflowID
 
 from konveyer.core.errors import KonveyerError
 from konveyer.pipeline.flow import Flow, Json, Run, packed_error, unpacked_error
+from konveyer.pipeline.schedule import Due
 
 # One worker at a time holds the workspace's lease, so one stable name is unique, and a run that
 # waits across an upgrade is not stranded by a changed version.
 EXECUTOR, VERSION, QUEUE = "worker", "1", "flows"
 _POLL_S = 0.1
 _AT_ONCE = 4
+# Runs that are due wait in a queue of their own, so that a person's run does not wait for them.
+_DUE_QUEUE, _DUE_AT_ONCE = "due", 2
 _UNFINISHED = ["PENDING", "ENQUEUED"]
 _WORKER_GONE_AFTER_S = 10.0
 _log = logging.getLogger(__name__)
@@ -83,6 +86,31 @@ class Worker:
             if not any(found.startswith(unless_under_way(run)) for found in unfinished):
                 self._started(run)
 
+    def start_due(self, due: Sequence[Due]) -> None:
+        """Start what each of `due` gives, a few runs at a time, without waiting for them.
+
+        A run whose id there was before is not started again. One of `due` that cannot tell is
+        logged and keeps nobody else from starting.
+        """
+        for ask in due:
+            try:
+                runs = ask(self.under_way())
+            except Exception:  # noqa: BLE001 - a defect of one must not stop the rest
+                _log.exception("what is due cannot be told")
+                continue
+            for run in runs:
+                with SetWorkflowID(run.id):
+                    DBOS.enqueue_workflow(_DUE_QUEUE, self._workflows[run.flow], dict(run.payload))
+
+    def under_way(self) -> list[Run]:
+        """All runs that have not ended: running, waiting for their turn, or left by a kill."""
+        found = DBOS.list_workflows(status=_UNFINISHED, load_output=False)
+        return [
+            Run(flow=status.name, id=status.workflow_id, payload=status.input["args"][0])
+            for status in found
+            if status.name in self._workflows and status.input is not None
+        ]
+
     def _started(self, run: Run) -> Any:
         with SetWorkflowID(run.id):
             return DBOS.start_workflow(self._workflows[run.flow], dict(run.payload))
@@ -134,7 +162,8 @@ def started_worker(url: str, flows: Sequence[Flow]) -> Iterator[Worker]:
     worker = Worker(flows)
     try:
         DBOS.launch()
-        DBOS.register_queue(QUEUE, worker_concurrency=_AT_ONCE, polling_interval_sec=_POLL_S)
+        for queue, at_once in ((QUEUE, _AT_ONCE), (_DUE_QUEUE, _DUE_AT_ONCE)):
+            DBOS.register_queue(queue, worker_concurrency=at_once, polling_interval_sec=_POLL_S)
         yield worker
     finally:
         DBOS.destroy(destroy_registry=True)

@@ -174,11 +174,15 @@ def withdraw_tables(session: Session, view: str, version: str) -> None:
     )
 
 
-def list_runs(session: Session, *, view: str | None = None, limit: int = 50) -> list[EtlRun]:
+def list_runs(
+    session: Session, *, view: str | None = None, version: str | None = None, limit: int = 50
+) -> list[EtlRun]:
     """Newest first."""
     query = select(EtlRunRow).order_by(EtlRunRow.started_us.desc()).limit(limit)
     if view is not None:
         query = query.where(EtlRunRow.view == view)
+    if version is not None:
+        query = query.where(EtlRunRow.version == version)
     return [_run(row) for row in session.scalars(query)]
 
 
