@@ -66,7 +66,19 @@ class Workspace:
 
     @cached_property
     def online(self) -> "OnlineStore":
+        """The workspace's, for reading."""
         return open_online_store(self.settings)
+
+    @cached_property
+    def published(self) -> "OnlineStore":
+        """All that nodes of any environment read, for writing."""
+        from konveyer.feature_store.online.several import SeveralOnlineStores
+
+        (first, _), *others = self.settings.online_urls.items()
+        if not others:
+            return self.online
+        stores = {name: open_online_store(self.settings, url) for name, url in others}
+        return SeveralOnlineStores({first: self.online, **stores})
 
     @cached_property
     def bundles(self) -> BundleStore:
@@ -101,7 +113,7 @@ class Workspace:
             catalog=self.catalog,
             engine=self.engine,
             offline=self.offline,
-            online=self.online,
+            online=self.published,
             root=self.settings.root,
             databases=self.database_urls,
             near=self.near_engine,
@@ -227,7 +239,7 @@ class Workspace:
 
     def close(self) -> None:
         """Close what was opened."""
-        for name in ("engine", "near_engine", "online"):
+        for name in ("engine", "near_engine", "published", "online"):
             if name in self.__dict__:
                 getattr(self, name).close()
         self.catalog.close()
@@ -251,8 +263,9 @@ def create_catalog(settings: Settings) -> "Catalog":
     return catalog
 
 
-def open_online_store(settings: Settings) -> "OnlineStore":
-    url = settings.online.url
+def open_online_store(settings: Settings, url: str | None = None) -> "OnlineStore":
+    """The online store at `url`, or the workspace's."""
+    url = url or settings.online.url
     store = backend_for(url, ONLINE_STORES, setting="online")
     return cast("OnlineStore", store.from_url(url, settings.root))
 
@@ -309,7 +322,7 @@ def serve_node(
     from konveyer.execution.serving.router import Router
 
     listen = settings.listen(environment)
-    online = open_online_store(settings)
+    online = open_online_store(settings, settings.online_url(environment))
     router = Router(
         environment,
         state=settings.state,

@@ -14,6 +14,7 @@ from konveyer.feature_store.online.base import OnlineStore, OnlineStoreUnavailab
 from konveyer.feature_store.online.lmdb import LmdbOnlineStore
 from konveyer.feature_store.online.memory import MemoryOnlineStore
 from konveyer.feature_store.online.redis import RedisOnlineStore
+from konveyer.feature_store.online.several import SeveralOnlineStores
 from konveyer.testing.online_store import (
     OnlineStoreConformance,
     SharedOnlineStoreConformance,
@@ -33,6 +34,12 @@ class TestMemory(OnlineStoreConformance):
     @pytest.fixture
     def store(self) -> OnlineStore:
         return MemoryOnlineStore()
+
+
+class TestSeveral(OnlineStoreConformance):
+    @pytest.fixture
+    def store(self) -> OnlineStore:
+        return SeveralOnlineStores({"test": MemoryOnlineStore(), "prod": MemoryOnlineStore()})
 
 
 class TestLmdb(SharedOnlineStoreConformance):

@@ -37,6 +37,25 @@ def run(context: Context, views: tuple[str, ...], dry_run: bool) -> None:
     \b
     Example: konveyer etl run basket_activity
     """
+    _run(context, views, dry_run=dry_run, again=False)
+
+
+@etl.command()
+@click.argument("views", nargs=-1)
+@click.option("--dry-run", is_flag=True, help="Show what would be published and do nothing.")
+@pass_context
+def publish(context: Context, views: tuple[str, ...], dry_run: bool) -> None:
+    """Put the values of VIEWS (default: all) online once more, without computing them.
+
+    For an online store that is new in konveyer.toml, or that came back empty.
+
+    \b
+    Example: konveyer etl publish
+    """
+    _run(context, views, dry_run=dry_run, again=True)
+
+
+def _run(context: Context, views: tuple[str, ...], *, dry_run: bool, again: bool) -> None:
     from konveyer.feature_store.etl.plan import plan_etl
     from konveyer.feature_store.etl.runs import runs_of
 
@@ -49,12 +68,14 @@ def run(context: Context, views: tuple[str, ...], dry_run: bool) -> None:
             views,
             as_of_us=context.settings.clock.now_us(),
             pins=workspace.release_pins(session),
+            again=again,
         )
     if dry_run:
         _show_plan(context, plan.views, plan.as_of_us)
         return
     if not context.as_json:
-        click.echo(f"Computing {len(plan.views)} view(s) as of {when(plan.as_of_us)} ...")
+        what = "Publishing" if again else "Computing"
+        click.echo(f"{what} {len(plan.views)} view(s) as of {when(plan.as_of_us)} ...")
 
     def ended() -> list[str]:
         with workspace.catalog.reading() as session:
@@ -66,7 +87,7 @@ def run(context: Context, views: tuple[str, ...], dry_run: bool) -> None:
 
     try:
         with told_as_it_happens(ended, quiet=context.as_json):
-            workspace.run(plan.run, purpose="konveyer etl run")
+            workspace.run(plan.run, purpose=f"konveyer etl {'publish' if again else 'run'}")
     finally:
         with workspace.catalog.reading() as session:
             runs = runs_of(session, plan.run_id)
@@ -184,7 +205,8 @@ def vacuum_command(context: Context, views: tuple[str, ...], keep: str, dry_run:
     segments = plan_segments(workspace.catalog, actor, folder, keep_us=keep_us) if not views else []
     if not dry_run:
         vacuum_segments(workspace.catalog, actor, folder, segments)
-        vacuum(workspace.catalog, actor, workspace.offline, workspace.online, workspace.pins, plan)
+        online = workspace.published
+        vacuum(workspace.catalog, actor, workspace.offline, online, workspace.pins, plan)
     if context.as_json:
         print_json({"tables": plan, "segments": segments, "done": not dry_run})
         return

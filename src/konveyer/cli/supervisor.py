@@ -102,16 +102,16 @@ def children_of(settings: Settings, *, free_ports: bool, with_mlflow: bool) -> l
     for environment, listen in settings.environments.items():
         children.append(listening(environment, listen, "serve", environment))
     if with_mlflow:
-        listen = Listen()
-        port = _port(listen, "mlflow", any_free=True)
+        local = Listen()
+        port = _port(local, "mlflow", any_free=True)
         server = ("server", "--backend-store-uri", settings.database_url(settings.tracking.url))
-        where = ("--host", listen.host, "--port", str(port), "--workers", "1")
+        where = ("--host", local.host, "--port", str(port), "--workers", "1")
         children.append(
             Child(
                 "mlflow",
                 (sys.executable, "-m", "mlflow", *server, *where),
                 logs / "mlflow.log",
-                address=f"http://{listen.host}:{port}",
+                address=f"http://{local.host}:{port}",
                 ready_path="/health",
             )
         )

@@ -61,8 +61,14 @@ class Listen(_Section, frozen=True):
     port: int = 0
 
 
-def _two_environments() -> dict[str, Listen]:
-    return {"test": Listen(), "prod": Listen(port=8081)}
+class Environment(Listen, frozen=True):
+    """Where its nodes listen, and the online store that they read (the workspace's when None)."""
+
+    online: str | None = None
+
+
+def _two_environments() -> dict[str, Environment]:
+    return {"test": Environment(), "prod": Environment(port=8081)}
 
 
 class Settings(_Section, frozen=True):
@@ -78,13 +84,13 @@ class Settings(_Section, frozen=True):
     etl: EtlSettings = EtlSettings()
     databases: dict[str, Location] = msgspec.field(default_factory=dict)
     tracking: TrackingSettings = TrackingSettings()
-    environments: dict[str, Listen] = msgspec.field(default_factory=_two_environments)
+    environments: dict[str, Environment] = msgspec.field(default_factory=_two_environments)
     portal: Listen = Listen(port=8080)
     load_seconds: float = 10.0
     root: Path = Path()
 
-    def listen(self, environment: str) -> Listen:
-        """Where nodes of `environment` listen."""
+    def environment(self, environment: str) -> Environment:
+        """Where nodes of `environment` listen, and what they read."""
         found = self.environments.get(environment)
         if found is None:
             known = self.environments
@@ -93,6 +99,24 @@ class Settings(_Section, frozen=True):
                 hint=did_you_mean(environment, known, otherwise=f"it has {', '.join(known)}"),
             )
         return found
+
+    def listen(self, environment: str) -> Listen:
+        """Where nodes of `environment` listen."""
+        return self.environment(environment)
+
+    def online_url(self, environment: str) -> str:
+        """The online store that nodes of `environment` read."""
+        return self.environment(environment).online or self.online.url
+
+    @property
+    def online_urls(self) -> dict[str, str]:
+        """Every online store there is, once, by whom it is for; the workspace's comes first."""
+        urls = {"the workspace": self.online.url}
+        for name in self.environments:
+            url = self.online_url(name)
+            if url not in urls.values():
+                urls[f"environment '{name}'"] = url
+        return urls
 
     @property
     def clock(self) -> FeatureClock:

@@ -50,8 +50,17 @@ class Store:
         return check_definitions(state, self.services.engine, self.services.places)
 
     def etl(self, *views: str, pins: Sequence[Pin] = ()) -> None:
+        self._run(views, pins, again=False)
+
+    def publish(self, *views: str) -> None:
+        """Put what is readable online once more."""
+        self._run(views, (), again=True)
+
+    def _run(self, views: Sequence[str], pins: Sequence[Pin], *, again: bool) -> None:
         with self.services.catalog.reading() as session:
-            plan = plan_etl(session, self.admin, views, as_of_us=self.now_us, pins=pins)
+            plan = plan_etl(
+                session, self.admin, views, as_of_us=self.now_us, pins=pins, again=again
+            )
         flow.etl_flow(self.services).run(PlainSteps(), msgspec.to_builtins(plan))
 
     def training_set(

@@ -1,7 +1,7 @@
 """ETL as a durable flow: for each view compute, check, publish. A killed run resumes."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from konveyer.feature_store.etl import runs
 from konveyer.feature_store.etl.forgotten import forgotten_digests, without_forgotten
 from konveyer.feature_store.etl.landing import Held, Landing
 from konveyer.feature_store.etl.materialize import (
+    Snapshot,
     Written,
     encoded_keys,
     publish,
@@ -30,6 +31,7 @@ from konveyer.feature_store.etl.materialize import (
 )
 from konveyer.feature_store.etl.profile import profile_values
 from konveyer.feature_store.etl.quality import check_values
+from konveyer.feature_store.kernel.errors import naming_view
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
 from konveyer.feature_store.offline.table_version import OfflineTableUnreadable, TableRef
 from konveyer.feature_store.online.base import OnlineStore
@@ -63,12 +65,16 @@ class PlannedView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EtlPayload(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run does. A view may be there in several versions: releases go on reading theirs."""
+    """What a run does. A view may be there in several versions: releases go on reading theirs.
+
+    With `again` it computes nothing and puts what is readable online once more.
+    """
 
     run_id: str
     person: str
     as_of_us: int
     views: tuple[PlannedView, ...]
+    again: bool = False
 
     @property
     def run(self) -> Run:
@@ -135,6 +141,9 @@ def _run(services: EtlServices, steps: Steps, payload: Payload) -> Json:
     for one in order.views:
         what = f"{one.view} {one.version}"
         try:
+            if order.again:
+                steps.step(f"publish {what} again", partial(_publish_again, services, order, one))
+                continue
             table = steps.step(f"compute {what}", partial(_compute, services, order, one))
             steps.step(f"check {what}", partial(_check, services, order, one, table))
             steps.step(f"publish {what}", partial(_publish, services, order, one, table))
@@ -200,7 +209,7 @@ def _check(services: EtlServices, order: EtlPayload, one: PlannedView, table: Js
     """All values are checked before the first of them is published."""
     loaded, written = _load(services, one), msgspec.convert(table, Written)
     features: list[pa.Table] = []
-    for part in _snapshots(services, loaded, written, order):
+    for part in _snapshots(services, loaded, written.ref, order.as_of_us):
         # A hash fills the buckets: the first of them are a sample of all entities.
         if sum(len(some) for some in features) < _MOST_PROFILED:
             features.append(part.features)
@@ -220,12 +229,7 @@ def _check(services: EtlServices, order: EtlPayload, one: PlannedView, table: Js
 def _publish(services: EtlServices, order: EtlPayload, one: PlannedView, table: Json) -> None:
     loaded, written = _load(services, one), msgspec.convert(table, Written)
     outdated = _outdated(services, order, one, loaded, written)
-    codec, left, published = RecordCodec(loaded.compiled.columns), set(outdated), 0
-    for part in _snapshots(services, loaded, written, order):
-        keys = publish(one.view, one.version, codec, part, services.online, outdated=outdated)
-        left.difference_update(keys)
-        published += len(keys)
-    withdraw(one.view, one.version, left, services.online)
+    published = _put(services, loaded, written.ref, order.as_of_us, outdated)
     with services.catalog.transaction() as session:
         runs.succeed(session, order.run_id, written.ref, rows=written.rows, published=published)
         audit.record(
@@ -241,6 +245,66 @@ def _publish(services: EtlServices, order: EtlPayload, one: PlannedView, table: 
         )
     if pushed_sources(loaded.state, one.view):
         _land(services, one)
+
+
+def _publish_again(services: EtlServices, order: EtlPayload, one: PlannedView) -> None:
+    """Put what is readable online as it was published, also where a store has lost it.
+
+    It is a run like others, so that whoever forgets an entity waits for it. When another run made
+    a newer table readable meanwhile, that one is published too.
+    """
+    loaded = _load(services, one)
+    while True:
+        with services.catalog.transaction() as session:
+            ref, run = runs.readable_table(session, one.view, one.version)
+            runs.begin(
+                session,
+                order.run_id,
+                one.view,
+                one.version,
+                person=order.person,
+                as_of_us=run.as_of_us,
+                last_push=run.last_push,
+            )
+        published = _put(services, loaded, ref, run.as_of_us, frozenset())
+        with services.catalog.transaction() as session:
+            if runs.readable_table(session, one.view, one.version)[0] != ref:
+                continue
+            runs.succeed(session, order.run_id, ref, rows=run.rows or 0, published=published)
+            profiles = runs.profiles_of(session, run.run_id, one.view, one.version)
+            runs.keep_profiles(session, order.run_id, one.view, one.version, profiles)
+            audit.record(
+                session,
+                order.person,
+                "published",
+                "view",
+                one.view,
+                version=one.version,
+                run=order.run_id,
+                published=published,
+            )
+        break
+    if pushed_sources(loaded.state, one.view):
+        _land(services, one)
+
+
+def _put(
+    services: EtlServices,
+    loaded: _View,
+    ref: TableRef,
+    as_of_us: int,
+    outdated: frozenset[bytes],
+) -> int:
+    """Put every entity's values online, take away what else is `outdated`; how many there are."""
+    codec, left, published = RecordCodec(loaded.compiled.columns), set(outdated), 0
+    name = loaded.view.name
+    with naming_view(name):
+        for part in _snapshots(services, loaded, ref, as_of_us):
+            keys = publish(name, loaded.version, codec, part, services.online, outdated=outdated)
+            left.difference_update(keys)
+            published += len(keys)
+        withdraw(name, loaded.version, left, services.online)
+    return published
 
 
 def _land(services: EtlServices, one: PlannedView) -> None:
@@ -279,13 +343,15 @@ def _published_keys(services: EtlServices, loaded: _View, ref: TableRef, as_of_u
     )
 
 
-def _snapshots(services: EtlServices, loaded: _View, written: Written, order: EtlPayload) -> Any:
+def _snapshots(
+    services: EtlServices, loaded: _View, ref: TableRef, as_of_us: int
+) -> Iterator[Snapshot]:
     return snapshots(
         loaded.compiled,
-        written.ref,
+        ref,
         engine=services.engine,
         offline=services.offline,
-        as_of_us=order.as_of_us,
+        as_of_us=as_of_us,
     )
 
 
@@ -293,5 +359,13 @@ def _fail(
     services: EtlServices, order: EtlPayload, one: PlannedView, error: dict[str, Any]
 ) -> None:
     with services.catalog.transaction() as session:
+        runs.begin(
+            session,
+            order.run_id,
+            one.view,
+            one.version,
+            person=order.person,
+            as_of_us=order.as_of_us,
+        )
         runs.fail(session, order.run_id, one.view, one.version, error)
         audit.record(session, order.person, "failed", "view", one.view, run=order.run_id, **error)

@@ -73,6 +73,7 @@ def begin(
             last_push=last_push,
         )
         session.add(row)
+        session.flush()
     return row.last_push
 
 
