@@ -18,7 +18,8 @@ import uvicorn
 
 from konveyer.cli.web import create_web
 from konveyer.core.settings import load_settings
-from konveyer.execution.serving.presence import nodes_of
+from konveyer.core.storage import FolderStorage
+from konveyer.execution.serving.presence import Presence, nodes_of
 from konveyer.wiring import open_workspace
 
 # A JVM that compiles less starts sooner, and is fast enough on small data.
@@ -103,11 +104,16 @@ def node(
         subprocess.Popen(command, stdout=output, stderr=output) as process,
     ):
         try:
-            wait_for(lambda: nodes_of(root / "state", environment), process)
-            yield nodes_of(root / "state", environment)[0].url, process
+            wait_for(lambda: nodes_up(root, environment), process)
+            yield nodes_up(root, environment)[0].url, process
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(20)
+
+
+def nodes_up(root: Path, environment: str) -> list[Presence]:
+    """The nodes of a workspace that keeps everything in its folder."""
+    return nodes_of(FolderStorage(root / "state"), environment)
 
 
 def wait_for(

@@ -5,15 +5,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from konveyer.bundle.origin import BundleOrigin
 from konveyer.bundle.store import BundleStore
 from konveyer.core.plugins import backend_for, scheme_of
 from konveyer.core.settings import Settings
+from konveyer.core.storage import FolderStorage, Storage, StorageUnavailable
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -41,7 +44,10 @@ ONLINE_STORES = {
     "redis": "konveyer.feature_store.online.redis:RedisOnlineStore",
     "rediss": "konveyer.feature_store.online.redis:RedisOnlineStore",
 }
-BUNDLE_STORES = {"file": "konveyer.bundle.store:BundleStore"}
+STORAGES = {
+    "file": "konveyer.core.storage:FolderStorage",
+    "s3": "konveyer.core.s3:BucketStorage",
+}
 
 _LOOK_EVERY_S = 5.0
 
@@ -83,6 +89,11 @@ class Workspace:
     @cached_property
     def bundles(self) -> BundleStore:
         return open_bundle_store(self.settings)
+
+    @cached_property
+    def storage(self) -> Storage:
+        """What nodes and the rest of the workspace tell each other through."""
+        return open_storage(self.settings)
 
     @property
     def training_sets(self) -> Path:
@@ -180,6 +191,7 @@ class Workspace:
             catalog=self.catalog,
             engine=self.engine,
             offline=self.offline,
+            storage=self.storage,
             state=state,
             environments=state / "venvs",
             node_command=self.node_command,
@@ -270,10 +282,22 @@ def open_online_store(settings: Settings, url: str | None = None) -> "OnlineStor
     return cast("OnlineStore", store.from_url(url, settings.root))
 
 
-def open_bundle_store(settings: Settings) -> BundleStore:
+def open_bundle_store(settings: Settings, cache: Path | None = None) -> BundleStore:
+    """Bundles where they stand; those of other machines through a `cache` on this one."""
     url = settings.bundles.url
-    store = backend_for(url, BUNDLE_STORES, setting="bundles")
-    return cast("BundleStore", store(settings.path(url)))
+    storage = _storage_at(url, settings, setting="bundles")
+    if scheme_of(url) == "file":
+        return BundleStore(settings.path(url))
+    return BundleStore(cache or settings.state / "bundles", BundleOrigin(storage))
+
+
+def open_storage(settings: Settings) -> Storage:
+    return _storage_at(settings.storage.url, settings, setting="storage")
+
+
+def _storage_at(url: str, settings: Settings, *, setting: str) -> Storage:
+    backend = backend_for(url, STORAGES, setting=setting)
+    return cast("Storage", backend.from_url(url, settings.root))
 
 
 def run_worker(workspace: Workspace) -> None:
@@ -282,7 +306,6 @@ def run_worker(workspace: Workspace) -> None:
     Ends the process. Runs under way go on with the next worker.
     """
     from konveyer.catalog.leases import lease
-    from konveyer.execution.releases.live import publish_desired
     from konveyer.execution.serving.json_logs import log_json
     from konveyer.pipeline.run import LEASE, SERVING
     from konveyer.pipeline.worker import started_worker
@@ -291,8 +314,7 @@ def run_worker(workspace: Workspace) -> None:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    for environment in workspace.settings.environments:
-        publish_desired(workspace.catalog, workspace.settings.state, environment)
+    untold = _told(workspace, workspace.settings.environments)
     with (
         lease(workspace.catalog, LEASE, purpose=SERVING),
         started_worker(workspace.pipelines_url, workspace.flows) as worker,
@@ -302,11 +324,77 @@ def run_worker(workspace: Workspace) -> None:
             worker.start_due(due)
             if stopping.wait(_LOOK_EVERY_S):
                 break
+            untold = _told(workspace, untold)
             worker.start(workspace.lost_runs(), unless_under_way=lambda run: run.payload["release"])
         # A step under way cannot be interrupted; ending at once is what a kill does, and the next
         # worker runs the step again.
         logging.shutdown()
         os._exit(0)
+
+
+def _told(workspace: Workspace, environments: Iterable[str]) -> list[str]:
+    """Tell nodes what the catalog says; the environments that could not be told."""
+    from konveyer.execution.releases.live import publish_desired
+
+    untold = []
+    for environment in environments:
+        try:
+            publish_desired(workspace.catalog, workspace.storage, environment)
+        except StorageUnavailable:
+            logging.getLogger(__name__).exception("%s is not told yet", environment)
+            untold.append(environment)
+    return untold
+
+
+@dataclass(frozen=True)
+class NodePlaces:
+    """Where a node reads what it should serve, and writes what it served.
+
+    Shared folders are used where they stand; of other storage the node keeps a copy of its own,
+    which is up to date within `following()`.
+    """
+
+    settings: Settings
+    environment: str
+
+    @property
+    def is_apart(self) -> bool:
+        urls = (self.settings.storage.url, self.settings.bundles.url)
+        return any(scheme_of(url) != "file" for url in urls)
+
+    @property
+    def local(self) -> FolderStorage:
+        return FolderStorage(self.root)
+
+    @property
+    def root(self) -> Path:
+        if self.is_apart:
+            return self.settings.state / "cache" / self.environment
+        return self.settings.path(self.settings.storage.url)
+
+    @property
+    def bundles(self) -> BundleStore:
+        """Those on the disk of the node: nothing is fetched on the way of a request."""
+        if scheme_of(self.settings.bundles.url) == "file":
+            return open_bundle_store(self.settings)
+        return BundleStore(self.root / "bundles")
+
+    def following(self, shared: Storage) -> AbstractContextManager[None]:
+        from konveyer.execution.serving.attached import attached
+        from konveyer.execution.serving.mirror import Mirror
+        from konveyer.execution.serving.prediction_log import log_folder
+        from konveyer.execution.serving.shipping import Shipper
+
+        if not self.is_apart:
+            return nullcontext()
+        mirror = Mirror(
+            self.environment,
+            shared=shared,
+            cache=self.local,
+            bundles=open_bundle_store(self.settings, self.root / "bundles"),
+        )
+        folder = log_folder(self.root, self.environment)
+        return attached(mirror, Shipper(folder, shared, self.environment))
 
 
 def serve_node(
@@ -315,28 +403,37 @@ def serve_node(
     *,
     host: str | None,
     port: int | None,
+    url: str | None = None,
     parent: int | None = None,
 ) -> None:
-    """Run a serving node until it is told to stop. Opens no database."""
+    """Run a serving node until it is told to stop. Opens no database.
+
+    `url` is where others reach it, when that is not where it listens.
+    """
     from konveyer.execution.serving.node import run_node
     from konveyer.execution.serving.router import Router
 
     listen = settings.listen(environment)
+    places = NodePlaces(settings, environment)
     online = open_online_store(settings, settings.online_url(environment))
+    storage = open_storage(settings)
     router = Router(
         environment,
-        state=settings.state,
-        bundles=open_bundle_store(settings),
+        storage=places.local,
+        bundles=places.bundles,
         online=online,
         clock=settings.clock,
     )
     try:
-        run_node(
-            router,
-            state=settings.state,
-            host=host or listen.host,
-            port=listen.port if port is None else port,
-            parent=parent,
-        )
+        with places.following(storage):
+            run_node(
+                router,
+                storage=storage,
+                logs=places.root,
+                host=host or listen.host,
+                port=listen.port if port is None else port,
+                advertised=url,
+                parent=parent,
+            )
     finally:
         online.close()

@@ -25,10 +25,10 @@ from pathlib import Path
 from konveyer.core.settings import load_settings
 from konveyer.execution.serving import gateway, node, router
 from konveyer.execution.serving.prediction_log import Prediction, PredictionLog
-from konveyer.wiring import open_bundle_store, open_online_store
+from konveyer.wiring import open_bundle_store, open_online_store, open_storage
 settings = load_settings(Path({root!r}))
 online = open_online_store(settings)
-r = router.Router("prod", state=settings.state, bundles=open_bundle_store(settings),
+r = router.Router("prod", storage=open_storage(settings), bundles=open_bundle_store(settings),
                   online=online, clock=settings.clock)
 r.refresh()
 live = r.find("coupon-response", 1)

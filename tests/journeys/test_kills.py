@@ -13,15 +13,15 @@ from konveyer.access.actor import Actor
 from konveyer.access.roles import Role
 from konveyer.catalog.session import Catalog
 from konveyer.core.settings import load_settings
+from konveyer.core.storage import FolderStorage
 from konveyer.development.package import pack_run
 from konveyer.development.training import find_run
 from konveyer.execution.releases.records import load_release
 from konveyer.execution.releases.service import open_release
 from konveyer.execution.serving.prediction_reader import read_predictions
-from konveyer.execution.serving.presence import nodes_of
 from konveyer.feature_store.etl.runs import EtlRun, list_runs
 from konveyer.wiring import open_workspace
-from tests.support import Shop, node, wait_for
+from tests.support import Shop, node, nodes_up, wait_for
 
 ANA = Actor("ana", frozenset({Role.DATA_SCIENTIST}))
 
@@ -85,7 +85,7 @@ def test_a_release_killed_in_the_middle_goes_on_and_passes_no_gate_twice(shop: S
     killed_when(lambda: in_load(shop.root, release), command, shop.root / "killed.log")
     before = {stage.stage: stage for stage in release_of(shop.root, release).stages}
     assert before["load"].verdict == "running"
-    wait_for(lambda: not nodes_of(shop.root / "state", "test"))  # its test node ends with it
+    wait_for(lambda: not nodes_up(shop.root, "test"))  # its test node ends with it
 
     after = shop.run("release", "continue", release, profile="boris")
 
@@ -95,7 +95,7 @@ def test_a_release_killed_in_the_middle_goes_on_and_passes_no_gate_twice(shop: S
     assert {stage["verdict"] for stage in stages.values()} == {"passed"}
     for passed in ("functional", "integration"):
         assert stages[passed]["finished_us"] == before[passed].finished_us
-    assert nodes_of(shop.root / "state", "test") == []
+    assert nodes_up(shop.root, "test") == []
 
 
 def test_ctrl_c_in_a_gate_decides_nothing(shop: Shop) -> None:
@@ -144,8 +144,8 @@ def answered(client: httpx.Client, count: int, name: str) -> set[str]:
 
 
 def logged_ids(root: Path) -> set[str]:
-    folder = root / "state/predictions/prod"
-    return {str(row["request_id"]) for row in read_predictions(folder)}
+    storage = FolderStorage(root / "state")
+    return {str(row["request_id"]) for row in read_predictions(storage, "prod")}
 
 
 def test_a_clean_stop_of_a_node_loses_no_logged_prediction(shop_copy: Shop) -> None:
@@ -171,4 +171,4 @@ def test_a_killed_node_loses_at_most_the_last_second(shop_copy: Shop) -> None:
         process.wait()
     assert ids <= logged_ids(shop_copy.root)
     with node(command, shop_copy.root, "prod"):
-        assert nodes_of(shop_copy.root / "state", "prod")[0].pid != process.pid
+        assert nodes_up(shop_copy.root, "prod")[0].pid != process.pid

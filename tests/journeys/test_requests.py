@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from konveyer.core.digest import digest_bytes
+from konveyer.core.storage import FolderStorage
 from konveyer.execution.serving.prediction_reader import read_predictions
 from tests.support import Shop
 
@@ -79,7 +80,9 @@ def logged(root: Path, request_id: str) -> dict[str, Any]:
 
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
-        rows = list(read_predictions(root / "state/predictions/prod", request_prefix=request_id))
+        rows = list(
+            read_predictions(FolderStorage(root / "state"), "prod", request_prefix=request_id)
+        )
         if rows:
             return rows[0]
         time.sleep(0.05)

@@ -12,8 +12,7 @@ import httpx
 import pytest
 
 from konveyer.core.processes import is_alive
-from konveyer.execution.serving.presence import nodes_of
-from tests.support import Shop, wait_for
+from tests.support import Shop, nodes_up, wait_for
 
 
 @contextmanager
@@ -45,9 +44,9 @@ def test_it_serves_takes_runs_restarts_what_dies_and_stops_all(shop_copy: Shop) 
         run = shop_copy.run("etl", "run", "demographics")["views"][0]
         assert run["status"] == "succeeded"
 
-        first = nodes_of(shop_copy.root / "state", "prod")[0].pid
+        first = nodes_up(shop_copy.root, "prod")[0].pid
         os.kill(first, signal.SIGKILL)
-        wait_for(lambda: [n for n in nodes_of(shop_copy.root / "state", "prod") if n.pid != first])
+        wait_for(lambda: [n for n in nodes_up(shop_copy.root, "prod") if n.pid != first])
         wait_for(lambda: reachable(addresses["prod"] + "/health/ready"))
 
         running = children(process)

@@ -18,6 +18,7 @@ import httpx
 
 from konveyer.cli.render import print_json, print_table
 from konveyer.core.errors import Conflict, KonveyerError
+from konveyer.core.storage import FolderStorage
 from konveyer.core.wording import seconds
 from konveyer.execution.serving.presence import nodes_of
 
@@ -114,7 +115,8 @@ def fresh_folder(folder: Path) -> None:
         raise DemoFolderTaken(
             f"{folder} is not empty and was not made by a demo.", hint="give another --folder"
         )
-    running = [node for one in ("test", "prod") for node in nodes_of(folder / "state", one)]
+    storage = FolderStorage(folder / "state")
+    running = [node for one in ("test", "prod") for node in nodes_of(storage, one)]
     if running:
         raise DemoFolderTaken(
             f"Something still serves from {folder} (process {running[0].pid}).",

@@ -21,8 +21,8 @@ def models(context: Context) -> None:
     with context.workspace.catalog.reading() as session:
         context.actor(session)
         found = live_versions(session)
-    state = context.settings.state
-    urls = {env: nodes_of(state, env) for env in context.settings.environments}
+    storage = context.workspace.storage
+    urls = {env: nodes_of(storage, env) for env in context.settings.environments}
     rows = [
         (
             live.environment,

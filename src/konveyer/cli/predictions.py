@@ -22,7 +22,6 @@ def predictions(context: Context, environment: str, request_id: str, limit: int)
     \b
     Example: konveyer predictions prod --request req-01a20f41f253df4802d1
     """
-    from konveyer.execution.serving.prediction_log import log_folder
     from konveyer.execution.serving.prediction_reader import newest_predictions
 
     context.settings.listen(environment)
@@ -30,7 +29,8 @@ def predictions(context: Context, environment: str, request_id: str, limit: int)
     with workspace.catalog.reading() as session:
         context.actor(session)
     found = newest_predictions(
-        log_folder(context.settings.state, environment),
+        workspace.storage,
+        environment,
         workspace.bundles,
         request_prefix=request_id,
         limit=limit,

@@ -80,6 +80,7 @@ class Settings(_Section, frozen=True):
     offline: Location = Location(url="delta:offline")
     online: Location = Location(url="lmdb:state/online")
     bundles: Location = Location(url="file:bundles")
+    storage: Location = Location(url="file:state")
     engine: Location = Location(url="duckdb:")
     etl: EtlSettings = EtlSettings()
     databases: dict[str, Location] = msgspec.field(default_factory=dict)

@@ -50,7 +50,7 @@ def models(workspace: Workspace, _request: Request) -> Answer:
             release=live.release,
             since_us=live.since_us,
         )
-        nodes = nodes_of(workspace.settings.state, live.environment)
+        nodes = nodes_of(workspace.storage, live.environment)
         cards.append({"live": live, "contract": contract, "nodes": nodes})
     return "models.html", {"section": "models", "cards": cards}
 

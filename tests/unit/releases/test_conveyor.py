@@ -9,6 +9,7 @@ from konveyer.access.roles import Role
 from konveyer.bundle.manifest import Manifest, Objective
 from konveyer.bundle.store import Bundle
 from konveyer.catalog.session import Catalog
+from konveyer.core.storage import FolderStorage
 from konveyer.execution.releases import nodes
 from konveyer.execution.releases.gates import functional, integration, load
 from konveyer.execution.releases.gates.context import GateContext, GateServices
@@ -37,6 +38,7 @@ from konveyer.execution.releases.service import (
 )
 from konveyer.execution.serving.desired import read_desired
 from konveyer.execution.serving.presence import announced
+from konveyer.execution.serving.report import Report
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.engines.duckdb import DuckDBEngine
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
@@ -144,6 +146,7 @@ def test_production_goes_back_when_a_node_does_not_take_the_release_up(
         catalog=catalog,
         engine=DuckDBEngine(),
         offline=DeltaOfflineStore(tmp_path),
+        storage=FolderStorage(tmp_path),
         state=tmp_path,
         environments=tmp_path,
         node_command=lambda _: (),
@@ -152,20 +155,22 @@ def test_production_goes_back_when_a_node_does_not_take_the_release_up(
 
     def served() -> list[str]:
         with catalog.reading() as session:
-            assert read_desired(tmp_path, "prod") == desired_of(session, "prod")
+            assert read_desired(FolderStorage(tmp_path), "prod") == desired_of(session, "prod")
             return [live.digest for live in live_versions(session, "prod")]
 
     first = opened(catalog, State.LIVE)
     context = GateContext(services=services, release=first)
     assert production_stage(context, bundle()).passed
-    with announced(tmp_path, "prod", "http://127.0.0.1:1"):  # up, but it never answers
+    storage = FolderStorage(tmp_path)
+    # Up, and it never takes anything up.
+    with announced(storage, "prod", "http://127.0.0.1:1", lambda: Report()):
         for _ in range(2):
             second = opened(catalog, State.FAILED, digest="sha256:bb")
             context = GateContext(services=services, release=second)
             with pytest.raises(NodeMissing):
                 production_stage(context, bundle("sha256:bb"))
             assert served() == ["sha256:aa"]
-    take_back(catalog, tmp_path, release=first, environment="prod")
+    take_back(catalog, storage, release=first, environment="prod")
     assert served() == []
 
 

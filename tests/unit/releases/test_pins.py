@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from konveyer.access.actor import Actor
+from konveyer.bundle.errors import BundleNotFound
 from konveyer.bundle.manifest import TRAINING, Manifest, Objective
-from konveyer.bundle.store import Bundle, BundleNotFound, BundleStore
+from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
 from konveyer.execution.releases.machine import State
 from konveyer.execution.releases.pins import release_pins

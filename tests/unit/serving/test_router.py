@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from konveyer.bundle.compiled import compiled_model
-from konveyer.bundle.errors import ModelUnusable
+from konveyer.bundle.errors import BundleCorrupt, BundleNotFound, ModelUnusable
 from konveyer.bundle.lightgbm import LightGBMScorer
 from konveyer.bundle.manifest import MODEL, Manifest, ModelSpec, Objective
 from konveyer.bundle.preparation import Preparation
-from konveyer.bundle.store import Bundle, BundleCorrupt, BundleNotFound, BundleStore
+from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.core.clock import FeatureClock
 from konveyer.core.schema import Column, ColumnType, ScalarColumn
+from konveyer.core.storage import FolderStorage
 from konveyer.execution.serving.desired import Desired, DesiredVersion, write_desired
 from konveyer.execution.serving.errors import ApplicationNotFound, VersionNotFound
 from konveyer.execution.serving.router import Router
@@ -102,21 +103,21 @@ def bundles(tmp_path: Path) -> BundleStore:
 def router(tmp_path: Path, bundles: BundleStore) -> Router:
     return Router(
         "prod",
-        state=tmp_path,
+        storage=FolderStorage(tmp_path),
         bundles=bundles,
         online=MemoryOnlineStore(),
         clock=FeatureClock(0),
     )
 
 
-def desire(state: Path, *digests: str) -> None:
+def desire(root: Path, *digests: str) -> None:
     versions = tuple(
         DesiredVersion(
             application="scoring", api_version=place + 1, digest=digest, release="r", since_us=0
         )
         for place, digest in enumerate(digests)
     )
-    write_desired(state, Desired(environment="prod", versions=versions))
+    write_desired(FolderStorage(root), Desired(environment="prod", versions=versions))
 
 
 def test_a_node_follows_its_document(router: Router, bundles: BundleStore, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 
 from konveyer.core.errors import KonveyerError
-from konveyer.execution.serving.presence import nodes_of
+from konveyer.core.storage import Storage
+from konveyer.execution.serving.presence import Presence, nodes_of
 
 START_WITHIN_S = 30.0
 FOLLOW_WITHIN_S = 15.0
@@ -22,13 +23,13 @@ class NodeMissing(KonveyerError):
 
 
 @contextmanager
-def node_of(state: Path, environment: str, start: Sequence[str]) -> Iterator[str]:
+def node_of(storage: Storage, environment: str, start: Sequence[str], logs: Path) -> Iterator[str]:
     """The URL of a running node; when none runs, one is started with `start` and stopped after."""
-    running = nodes_of(state, environment)
+    running = nodes_of(storage, environment)
     if running:
         yield running[0].url
         return
-    log = state / "logs" / f"{environment}-for-gates.log"
+    log = logs / f"{environment}-for-gates.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("ab") as output,
@@ -36,19 +37,45 @@ def node_of(state: Path, environment: str, start: Sequence[str]) -> Iterator[str
         subprocess.Popen(start, stdout=output, stderr=output, start_new_session=True) as process,
     ):
         try:
-            yield _wait_for(state, environment, process, log)
+            yield _wait_for(storage, environment, process, log)
         finally:
             process.terminate()
 
 
-def _wait_for(state: Path, environment: str, process: "subprocess.Popen[bytes]", log: Path) -> str:
+def _wait_for(
+    storage: Storage, environment: str, process: "subprocess.Popen[bytes]", log: Path
+) -> str:
     deadline = time.monotonic() + START_WITHIN_S
     while time.monotonic() < deadline and process.poll() is None:
-        running = nodes_of(state, environment)
+        running = nodes_of(storage, environment)
         if running:
             return running[0].url
         time.sleep(0.05)
     raise NodeMissing(f"No node of '{environment}' came up.", hint=f"read {log}")
+
+
+def wait_until_all_serve(
+    storage: Storage, environment: str, application: str, api_version: int, digest: str
+) -> list[Presence]:
+    """The nodes that are up, on any machine, once each says that it serves this bundle.
+
+    Raises with the reason of one that does not. A node that goes is not waited for, one that comes
+    is.
+    """
+    deadline = time.monotonic() + FOLLOW_WITHIN_S
+    while True:
+        nodes = nodes_of(storage, environment)
+        behind = [node for node in nodes if not node.serves(application, api_version, digest)]
+        if not behind:
+            return nodes
+        if time.monotonic() > deadline:
+            node = behind[0]
+            reason = node.refusal(application, api_version, digest) or "it has not said why"
+            raise NodeMissing(
+                f"The node at {node.url} did not take up bundle {digest}: {reason}",
+                hint="read state/logs on its machine",
+            )
+        time.sleep(0.1)
 
 
 def wait_until_serving(url: str, application: str, api_version: int, digest: str) -> None:

@@ -1,14 +1,13 @@
 """What an environment should serve: a document that nodes follow, written by the release conveyor.
 
-Nodes need no database: they read this file, and the bundles that it names.
+Nodes need no database: they read this object, and the bundles that it names.
 """
-
-from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from konveyer.core.files import write_atomically
+from konveyer.core.storage import ObjectMissing, Storage
+from konveyer.execution.serving.report import Refused
 
 
 class Share(Struct, frozen=True, kw_only=True):
@@ -56,17 +55,36 @@ class Desired(Struct, frozen=True, kw_only=True):
     keys: tuple[ApiKey, ...] = ()
 
 
-def desired_path(state: Path, environment: str) -> Path:
-    return state / "environments" / f"{environment}.json"
+def desired_name(environment: str) -> str:
+    """What the document is called in shared storage."""
+    return f"environments/{environment}.json"
 
 
-def write_desired(state: Path, desired: Desired) -> None:
-    write_atomically(desired_path(state, desired.environment), msgspec.json.encode(desired))
+def write_desired(storage: Storage, desired: Desired) -> None:
+    storage.write(desired_name(desired.environment), msgspec.json.encode(desired))
 
 
-def read_desired(state: Path, environment: str) -> Desired:
+def read_desired(storage: Storage, environment: str) -> Desired:
     """Nothing is desired of an environment that nobody released to."""
-    path = desired_path(state, environment)
-    if not path.is_file():
+    try:
+        content = storage.read(desired_name(environment))
+    except ObjectMissing:
         return Desired(environment=environment)
-    return msgspec.json.decode(path.read_bytes(), type=Desired)
+    return msgspec.json.decode(content, type=Desired)
+
+
+def write_absent(storage: Storage, environment: str, absent: tuple[Refused, ...]) -> None:
+    """Note beside the document of a node what it should have and could not be brought to it."""
+    storage.write(_absent_name(environment), msgspec.json.encode(absent))
+
+
+def read_absent(storage: Storage, environment: str) -> tuple[Refused, ...]:
+    try:
+        content = storage.read(_absent_name(environment))
+    except ObjectMissing:
+        return ()
+    return msgspec.json.decode(content, type=tuple[Refused, ...])
+
+
+def _absent_name(environment: str) -> str:
+    return f"environments/{environment}.absent.json"

@@ -12,4 +12,5 @@ LATENCY = Histogram(
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
 )
 PREDICTIONS = Counter("konveyer_predictions", "Rows predicted", ["application", "api_version"])
+STORAGE_UP = Gauge("konveyer_shared_storage_up", "Whether shared storage answered when last asked")
 LIVE = Gauge("konveyer_live_versions", "Versions that this node serves")

@@ -52,9 +52,14 @@ _encoder = msgspec.json.Encoder()
 _log = logging.getLogger(__name__)
 
 
-def log_folder(state: Path, environment: str) -> Path:
-    """Where the nodes of an environment keep their logs."""
-    return state / "predictions" / environment
+def shipped_folder(environment: str) -> str:
+    """Where the logs of an environment's nodes are in shared storage."""
+    return f"predictions/{environment}"
+
+
+def log_folder(root: Path, environment: str) -> Path:
+    """Where a node writes its log, below `root`."""
+    return root / shipped_folder(environment)
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):

@@ -3,16 +3,17 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from konveyer.bundle.store import BundleStore
 from konveyer.core.clock import to_us
-from konveyer.execution.serving.prediction_log import LISTS, SCHEMA
+from konveyer.core.storage import ObjectMissing, Storage
+from konveyer.execution.serving.prediction_log import LISTS, SCHEMA, shipped_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,22 +40,38 @@ class LoggedPrediction:
     latency_us: int
 
 
-def read_predictions(folder: Path, *, request_prefix: str = "") -> Iterator[dict[str, Any]]:
+def read_predictions(
+    storage: Storage, environment: str, *, request_prefix: str = ""
+) -> Iterator[dict[str, Any]]:
     """The logged rows of requests whose id begins with `request_prefix`, newest file first.
 
-    Those of failed requests too: their `status` is not 200. Lists are lists again.
+    Those of failed requests too: their `status` is not 200. Lists are lists again. What a node of
+    another machine has not shipped yet is not there.
     """
-    condition = pc.starts_with(ds.field("request_id"), request_prefix)
-    for path in sorted(folder.glob("*.parquet"), reverse=True):
-        for row in ds.dataset(path, schema=SCHEMA).to_table(filter=condition).to_pylist()[::-1]:
+    condition = pc.starts_with(pc.field("request_id"), request_prefix)
+    for name in _newest_first(storage, shipped_folder(environment)):
+        try:
+            file = pq.read_table(pa.BufferReader(storage.read(name)), schema=SCHEMA)
+        except ObjectMissing:
+            continue
+        for row in file.filter(condition).to_pylist()[::-1]:
             yield row | {name: msgspec.json.decode(row[name]) for name in LISTS}
 
 
+def _newest_first(storage: Storage, folder: str) -> Iterator[str]:
+    """The files of a folder by name, then those of its days: names begin with their time."""
+    found = sorted(storage.listed(folder), key=lambda one: one.name, reverse=True)
+    yield from (one.name for one in found if one.name.endswith(".parquet"))
+    for day in (one.name for one in found if one.is_folder):
+        yield from _newest_first(storage, day)
+
+
 def newest_predictions(
-    folder: Path, bundles: BundleStore, *, request_prefix: str, limit: int
+    storage: Storage, environment: str, bundles: BundleStore, *, request_prefix: str, limit: int
 ) -> list[LoggedPrediction]:
     """At most `limit` answers, newest first, with the names that their bundles give the values."""
-    rows = list(islice(read_predictions(folder, request_prefix=request_prefix), limit))
+    found = read_predictions(storage, environment, request_prefix=request_prefix)
+    rows = list(islice(found, limit))
     services = {
         digest: bundles.open(digest).manifest.service for digest in {row["bundle"] for row in rows}
     }

@@ -1,46 +1,137 @@
-"""Which nodes are up: a small file for each, removed when it stops."""
+"""Which nodes are up: a small object for each in shared storage, written again and again.
 
+A node tells where it answers and what it serves or refuses, whichever machine it is on.
+"""
+
+import logging
 import os
-from collections.abc import Iterator
+import socket
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from konveyer.core.clock import now_us
-from konveyer.core.files import write_atomically
+from konveyer.core.errors import KonveyerError
 from konveyer.core.processes import is_alive
+from konveyer.core.storage import Listed, ObjectMissing, Storage, StorageUnavailable
+from konveyer.execution.serving.report import Report, Serving
+
+BEAT_EVERY_S = 3.0
+# A node that was not heard of for so long is taken to be gone: a storage that hangs costs ten
+# seconds, and the next beat comes after that.
+GONE_AFTER_S = 15.0
+_FORGOTTEN_AFTER_S = 3600.0
+_KNOWN_WITHIN_S = 1.0
+_log = logging.getLogger(__name__)
 
 
 class Presence(Struct, frozen=True, kw_only=True):
-    """A running node and where it answers."""
+    """A running node and where it answers. `seen_us` is by the clock of the storage."""
 
     environment: str
     url: str
+    host: str
     pid: int
     started_us: int
+    report: Report = Report()
+    seen_us: int = 0
+
+    def serves(self, application: str, api_version: int, digest: str) -> bool:
+        asked = Serving(application=application, api_version=api_version, digest=digest)
+        return asked in self.report.serving
+
+    def refusal(self, application: str, api_version: int, digest: str) -> str | None:
+        """Why the node does not serve this bundle; None when it never said so."""
+        asked = (application, api_version, digest)
+        found = (
+            r for r in self.report.refused if (r.application, r.api_version, r.digest) == asked
+        )
+        return next((refused.reason for refused in found), None)
 
 
 @contextmanager
-def announced(state: Path, environment: str, url: str) -> Iterator[None]:
-    """Be known under `url` for the block."""
-    path = state / "nodes" / f"{environment}-{os.getpid()}.json"
-    presence = Presence(environment=environment, url=url, pid=os.getpid(), started_us=now_us())
-    write_atomically(path, msgspec.json.encode(presence))
+def announced(
+    storage: Storage, environment: str, url: str, report: Callable[[], Report]
+) -> Iterator[Callable[[], None]]:
+    """Be known under `url` for the block; gives a function that tells the `report` at once.
+
+    All of it is done by a thread of its own: a storage that is down or slow holds nobody up, and
+    the node is known again with the first beat after it came back.
+    """
+    presence = Presence(
+        environment=environment,
+        url=url,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started_us=now_us(),
+    )
+    name = f"{_folder(environment)}/{presence.host}-{presence.pid}.json"
+    wake, ended, began = threading.Event(), threading.Event(), threading.Event()
+
+    def beat() -> None:
+        is_heard = True
+        while not ended.is_set():
+            wake.clear()
+            try:
+                now = msgspec.structs.replace(presence, report=report())
+                storage.write(name, msgspec.json.encode(now))
+                is_heard = True
+            except StorageUnavailable as error:
+                if is_heard:
+                    _log.error("this node cannot say that it is up: %s", error)
+                is_heard = False
+            began.set()
+            wake.wait(BEAT_EVERY_S)
+
+    def tell(*, end: bool = False) -> None:
+        if end:
+            ended.set()
+        wake.set()
+
+    thread = threading.Thread(target=beat, name="presence")
+    thread.start()
+    began.wait(_KNOWN_WITHIN_S)
     try:
-        yield
+        yield tell
     finally:
-        path.unlink(missing_ok=True)
+        tell(end=True)
+        thread.join()
+        try:
+            storage.remove(name)
+        except KonveyerError as error:
+            _log.error("this node cannot say that it stops: %s", error)
 
 
-def nodes_of(state: Path, environment: str) -> list[Presence]:
-    """The nodes whose process lives, newest first; files of dead ones are removed."""
-    found = []
-    for path in (state / "nodes").glob(f"{environment}-*.json"):
-        presence = msgspec.json.decode(path.read_bytes(), type=Presence)
-        if is_alive(presence.pid):
-            found.append(presence)
-        else:
-            path.unlink(missing_ok=True)
-    return sorted(found, key=lambda presence: -presence.started_us)
+def nodes_of(storage: Storage, environment: str) -> list[Presence]:
+    """The nodes that are up, newest first.
+
+    One of this machine is up while its process lives; one of another was heard of lately. Times are
+    compared with the clock of this process, which must be right to a few seconds.
+    """
+    found = (_presence(storage, entry) for entry in storage.listed(_folder(environment)))
+    up = [presence for presence in found if presence is not None]
+    return sorted(up, key=lambda presence: -presence.started_us)
+
+
+def _presence(storage: Storage, entry: Listed) -> Presence | None:
+    try:
+        presence = msgspec.json.decode(storage.read(entry.name), type=Presence)
+    except ObjectMissing:
+        return None
+    except msgspec.MsgspecError:
+        _log.error("%s cannot be read: it is not of this version", entry.name)
+        return None
+    silent_s = (now_us() - entry.written_us) / 1e6
+    is_dead = presence.host == socket.gethostname() and not is_alive(presence.pid)
+    if is_dead or silent_s > _FORGOTTEN_AFTER_S:
+        storage.remove(entry.name)
+    if is_dead or silent_s > GONE_AFTER_S:
+        return None
+    return msgspec.structs.replace(presence, seen_us=entry.written_us)
+
+
+def _folder(environment: str) -> str:
+    return f"nodes/{environment}"

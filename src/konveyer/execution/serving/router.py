@@ -3,16 +3,17 @@
 import logging
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 
 from konveyer.bundle.manifest import Manifest
 from konveyer.bundle.store import BundleStore
 from konveyer.core.clock import FeatureClock
 from konveyer.core.errors import KonveyerError, did_you_mean
-from konveyer.execution.serving.desired import DesiredVersion, read_desired
+from konveyer.core.storage import Storage
+from konveyer.execution.serving.desired import DesiredVersion, read_absent, read_desired
 from konveyer.execution.serving.errors import ApplicationNotFound, VersionNotFound
 from konveyer.execution.serving.lanes import Lane, lane_of
+from konveyer.execution.serving.report import Refused, Report, Serving
 from konveyer.feature_store.datamart.lookup import OnlineLookup
 from konveyer.feature_store.online.base import OnlineStore
 
@@ -40,15 +41,16 @@ class Router:
         self,
         environment: str,
         *,
-        state: Path,
+        storage: Storage,
         bundles: BundleStore,
         online: OnlineStore,
         clock: FeatureClock,
     ) -> None:
         self.environment = environment
-        self._state, self._bundles, self._online, self._clock = state, bundles, online, clock
+        self._storage, self._bundles, self._online, self._clock = storage, bundles, online, clock
         self._live: MappingProxyType[Route, LiveVersion] = MappingProxyType({})
         self._refused: dict[Route, tuple[DesiredVersion, KonveyerError]] = {}
+        self._absent: tuple[Refused, ...] = ()
         self._lock = threading.Lock()
 
     def find(self, application: str, api_version: int) -> LiveVersion:
@@ -77,16 +79,26 @@ class Router:
 
     @property
     def refused(self) -> dict[str, str]:
-        """What could not be loaded, and why."""
-        return {
-            f"{application}/v{version}": str(error)
-            for (application, version), (_, error) in self._refused.items()
-        }
+        """What could not be brought here or loaded, and why."""
+        return {f"{one.application}/v{one.api_version}": one.reason for one in self.report.refused}
+
+    @property
+    def report(self) -> Report:
+        """What is served and refused right now, for those who wait for it elsewhere."""
+        serving = (
+            Serving(application=name, api_version=version, digest=live.desired.digest)
+            for (name, version), live in self._live.items()
+        )
+        refused = (
+            Refused(application=name, api_version=version, digest=one.digest, reason=str(error))
+            for (name, version), (one, error) in self._refused.items()
+        )
+        return Report(serving=tuple(serving), refused=(*self._absent, *refused))
 
     def refresh(self) -> bool:
         """Load what is newly desired, drop what is not any more; whether anything changed."""
         with self._lock:
-            desired = read_desired(self._state, self.environment).versions
+            desired = read_desired(self._storage, self.environment).versions
             routes = {(one.application, one.api_version): one for one in desired}
             live = {route: one for route, one in self._live.items() if route in routes}
             refused = {}
@@ -101,8 +113,10 @@ class Router:
                 except KonveyerError as error:
                     _log.error("refused bundle %s: %s", one.digest, error)
                     refused[route] = (one, error)
-            self._refused = refused
-            changed = live != dict(self._live)
+            absent = read_absent(self._storage, self.environment)
+            changed = live != dict(self._live) or absent != self._absent
+            changed = changed or refused != self._refused
+            self._refused, self._absent = refused, absent
             self._live = MappingProxyType(live)
             return changed
 

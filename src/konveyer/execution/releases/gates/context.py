@@ -8,6 +8,7 @@ from pathlib import Path
 from konveyer.bundle.manifest import Manifest
 from konveyer.bundle.store import Bundle
 from konveyer.catalog.session import Catalog
+from konveyer.core.storage import Storage
 from konveyer.execution.releases.live import put_live
 from konveyer.execution.releases.nodes import node_of, wait_until_serving
 from konveyer.feature_store.engines.base import Engine
@@ -18,7 +19,7 @@ TEST, PROD = "test", "prod"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateServices:
-    """Backends and settings, the same for every release.
+    """Backends and settings, the same for every release. Nodes are met through `storage`.
 
     `node_command` gives the command that serves an environment in the foreground.
     """
@@ -26,6 +27,7 @@ class GateServices:
     catalog: Catalog
     engine: Engine
     offline: DeltaOfflineStore
+    storage: Storage
     state: Path
     environments: Path
     node_command: Callable[[str], Sequence[str]]
@@ -45,12 +47,13 @@ class GateContext:
         services, manifest = self.services, bundle.manifest
         put_live(
             services.catalog,
-            services.state,
+            services.storage,
             release=self.release,
             environment=TEST,
             manifest=manifest,
         )
-        with node_of(services.state, TEST, services.node_command(TEST)) as url:
+        logs = services.state / "logs"
+        with node_of(services.storage, TEST, services.node_command(TEST), logs) as url:
             wait_until_serving(url, manifest.application, manifest.api_version, bundle.digest)
             yield url
 

@@ -17,14 +17,13 @@ from konveyer.core.schema import ColumnType
 from konveyer.execution.releases.gates.context import TEST, GateContext, predict_path
 from konveyer.execution.releases.verdict import Verdict
 from konveyer.execution.serving.errors import EntityNotFound
-from konveyer.execution.serving.prediction_log import log_folder
 from konveyer.execution.serving.prediction_reader import read_predictions
 from konveyer.feature_store.datamart.lookup import features_of_nobody
 from konveyer.feature_store.datamart.published import published_features
 
 SAMPLED = 50
 _WORST_SHOWN = 5
-_LOGGED_WITHIN_S = 10.0
+_LOGGED_WITHIN_S = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,12 +150,11 @@ def _is_unknown(answer: httpx.Response) -> bool:
 def _logged(
     context: GateContext, batch: str, expected: int
 ) -> dict[tuple[int | str, ...], tuple[object, ...]]:
-    folder = log_folder(context.services.state, TEST)
     deadline = time.monotonic() + _LOGGED_WITHIN_S
     while True:
         found = {
             tuple(row["keys"]): tuple(row["features"])
-            for row in read_predictions(folder, request_prefix=batch)
+            for row in read_predictions(context.services.storage, TEST, request_prefix=batch)
             if row["error"] is None
         }
         if len(found) >= expected or time.monotonic() > deadline:

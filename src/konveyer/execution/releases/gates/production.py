@@ -4,9 +4,8 @@ from konveyer.bundle.store import Bundle
 from konveyer.core.errors import KonveyerError
 from konveyer.execution.releases.gates.context import PROD, GateContext
 from konveyer.execution.releases.live import put_live, take_back
-from konveyer.execution.releases.nodes import wait_until_serving
+from konveyer.execution.releases.nodes import wait_until_all_serve
 from konveyer.execution.releases.verdict import Verdict
-from konveyer.execution.serving.presence import nodes_of
 
 
 def production_stage(context: GateContext, bundle: Bundle) -> Verdict:
@@ -14,17 +13,17 @@ def production_stage(context: GateContext, bundle: Bundle) -> Verdict:
     services, manifest = context.services, bundle.manifest
     put_live(
         services.catalog,
-        services.state,
+        services.storage,
         release=context.release,
         environment=PROD,
         manifest=manifest,
     )
-    nodes = nodes_of(services.state, PROD)
     try:
-        for node in nodes:
-            wait_until_serving(node.url, manifest.application, manifest.api_version, bundle.digest)
+        nodes = wait_until_all_serve(
+            services.storage, PROD, manifest.application, manifest.api_version, bundle.digest
+        )
     except KonveyerError:
-        take_back(services.catalog, services.state, release=context.release, environment=PROD)
+        take_back(services.catalog, services.storage, release=context.release, environment=PROD)
         raise
     measured = (
         f"{len(nodes)} node(s) serve it" if nodes else "no node is up; the next will serve it"

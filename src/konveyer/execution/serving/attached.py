@@ -1,0 +1,71 @@
+"""A node's disk and shared storage, kept together while the node runs."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from konveyer.core.errors import KonveyerError
+from konveyer.execution.serving import metrics
+from konveyer.execution.serving.mirror import Mirror
+from konveyer.execution.serving.shipping import Shipper
+
+LOOK_EVERY_S, SHIP_EVERY_S = 0.5, 2.0
+_LONGEST_PAUSE_S = 5.0
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def attached(mirror: Mirror, shipper: Shipper) -> Iterator[None]:
+    """Bring what is desired here, and ship what is logged, until the block ends.
+
+    When the block begins all is here that could be had. What is logged in the block is shipped
+    before this returns, when shared storage answers; otherwise it stays for the next start.
+    """
+    look = _Repeated("look at shared storage", mirror.refresh)
+    ship = _Repeated("ship the prediction log", shipper.ship)
+    look.try_once()
+    threads = [look.started(LOOK_EVERY_S), ship.started(SHIP_EVERY_S)]
+    try:
+        yield
+    finally:
+        look.ended.set()
+        ship.ended.set()
+        for thread in threads:
+            thread.join()
+        ship.try_once()
+
+
+class _Repeated:
+    """Work that is done again and again; after an error less often, and one line says so."""
+
+    def __init__(self, what: str, work: Callable[[], object]) -> None:
+        self.ended = threading.Event()
+        self._what, self._work, self._failures = what, work, 0
+
+    def started(self, every_s: float) -> threading.Thread:
+        thread = threading.Thread(target=self._run, args=(every_s,), name=self._what)
+        thread.start()
+        return thread
+
+    def try_once(self) -> None:
+        try:
+            self._work()
+        except (KonveyerError, OSError) as error:
+            if not self._failures:
+                _log.error("cannot %s: %s", self._what, error)
+            self._failures += 1
+            metrics.STORAGE_UP.set(0)
+        except Exception:  # noqa: BLE001 - logged
+            # The thread must live: without it the node would never learn of a release again.
+            _log.exception("cannot %s", self._what)
+            self._failures += 1
+        else:
+            if self._failures:
+                _log.info("can %s again", self._what)
+            self._failures = 0
+            metrics.STORAGE_UP.set(1)
+
+    def _run(self, every_s: float) -> None:
+        while not self.ended.wait(min(every_s * 2 ** min(self._failures, 8), _LONGEST_PAUSE_S)):
+            self.try_once()

@@ -1,0 +1,177 @@
+"""What an environment should serve, brought from shared storage to the disk of this machine.
+
+The node itself reads that disk alone: it goes on, and starts again, whatever shared storage does.
+"""
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from konveyer.bundle.store import BundleStore
+from konveyer.core.digest import short
+from konveyer.core.errors import KonveyerError
+from konveyer.core.files import locked
+from konveyer.core.storage import FolderStorage, ObjectMissing, Storage
+from konveyer.execution.serving.desired import (
+    Desired,
+    DesiredVersion,
+    desired_name,
+    read_absent,
+    read_desired,
+    write_absent,
+    write_desired,
+)
+from konveyer.execution.serving.report import Refused
+
+# A bundle that could not be brought is tried again after a pause that doubles up to this.
+_LONGEST_PAUSE_S = 30.0
+# A rollback finds the bundle here, and a process that was just told of a new one the old one.
+KEEP_S = 600.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """Why a bundle is not here, and when to ask for it again (monotonic)."""
+
+    reason: str
+    tries: int
+    again_at_s: float
+
+
+class Mirror:
+    """Keeps `cache` as shared storage says: its document, and the bundles that it names.
+
+    A version whose bundle is not whole and undamaged here does not get into the document of the
+    cache: the one before stays there, and the reason is noted beside it. Without a document in
+    shared storage, or with one that cannot be read, the cache stays as it is. Bundles that have not
+    been desired for `keep_s` are removed.
+    """
+
+    def __init__(
+        self,
+        environment: str,
+        *,
+        shared: Storage,
+        cache: FolderStorage,
+        bundles: BundleStore,
+        keep_s: float = KEEP_S,
+    ) -> None:
+        self._environment, self._shared, self._cache = environment, shared, cache
+        self._bundles, self._keep_s = bundles, keep_s
+        self._wanted_at_s: dict[str, float] = {}
+        self._here: set[str] = set()
+        self._troubles: dict[str, _Trouble] = {}
+
+    def refresh(self) -> None:
+        """One look at shared storage; raises `StorageUnavailable` when there is no answer."""
+        with locked(self._cache.path_of(".mirror")):
+            desired = self._desired()
+            if desired is None:
+                return
+            self._publish(desired)
+            for digest in self._missing(desired):
+                self._bring(digest)
+                self._publish(desired)
+            self._forget_others(desired)
+
+    def _desired(self) -> Desired | None:
+        try:
+            content = self._shared.read(desired_name(self._environment))
+            desired = msgspec.json.decode(content, type=Desired)
+        except ObjectMissing:
+            if not self._cache.has(desired_name(self._environment)):
+                return Desired(environment=self._environment)
+            _log.error("the document of %s is gone from shared storage", self._environment)
+            return None
+        except msgspec.MsgspecError as error:
+            _log.error("the document of %s cannot be read: %s", self._environment, error)
+            return None
+        return desired
+
+    def _missing(self, desired: Desired) -> list[str]:
+        now = time.monotonic()
+        return [
+            digest
+            for digest in dict.fromkeys(_digests(desired))
+            if digest not in self._here
+            and (digest not in self._troubles or self._troubles[digest].again_at_s <= now)
+        ]
+
+    def _bring(self, digest: str) -> None:
+        try:
+            self._bundles.open(digest)
+        except (KonveyerError, OSError) as error:
+            tries = self._troubles[digest].tries + 1 if digest in self._troubles else 0
+            pause_s = min(2.0**tries, _LONGEST_PAUSE_S)
+            _log.error("bundle %s is not here: %s", short(digest), error)
+            self._troubles[digest] = _Trouble(str(error), tries, time.monotonic() + pause_s)
+        else:
+            self._troubles.pop(digest, None)
+            self._here.add(digest)
+
+    def _publish(self, desired: Desired) -> None:
+        """Write the document of the cache and what is absent from it, where they changed."""
+        before = read_desired(self._cache, self._environment)
+        earlier = {(one.application, one.api_version): one for one in before.versions}
+        versions, absent = [], []
+        for one in desired.versions:
+            got, lacking = self._present(one, earlier.get((one.application, one.api_version)))
+            versions += got
+            absent += lacking
+        after = msgspec.structs.replace(desired, versions=tuple(versions))
+        if after != before or not self._cache.has(desired_name(self._environment)):
+            write_desired(self._cache, after)
+        if tuple(absent) != read_absent(self._cache, self._environment):
+            write_absent(self._cache, self._environment, tuple(absent))
+
+    def _present(
+        self, wanted: DesiredVersion, earlier: DesiredVersion | None
+    ) -> tuple[list[DesiredVersion], list[Refused]]:
+        """What of a version can be served from the disk, and what is said of the rest."""
+        absent = [
+            Refused(
+                application=wanted.application,
+                api_version=wanted.api_version,
+                digest=digest,
+                reason=self._troubles[digest].reason,
+            )
+            for digest in _digests_of(wanted)
+            if digest in self._troubles
+        ]
+        if wanted.digest not in self._here:
+            return [] if earlier is None else [earlier], absent
+        canary = wanted.canary
+        here = msgspec.structs.replace(
+            wanted,
+            canary=canary if canary is not None and canary.digest in self._here else None,
+            shadows=tuple(one for one in wanted.shadows if one.digest in self._here),
+        )
+        return [here], absent
+
+    def _forget_others(self, desired: Desired) -> None:
+        now = time.monotonic()
+        local = read_desired(self._cache, self._environment)
+        wanted = {*_digests(desired), *_digests(local)}
+        self._wanted_at_s |= dict.fromkeys(wanted, now)
+        self._wanted_at_s |= {
+            digest: now for digest in self._bundles.held() if digest not in self._wanted_at_s
+        }
+        kept = {one for one, at_s in self._wanted_at_s.items() if now - at_s <= self._keep_s}
+        if len(kept) < len(self._wanted_at_s):
+            self._bundles.keep_only(kept)
+            self._here &= kept
+            self._troubles = {one: why for one, why in self._troubles.items() if one in wanted}
+            self._wanted_at_s = {one: self._wanted_at_s[one] for one in kept}
+
+
+def _digests(desired: Desired) -> Iterable[str]:
+    return (digest for version in desired.versions for digest in _digests_of(version))
+
+
+def _digests_of(version: DesiredVersion) -> Iterable[str]:
+    beside = (() if version.canary is None else (version.canary,)) + version.shadows
+    return (version.digest, *(share.digest for share in beside))

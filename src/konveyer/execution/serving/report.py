@@ -1,0 +1,27 @@
+"""What a node says of itself: what it serves, and what it should serve and does not."""
+
+from msgspec import Struct
+
+
+class Serving(Struct, frozen=True, kw_only=True):
+    """One version that a node serves."""
+
+    application: str
+    api_version: int
+    digest: str
+
+
+class Refused(Struct, frozen=True, kw_only=True):
+    """One version that a node should serve and does not, and why; an earlier one may answer."""
+
+    application: str
+    api_version: int
+    digest: str
+    reason: str
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """What a node serves and refuses right now."""
+
+    serving: tuple[Serving, ...] = ()
+    refused: tuple[Refused, ...] = ()

@@ -1,0 +1,226 @@
+"""A node's copy of shared storage: what is whole gets in, what is not leaves the old in place."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from konveyer.bundle.manifest import MANIFEST, MODEL
+from konveyer.bundle.origin import BundleOrigin, hex_of
+from konveyer.bundle.store import Bundle, BundleStore
+from konveyer.core.clock import FeatureClock
+from konveyer.core.storage import FolderStorage, StorageUnavailable
+from konveyer.execution.serving.desired import (
+    Desired,
+    DesiredVersion,
+    Share,
+    desired_name,
+    read_desired,
+    write_desired,
+)
+from konveyer.execution.serving.mirror import Mirror
+from konveyer.execution.serving.router import Router
+from konveyer.feature_store.online.memory import MemoryOnlineStore
+from tests.unit.serving.test_router import packed
+
+
+class Reached(FolderStorage):
+    """A folder that can be out of reach."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.is_down = False
+        self.downloads = 0
+
+    def read(self, name: str) -> bytes:
+        self._answer()
+        return super().read(name)
+
+    def download(self, name: str, path: Path) -> None:
+        self._answer()
+        self.downloads += 1
+        super().download(name, path)
+
+    def _answer(self) -> None:
+        if self.is_down:
+            raise StorageUnavailable("it is down")
+
+
+class Site:
+    """Shared storage with packed bundles, and one node's disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.shared, self.remote = Reached(root / "shared"), Reached(root / "remote")
+        self.cache = FolderStorage(root / "cache")
+        self.packing = BundleStore(root / "packing", BundleOrigin(self.remote))
+        self.folder = root / "cache" / "bundles"
+
+    def mirror(self, *, keep_s: float = 600.0) -> Mirror:
+        return Mirror(
+            "prod",
+            shared=self.shared,
+            cache=self.cache,
+            bundles=BundleStore(self.folder, BundleOrigin(self.remote)),
+            keep_s=keep_s,
+        )
+
+    def router(self) -> Router:
+        return Router(
+            "prod",
+            storage=self.cache,
+            bundles=BundleStore(self.folder),
+            online=MemoryOnlineStore(),
+            clock=FeatureClock(0),
+        )
+
+    def desire(self, bundle: Bundle, *, canary: Bundle | None = None) -> None:
+        share = None
+        if canary is not None:
+            share = Share(digest=canary.digest, release="c", per_mille=10)
+        version = DesiredVersion(
+            application="scoring",
+            api_version=1,
+            digest=bundle.digest,
+            release="r",
+            since_us=0,
+            canary=share,
+        )
+        write_desired(self.shared, Desired(environment="prod", versions=(version,)))
+
+    def object_of(self, bundle: Bundle, name: str) -> Path:
+        return self.remote.path_of(f"{hex_of(bundle.digest)}/{name}")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def served(router: Router) -> str:
+    return router.find("scoring", 1).desired.digest
+
+
+def test_a_node_gets_its_bundles_and_starts_without_the_storage(site: Site) -> None:
+    first = packed(site.packing, 1)
+    site.desire(first)
+    site.mirror().refresh()
+    site.shared.is_down = site.remote.is_down = True
+    with pytest.raises(StorageUnavailable):
+        site.mirror().refresh()
+    router = site.router()
+    router.refresh()
+    assert served(router) == first.digest
+    assert router.report.serving[0].digest == first.digest
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone", "no manifest", "other manifest"])
+def test_a_damaged_object_is_refused_while_the_old_version_serves_also_after_a_restart(
+    site: Site, damage: str
+) -> None:
+    first, second = packed(site.packing, 1), packed(site.packing, 2)
+    site.desire(first)
+    mirror, router = site.mirror(), site.router()
+    mirror.refresh()
+    router.refresh()
+    model = site.object_of(second, MODEL)
+    good = {path: path.read_bytes() for path in (model, site.object_of(second, MANIFEST))}
+    match damage:
+        case "changed":
+            model.write_bytes(model.read_bytes() + b"\n")
+        case "gone":
+            model.unlink()
+        case "no manifest":
+            site.object_of(second, MANIFEST).unlink()
+        case "other manifest":
+            shutil.copy(site.object_of(first, MANIFEST), site.object_of(second, MANIFEST))
+    site.desire(second)
+    mirror.refresh()
+    assert router.refresh()
+    restarted = site.router()
+    site.mirror().refresh()
+    restarted.refresh()
+    for one in (router, restarted):
+        assert served(one) == first.digest
+        assert [refused.digest for refused in one.report.refused] == [second.digest]
+        assert one.refused["scoring/v1"]
+    for path, content in good.items():  # repaired
+        path.write_bytes(content)
+    site.mirror().refresh()
+    router.refresh()
+    assert served(router) == second.digest
+    assert router.report.refused == ()
+
+
+def test_a_fetch_that_was_interrupted_goes_on_and_brings_nothing_twice(site: Site) -> None:
+    first = packed(site.packing, 1)
+    site.desire(first)
+    last = max(first.manifest.files)
+    path = site.object_of(first, last)
+    content = path.read_bytes()
+    path.unlink()
+    site.mirror().refresh()
+    assert not (site.folder / hex_of(first.digest)).exists()
+    path.write_bytes(content)
+    site.remote.downloads = 0
+    site.mirror().refresh()
+    assert site.remote.downloads == 1
+    assert served_after(site) == first.digest
+
+
+def served_after(site: Site) -> str:
+    router = site.router()
+    router.refresh()
+    return served(router)
+
+
+def test_a_document_that_is_gone_or_unreadable_changes_nothing(site: Site) -> None:
+    first = packed(site.packing, 1)
+    site.desire(first)
+    mirror = site.mirror()
+    mirror.refresh()
+    site.shared.write(desired_name("prod"), b"{")
+    mirror.refresh()
+    assert served_after(site) == first.digest
+    site.shared.remove(desired_name("prod"))
+    mirror.refresh()
+    assert served_after(site) == first.digest
+
+
+def test_a_node_of_an_environment_without_a_document_knows_that_nothing_is_desired(
+    site: Site,
+) -> None:
+    site.mirror().refresh()
+    assert site.cache.has(desired_name("prod"))
+
+
+def test_a_damaged_cache_is_made_whole(site: Site) -> None:
+    first = packed(site.packing, 1)
+    site.desire(first)
+    site.mirror().refresh()
+    (site.folder / hex_of(first.digest) / MODEL).write_bytes(b"damaged")
+    site.mirror().refresh()
+    assert served_after(site) == first.digest
+
+
+def test_what_is_not_desired_any_more_is_removed_in_time(site: Site) -> None:
+    first, second = packed(site.packing, 1), packed(site.packing, 2)
+    site.desire(first)
+    mirror = site.mirror(keep_s=0.0)
+    mirror.refresh()
+    site.desire(second)
+    mirror.refresh()
+    mirror.refresh()
+    assert [path.name for path in site.folder.iterdir() if path.is_dir()] == [hex_of(second.digest)]
+    assert site.packing.held() == sorted([first.digest, second.digest])
+
+
+def test_a_canary_that_cannot_be_had_is_left_out_and_the_live_version_goes_on(site: Site) -> None:
+    first, second = packed(site.packing, 1), packed(site.packing, 2)
+    site.object_of(second, MODEL).write_bytes(b"damaged")
+    site.desire(first, canary=second)
+    site.mirror().refresh()
+    (version,) = read_desired(site.cache, "prod").versions
+    assert (version.digest, version.canary) == (first.digest, None)
+    router = site.router()
+    router.refresh()
+    assert [refused.digest for refused in router.report.refused] == [second.digest]

@@ -1,0 +1,131 @@
+"""Shipping the prediction log: each row once, whatever is killed or down in between."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from konveyer.core.storage import FolderStorage, StorageUnavailable
+from konveyer.execution.serving.prediction_log import Prediction, PredictionLog, log_folder
+from konveyer.execution.serving.prediction_reader import read_predictions
+from konveyer.execution.serving.shipping import Shipper
+
+
+class Interrupted(Exception):
+    """As if the process were killed at this moment."""
+
+
+class Faulty(FolderStorage):
+    """Does what it is told before or after an upload."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.before: Callable[[], None] = lambda: None
+        self.after: Callable[[], None] = lambda: None
+
+    def upload(self, path: Path, name: str) -> None:
+        self.before()
+        super().upload(path, name)
+        self.after()
+
+
+def fail(error: Exception) -> Callable[[], None]:
+    def raising() -> None:
+        raise error
+
+    return raising
+
+
+def logged(root: Path, *names: str) -> Path:
+    folder = log_folder(root, "prod")
+    log = PredictionLog(folder)
+    for name in names:
+        log.add(
+            Prediction(
+                request_id=name,
+                at_us=0,
+                environment="prod",
+                application="a",
+                api_version=1,
+                bundle="sha256:0",
+                release="r",
+                side="live",
+                caller="",
+                status=200,
+                error=None,
+                keys=(1,),
+                request=(),
+                given=(),
+                fallbacks=(),
+                features=(1.5, None),
+                outputs=(0.5,),
+                prediction=0.5,
+                latency_us=1,
+            )
+        )
+    log.close()
+    return folder
+
+
+def rows(storage: FolderStorage) -> list[str]:
+    return sorted(row["request_id"] for row in read_predictions(storage, "prod"))
+
+
+def test_what_is_shipped_is_read_there_and_gone_here(tmp_path: Path) -> None:
+    storage = Faulty(tmp_path / "shared")
+    folder = logged(tmp_path / "node", "a", "b")
+    logged(tmp_path / "node", "c")
+    shipper = Shipper(folder, storage, "prod")
+    assert shipper.ship() == 1
+    assert shipper.ship() == 0
+    assert rows(storage) == ["a", "b", "c"]
+    assert list(folder.rglob("*.parquet")) == []
+    logged(tmp_path / "node", "d")
+    assert shipper.ship() == 1
+    assert rows(storage) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("error", [Interrupted(), StorageUnavailable("it is down")])
+def test_a_kill_or_an_outage_loses_no_row_and_doubles_none(
+    tmp_path: Path, moment: str, error: Exception
+) -> None:
+    storage = Faulty(tmp_path / "shared")
+    folder = logged(tmp_path / "node", "a", "b")
+    setattr(storage, moment, fail(error))
+    with pytest.raises(type(error)):
+        Shipper(folder, storage, "prod").ship()
+    logged(tmp_path / "node", "c")
+    setattr(storage, moment, lambda: None)
+    Shipper(folder, storage, "prod").ship()
+    assert rows(storage) == ["a", "b", "c"]
+    assert list(folder.rglob("*.parquet")) == []
+
+
+def test_a_kill_while_a_sent_parcel_is_removed_takes_nothing_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Faulty(tmp_path / "shared")
+    logged(tmp_path / "node", "a")
+    folder = logged(tmp_path / "node", "b")
+
+    def half_removed(parcel: Path) -> None:
+        next(iter(sorted(parcel.glob("*.parquet")))).unlink()
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", half_removed)
+        with pytest.raises(Interrupted):
+            Shipper(folder, storage, "prod").ship()
+    Shipper(folder, storage, "prod").ship()
+    assert rows(storage) == ["a", "b"]
+
+
+def test_a_damaged_file_is_put_aside_and_holds_nothing_up(tmp_path: Path) -> None:
+    storage = Faulty(tmp_path / "shared")
+    folder = logged(tmp_path / "node", "a")
+    (folder / "0-damaged.parquet").write_bytes(b"not Parquet")
+    Shipper(folder, storage, "prod").ship()
+    assert rows(storage) == ["a"]
+    assert [path.name for path in folder.glob("*.damaged")] == ["0-damaged.parquet.damaged"]
