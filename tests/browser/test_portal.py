@@ -114,6 +114,26 @@ def shop_with_many_releases(released_shop: Shop, tmp_path: Path) -> Shop:
     return shop
 
 
+def test_a_release_shows_what_it_changes_and_outlives_its_bundle(
+    released_shop: Shop, tmp_path: Path, page: Page
+) -> None:
+    shop = released_shop.copied_to(tmp_path / "changed")
+    model = shop.root / "models/coupon_response/model.toml"
+    model.write_text(model.read_text().replace("rounds = 250", "rounds = 200"))
+    shop.run("train", "models/coupon_response", profile="ana")
+    release = shop.run("submit", "models/coupon_response", profile="ana")
+    with served(shop.root) as url:
+        page.goto(f"{url}/releases/{release['id']}#changes")
+        text = page.inner_text("main")
+        assert "rounds" in text
+        assert page.locator("pre.diff .added").all_inner_texts()[-1] == "+rounds = 200"
+        shutil.rmtree(shop.root / "bundles" / release["digest"].removeprefix("sha256:"))
+        answer = page.goto(f"{url}/releases/{release['id']}")
+        assert answer is not None
+        assert answer.ok
+        assert "There is no bundle" in page.inner_text("main")
+
+
 def test_runs_and_models(portal: str, page: Page) -> None:
     page.goto(f"{portal}/runs")
     assert page.locator("tbody tr").count() == 5

@@ -90,7 +90,7 @@ def test_a_release_killed_in_the_middle_goes_on_and_passes_no_gate_twice(shop: S
     after = shop.run("release", "continue", release, profile="boris")
 
     assert after["state"] == "live"
-    stages = {stage["stage"]: stage for stage in after["stages"]}
+    stages = {s["stage"]: s for s in after["stages"] if s["verdict"] != "not required"}
     assert list(stages) == ["checks", "review", "functional", "integration", "load", "production"]
     assert {stage["verdict"] for stage in stages.values()} == {"passed"}
     for passed in ("functional", "integration"):

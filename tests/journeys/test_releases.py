@@ -2,16 +2,19 @@
 
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.support import Shop
+from tests.support import Shop, node
 
 PROJECT = "models/coupon_response"
 
 
 def test_the_release_went_through_every_gate_with_evidence(released_shop: Shop) -> None:
     (release,) = released_shop.run("release", "list")
-    stages = {stage["stage"]: stage for stage in release["stages"]}
+    skipped = [s["stage"] for s in release["stages"] if s["verdict"] == "not required"]
+    assert skipped == ["replay", "shadow", "approval", "canary"]
+    stages = {s["stage"]: s for s in release["stages"] if s["stage"] not in skipped}
     assert list(stages) == ["checks", "review", "functional", "integration", "load", "production"]
     for stage in stages.values():
         assert stage["verdict"] == "passed"
@@ -82,3 +85,37 @@ def test_training_again_gives_the_same_model(shop: Shop, tmp_path: Path) -> None
     models = [(runs / run / "model.txt").read_bytes() for run in (before, again["run_id"])]
     assert models[0] == models[1]
     assert again["metrics"]["auc"] > again["metrics"]["auc_without_windows"] > 0.5
+
+
+def test_an_author_tries_a_model_on_dev_without_a_release(shop: Shop) -> None:
+    command = shop.command("serve", "dev", "--port", "0")
+    with node(command, shop.root, "dev") as (url, _):
+        tried = shop.run("release", "try", PROJECT, profile="ana")
+        assert tried["urls"] == [f"{url}/coupon-response/v1/predict"]
+        answer = httpx.post(tried["urls"][0], json={"household_id": 1}).json()
+        assert answer["bundle"] == tried["bundle"]
+    assert shop.run("release", "list") == []
+    (live,) = shop.run("models")
+    assert (live["environment"], live["release"]) == ("dev", "")
+    assert shop.error("release", "try", PROJECT, profile="eva")["code"] == "not_allowed"
+
+
+def test_the_reviewer_sees_what_a_release_changes(shop_copy: Shop) -> None:
+    (live,) = shop_copy.run("release", "list")
+    model = shop_copy.root / PROJECT / "model.toml"
+    model.write_text(model.read_text().replace("rounds = 250", "rounds = 200"))
+    shop_copy.run("train", PROJECT, profile="ana")
+    release = shop_copy.run("submit", PROJECT, profile="ana")
+    changed = shop_copy.run("release", "diff", release["id"], profile="boris")
+    assert changed["against"] == live["id"]
+    assert changed["parameters"] == [{"name": "rounds", "before": "250", "after": "200"}]
+    assert [file["name"] for file in changed["code"]] == ["model.toml"]
+    assert "-rounds = 250\n+rounds = 200" in changed["code"][0]["diff"]
+    assert (changed["features"], changed["environment"]) == ([], [])
+    auc = next(one for one in changed["metrics"] if one["name"] == "auc")
+    assert auc["before"] != auc["after"]
+    would_be = shop_copy.run("release", "approve", release["id"], "--dry-run", profile="boris")
+    assert would_be["state"] == "functional"
+    assert shop_copy.run("release", "watch", release["id"])["state"] == "review"
+    withdrawn = shop_copy.run("release", "withdraw", release["id"], profile="ana")
+    assert withdrawn["state"] == "withdrawn"

@@ -36,7 +36,7 @@ def children(process: "subprocess.Popen[Any]") -> list[int]:
 
 def test_it_serves_takes_runs_restarts_what_dies_and_stops_all(shop_copy: Shop) -> None:
     with up(shop_copy) as (process, addresses):
-        assert set(addresses) == {"portal", "test", "prod"}
+        assert set(addresses) == {"portal", "dev", "test", "prod"}
         assert httpx.get(addresses["portal"] + "/features").is_success
         path = "/coupon-response/v1/predict"
         answer = httpx.post(addresses["prod"] + path, json={"household_id": 1})
@@ -50,7 +50,7 @@ def test_it_serves_takes_runs_restarts_what_dies_and_stops_all(shop_copy: Shop) 
         wait_for(lambda: reachable(addresses["prod"] + "/health/ready"))
 
         running = children(process)
-        assert len(running) == 4
+        assert len(running) == 5
     assert process.returncode == 0
     assert not [pid for pid in running if is_alive(pid)]
 

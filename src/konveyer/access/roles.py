@@ -23,6 +23,9 @@ class Permission(StrEnum):
     TRAIN = "train models"
     SUBMIT_RELEASE = "submit releases"
     REVIEW_RELEASE = "review releases"
+    APPROVE_RELEASE = "approve releases"
+    WAIVE_GATE = "waive gates"
+    OPERATE_RELEASE = "promote and roll back releases"
     MANAGE_PEOPLE = "manage people"
 
 
@@ -40,9 +43,23 @@ GRANTS: dict[Role, frozenset[Permission]] = {
         }
     ),
     Role.ML_ENGINEER: frozenset(
-        {Permission.READ, Permission.RUN_ETL, Permission.REVIEW_RELEASE, *_DEVELOP}
+        {
+            Permission.READ,
+            Permission.RUN_ETL,
+            Permission.REVIEW_RELEASE,
+            Permission.APPROVE_RELEASE,
+            Permission.OPERATE_RELEASE,
+            *_DEVELOP,
+        }
     ),
-    Role.QA: frozenset({Permission.READ, Permission.REVIEW_RELEASE}),
+    Role.QA: frozenset(
+        {
+            Permission.READ,
+            Permission.REVIEW_RELEASE,
+            Permission.APPROVE_RELEASE,
+            Permission.WAIVE_GATE,
+        }
+    ),
     Role.ANALYST: frozenset({Permission.READ}),
     # A system that sends rows, and can do nothing else.
     Role.PRODUCER: frozenset({Permission.PUSH_ROWS}),

@@ -1,10 +1,17 @@
 """Releases and what is live over HTTP."""
 
-from fastapi import APIRouter, BackgroundTasks
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import APIRouter, BackgroundTasks, Query
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 
 from konveyer.api.access import Caller, Here
 from konveyer.execution.releases import flow, service
+from konveyer.execution.releases.compare import compare
+from konveyer.execution.releases.difference import Difference
+from konveyer.execution.releases.live import PROD, publish_desired
 from konveyer.execution.releases.records import (
     LiveVersion,
     Release,
@@ -12,16 +19,30 @@ from konveyer.execution.releases.records import (
     live_versions,
     load_release,
 )
+from konveyer.execution.releases.rollback import Rollback, plan_rollback, roll_back
+from konveyer.wiring import Workspace
 
 router = APIRouter(tags=["execution"])
+DryRun = Annotated[bool, Query(description="Show what would be and change nothing.")]
 
 
 class Approval(BaseModel):
     comment: str = ""
 
 
-class Rejection(BaseModel):
+class Reason(BaseModel):
     reason: str
+
+
+class Withdrawal(BaseModel):
+    reason: str = ""
+
+
+class RollbackOrder(BaseModel):
+    """`to` is the release to serve instead; without it, the one that production served before."""
+
+    reason: str
+    to: str | None = None
 
 
 @router.get("/models")
@@ -47,24 +68,131 @@ def show(here: Here, _caller: Caller, release: str) -> Release:
         return load_release(session, release)
 
 
+@router.get("/releases/{release}/diff")
+def diff(here: Here, _caller: Caller, release: str) -> Difference:
+    """What the release changes against the version that production serves, or served before it."""
+    return compare(here.catalog, here.bundles, release)
+
+
 @router.post("/releases/{release}/approval", status_code=202)
 def approve(
-    here: Here, caller: Caller, release: str, approval: Approval, later: BackgroundTasks
+    here: Here,
+    caller: Caller,
+    release: str,
+    approval: Approval,
+    later: BackgroundTasks,
+    dry_run: DryRun = False,
 ) -> Release:
-    """A second person's yes; the gates that follow run in the pipeline worker."""
+    """A yes in review, or in approval as a third person; the worker runs what follows."""
     here.refuse_if_busy()
-    with here.catalog.transaction() as session:
-        service.approve(session, caller, release, comment=approval.comment)
-        approved = load_release(session, release)
-    run = flow.run_from(approved.state, release, caller.name)
-    if run is not None:
-        later.add_task(here.run, run, purpose="POST /api/releases")
-    return approved
+    found = _done(
+        here,
+        release,
+        lambda session: service.approve(session, caller, release, comment=approval.comment),
+        dry_run=dry_run,
+    )
+    if not dry_run:
+        _go_on(here, found, caller.name, later)
+    return found
 
 
 @router.post("/releases/{release}/rejection")
-def reject(here: Here, caller: Caller, release: str, rejection: Rejection) -> Release:
-    """A second person's no, with the reason."""
+def reject(
+    here: Here, caller: Caller, release: str, rejection: Reason, dry_run: DryRun = False
+) -> Release:
+    """A no in review or approval, with the reason."""
+    return _done(
+        here,
+        release,
+        lambda session: service.reject(session, caller, release, reason=rejection.reason),
+        dry_run=dry_run,
+    )
+
+
+@router.post("/releases/{release}/waiver", status_code=202)
+def waive(
+    here: Here,
+    caller: Caller,
+    release: str,
+    waiver: Reason,
+    later: BackgroundTasks,
+    dry_run: DryRun = False,
+) -> Release:
+    """Let a release go on although a gate failed; for QA and administrators, never the author."""
+    here.refuse_if_busy()
+    found = _done(
+        here,
+        release,
+        lambda session: service.waive(session, caller, release, reason=waiver.reason),
+        dry_run=dry_run,
+    )
+    if not dry_run:
+        _go_on(here, found, caller.name, later)
+    return found
+
+
+@router.post("/releases/{release}/withdrawal")
+def withdraw(
+    here: Here, caller: Caller, release: str, withdrawal: Withdrawal, dry_run: DryRun = False
+) -> Release:
+    """The author takes back a release that is on its way."""
+    found = _done(
+        here,
+        release,
+        lambda session: service.withdraw(session, caller, release, reason=withdrawal.reason),
+        dry_run=dry_run,
+    )
+    if not dry_run:
+        publish_desired(here.catalog, here.storage, PROD)
+    return found
+
+
+@router.post("/releases/{release}/promotion", status_code=202)
+def promote(
+    here: Here, caller: Caller, release: str, later: BackgroundTasks, dry_run: DryRun = False
+) -> Release:
+    """End the canary stage: the release is to answer every request."""
+    found = _done(
+        here, release, lambda session: service.promote(session, caller, release), dry_run=dry_run
+    )
+    if not dry_run:
+        _go_on(here, found, caller.name, later)
+    return found
+
+
+@router.post("/releases/{release}/rollback")
+def rollback(
+    here: Here, caller: Caller, release: str, order: RollbackOrder, dry_run: DryRun = False
+) -> Rollback:
+    """Let production serve an earlier release again at once, or end a canary."""
+    if dry_run:
+        with here.catalog.reading() as session:
+            return plan_rollback(session, caller, release, order.to)
+    return roll_back(
+        here.catalog,
+        here.bundles,
+        here.storage,
+        caller,
+        release,
+        reason=order.reason,
+        to=order.to,
+    )
+
+
+def _done(
+    here: Workspace, release: str, act: Callable[[Session], None], *, dry_run: bool
+) -> Release:
+    """The release after `act`, in one transaction that is undone when it is only tried."""
     with here.catalog.transaction() as session:
-        service.reject(session, caller, release, reason=rejection.reason)
-        return load_release(session, release)
+        act(session)
+        session.flush()
+        found = load_release(session, release)
+        if dry_run:
+            session.rollback()
+    return found
+
+
+def _go_on(here: Workspace, release: Release, person: str, later: BackgroundTasks) -> None:
+    run = flow.run_from(release.state, release.id, person)
+    if run is not None:
+        later.add_task(here.run, run, purpose="POST /api/releases")

@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from konveyer.bundle.release_policy import Invariant, ReleasePolicy
 from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.feature_store.definitions.resolved import ResolvedService
 
@@ -67,6 +68,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
     files: dict[str, str]
     serving: Serving = Serving()
     model: ModelSpec = ModelSpec()
+    release: ReleasePolicy = ReleasePolicy()
+    invariants: tuple[Invariant, ...] = ()
     format: int = FORMAT
 
 

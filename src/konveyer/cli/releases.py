@@ -1,27 +1,40 @@
 """`konveyer submit` and `konveyer release`: a trained model on its way to production."""
 
+import time
 from pathlib import Path
-from pprint import pformat
-from textwrap import indent
 from typing import TYPE_CHECKING
 
 import click
 
 from konveyer.cli.context import Context, pass_context
-from konveyer.cli.progress import told_as_it_happens
+from konveyer.cli.release_acts import ACTS
+from konveyer.cli.release_diff import diff
+from konveyer.cli.release_view import (
+    STOPPED,
+    advance,
+    ended_lines,
+    loaded,
+    print_release,
+    show_release,
+)
 from konveyer.cli.render import print_json, print_table
 from konveyer.core.wording import seconds, when
 
 if TYPE_CHECKING:
-    from konveyer.execution.releases.records import Release, StageRecord
+    from konveyer.development.training import TrainingRun
 
-_MARKS = {"passed": "✓", "failed": "✗", "running": "…"}
+_LOOK_EVERY_S = 0.3
+_project = click.argument("project", type=click.Path(path_type=Path, file_okay=False))
+_run = click.option("--run", "run_id", help="The training run (default: the newest of this model).")
+_dry_run = click.option(
+    "--dry-run", is_flag=True, help="Show what would be released and do nothing."
+)
 
 
 @click.command()
-@click.argument("project", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--run", "run_id", help="The training run (default: the newest of this model).")
-@click.option("--dry-run", is_flag=True, help="Show what would be released and do nothing.")
+@_project
+@_run
+@_dry_run
 @pass_context
 def submit(context: Context, project: Path, run_id: str | None, dry_run: bool) -> None:
     """Pack the trained model PROJECT into a bundle and open a release.
@@ -32,35 +45,50 @@ def submit(context: Context, project: Path, run_id: str | None, dry_run: bool) -
     Example: konveyer submit models/coupon_response
     """
     from konveyer.development.package import pack_run
-    from konveyer.development.project import load_project
-    from konveyer.development.training import find_run
+    from konveyer.execution.releases.required import required_stages
     from konveyer.execution.releases.service import check_free, open_release
 
     workspace = context.workspace
-    project_model = load_project(context.found(project)).model
-    application = project_model.application
     workspace.refuse_if_busy()
+    run, folder, api_version = _found_run(context, project, run_id)
     with workspace.catalog.reading() as session:
         actor = context.actor(session)
-        check_free(session, actor, application, project_model.api_version)
-    run, folder = find_run(workspace.workshop.runs, application, run_id)
+        check_free(session, actor, run.application, api_version)
     if dry_run:
-        answer = {"application": application, "run": run.run_id, "metrics": run.metrics}
+        answer = {"application": run.application, "run": run.run_id, "metrics": run.metrics}
         print_json(answer) if context.as_json else click.echo(
-            f"Would release run {run.run_id} of {application} (AUC {run.metrics['auc']:.4f})."
+            f"Would release run {run.run_id} of {run.application} (AUC {run.metrics['auc']:.4f})."
         )
         return
     bundle = pack_run(run, folder, actor.name, workspace.bundles)
+    required = required_stages(bundle.manifest, workspace.settings.releases)
     with workspace.catalog.transaction() as session:
-        release = open_release(session, actor, bundle)
+        release_id = open_release(session, actor, bundle, required=required)
     if not context.as_json:
-        click.echo(f"{release}: {application}/v{bundle.manifest.api_version}, running checks ...")
-    _advance(context, release, actor.name)
+        version = bundle.manifest.api_version
+        click.echo(f"{release_id}: {run.application}/v{version}, running checks ...")
+    advance(context, release_id, actor.name)
+
+
+def _found_run(
+    context: Context, project: Path, run_id: str | None
+) -> tuple["TrainingRun", Path, int]:
+    """A training run of the project, its folder, and the API version it is for."""
+    from konveyer.development.project import load_project
+    from konveyer.development.training import find_run
+
+    model = load_project(context.found(project)).model
+    run, folder = find_run(context.workspace.workshop.runs, model.application, run_id)
+    return run, folder, model.api_version
 
 
 @click.group()
 def release() -> None:
-    """See releases, review them, and take them on."""
+    """See releases, decide about them, and take them on."""
+
+
+for act in (diff, *ACTS):
+    release.add_command(act)
 
 
 @release.command("list")
@@ -85,18 +113,8 @@ def list_(context: Context, application: str | None) -> None:
     for one in found:
         lead = lead_time(one)
         url = f"{one.application}/v{one.api_version}"
-        opened = when(one.opened_us)
-        rows.append(
-            (
-                one.id,
-                url,
-                one.state,
-                one.author,
-                opened,
-                seconds(lead.waited_s),
-                seconds(lead.worked_s),
-            )
-        )
+        waited, worked = seconds(lead.waited_s), seconds(lead.worked_s)
+        rows.append((one.id, url, one.state, one.author, when(one.opened_us), waited, worked))
     columns = ("release", "url", "state", "author", "opened", "waited", "worked")
     print_table(columns, rows, empty="No releases yet. Open one: konveyer submit PROJECT")
 
@@ -110,132 +128,65 @@ def show(context: Context, release_id: str) -> None:
     \b
     Example: konveyer --json release show rel-01a20f41cfdb3908c07b
     """
-    _show(context, release_id)
+    show_release(context, release_id)
 
 
 @release.command()
 @click.argument("release_id", metavar="RELEASE")
-@click.option("--comment", default="", help="What the author should know.")
 @pass_context
-def approve(context: Context, release_id: str, comment: str) -> None:
-    """Say yes as a second person; the remaining gates run at once, up to production.
+def watch(context: Context, release_id: str) -> None:
+    """Follow a release until it ends or waits for a person; exits with 1 when it stopped.
+
+    Somebody else runs it: `konveyer up`, or the command that took it on.
 
     \b
-    Example: konveyer --profile boris release approve rel-01a20f41cfdb3908c07b
+    Example: konveyer release watch rel-01a20f41cfdb3908c07b
     """
-    from konveyer.execution.releases.service import approve as approve_release
+    from konveyer.execution.releases.flow import goes_on
 
-    context.workspace.refuse_if_busy()
-    with context.workspace.catalog.transaction() as session:
-        actor = context.actor(session)
-        approve_release(session, actor, release_id, comment=comment)
-    if not context.as_json:
-        click.echo(f"{release_id}: approved, running the gates ...")
-    _advance(context, release_id, actor.name)
-
-
-@release.command()
-@click.argument("release_id", metavar="RELEASE")
-@click.option("--reason", required=True, help="What is to be changed.")
-@pass_context
-def reject(context: Context, release_id: str, reason: str) -> None:
-    """Say no as a second person.
-
-    \b
-    Example: konveyer release reject rel-01a20f41cfdb3908c07b --reason "uses a leaked column"
-    """
-    from konveyer.execution.releases.service import reject as reject_release
-
-    with context.workspace.catalog.transaction() as session:
-        reject_release(session, context.actor(session), release_id, reason=reason)
-    _show(context, release_id)
-
-
-@release.command("continue")
-@click.argument("release_id", metavar="RELEASE")
-@pass_context
-def continue_(context: Context, release_id: str) -> None:
-    """Take on a release whose run was interrupted; harmless when nothing is to be done.
-
-    \b
-    Example: konveyer release continue rel-01a20f41cfdb3908c07b
-    """
-    from konveyer.execution.releases.service import resume
-
-    with context.workspace.catalog.reading() as session:
-        actor = context.actor(session)
-        resume(session, actor, release_id)
-    _advance(context, release_id, actor.name)
-
-
-def _advance(context: Context, release_id: str, person: str) -> None:
-    """Run the automatic stages from where the release stands, then show it."""
-    from konveyer.execution.releases.flow import run_from
-    from konveyer.execution.releases.records import load_release
-
-    workspace = context.workspace
-    with workspace.catalog.reading() as session:
-        state = load_release(session, release_id).state
-    run = run_from(state, release_id, person)
-
-    def ended() -> list[str]:
-        with workspace.catalog.reading() as session:
-            stages = load_release(session, release_id).stages
-        return [
-            f"{_MARKS[stage.verdict]} {stage.stage}  {seconds(stage.worked_s)}"
-            for stage in stages
-            if stage.finished_us is not None
-        ]
-
-    if run is not None:
-        with told_as_it_happens(ended, quiet=context.as_json):
-            workspace.run(run, purpose="konveyer release")
-    _show(context, release_id, must_pass=True)
-
-
-def _show(context: Context, release_id: str, *, must_pass: bool = False) -> None:
-    """Print a release; with `must_pass` a failed one makes the command exit with 1."""
-    from konveyer.execution.releases.records import load_release
-
-    with context.workspace.catalog.reading() as session:
-        context.actor(session)
-        found = load_release(session, release_id)
-    if context.as_json:
-        print_json(found)
-    else:
-        _print(found)
-    if must_pass and found.state == "failed":
+    told: list[str] = []
+    while True:
+        found = loaded(context, release_id)
+        lines = [*ended_lines(found), *(f"… {s.stage}" for s in found.stages if not s.finished_us)]
+        for line in lines:
+            if line not in told and not context.as_json:
+                click.echo(f"  {line}")
+            told.append(line)
+        if not goes_on(found):
+            break
+        time.sleep(_LOOK_EVERY_S)
+    print_json(found) if context.as_json else print_release(found)
+    if found.state in STOPPED:
         click.get_current_context().exit(1)
 
 
-def _print(found: "Release") -> None:
-    click.secho(f"{found.id}  {found.application}/v{found.api_version}  {found.state}", bold=True)
-    click.echo(f"author {found.author}, opened {when(found.opened_us)}, bundle {found.digest[:19]}")
-    rows = [
-        (
-            _MARKS[stage.verdict],
-            stage.stage,
-            seconds(stage.waited_s),
-            seconds(stage.worked_s),
-            stage.measured,
-            stage.limit,
-        )
-        for stage in found.stages
-    ]
-    columns = ("", "stage", "waited", "worked", "measured", "limit")
-    print_table(columns, rows, empty="No stage has started.")
-    for stage in found.stages:
-        if stage.verdict == "failed":
-            _print_evidence(stage)
-    if found.reason:
-        click.secho(f"Stopped: {found.reason}", fg="red")
-    if found.state == "review":
-        click.echo(f"Next, by a second person: konveyer release approve {found.id}")
+@release.command("try")
+@_project
+@_run
+@pass_context
+def try_(context: Context, project: Path, run_id: str | None) -> None:
+    """Serve the trained model PROJECT in the dev environment, without any review.
 
+    It replaces what dev served of this version. Test and prod are reached by `konveyer submit`.
 
-def _print_evidence(stage: "StageRecord") -> None:
-    """What a failed gate saw."""
-    for name, value in stage.evidence.items():
-        text = value if isinstance(value, str) else pformat(value, width=100, compact=True)
-        click.secho(f"{stage.stage}, {name}:", bold=True)
-        click.echo(indent(text, "  "))
+    \b
+    Example: konveyer release try models/coupon_response
+    """
+    from konveyer.development.package import pack_run
+    from konveyer.execution.releases.live import DEV, try_out
+    from konveyer.execution.releases.nodes import wait_until_all_serve
+
+    workspace = context.workspace
+    run, folder, version = _found_run(context, project, run_id)
+    with workspace.catalog.reading() as session:
+        actor = context.actor(session)
+    bundle = pack_run(run, folder, actor.name, workspace.bundles)
+    storage = workspace.storage
+    try_out(workspace.catalog, storage, actor, bundle)
+    nodes = wait_until_all_serve(storage, DEV, run.application, version, bundle.digest)
+    urls = [f"{node.url}/{run.application}/v{version}/predict" for node in nodes]
+    if context.as_json:
+        print_json({"bundle": bundle.digest, "run": run.run_id, "urls": urls})
+        return
+    click.echo(f"dev serves run {run.run_id} of {run.application}/v{version}.")
+    click.echo(urls[0] if urls else "No node of dev is up: konveyer serve dev")

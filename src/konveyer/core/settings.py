@@ -1,6 +1,7 @@
 """`konveyer.toml`: where a workspace keeps things, each a URL that can point at a server."""
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -67,8 +68,20 @@ class Environment(Listen, frozen=True):
     online: str | None = None
 
 
-def _two_environments() -> dict[str, Environment]:
-    return {"test": Environment(), "prod": Environment(port=8081)}
+class ReleasesSettings(_Section, frozen=True):
+    """What every release of the workspace goes through, whatever its model asks for.
+
+    With `approval` an approver, who is neither the author nor the reviewer, says yes before
+    production. `lead_time_days` is the goal, in working days.
+    """
+
+    approval: bool = False
+    require: tuple[Literal["replay", "shadow", "canary"], ...] = ()
+    lead_time_days: float = 5.0
+
+
+def _three_environments() -> dict[str, Environment]:
+    return {"dev": Environment(), "test": Environment(), "prod": Environment(port=8081)}
 
 
 class Settings(_Section, frozen=True):
@@ -85,8 +98,9 @@ class Settings(_Section, frozen=True):
     etl: EtlSettings = EtlSettings()
     databases: dict[str, Location] = msgspec.field(default_factory=dict)
     tracking: TrackingSettings = TrackingSettings()
-    environments: dict[str, Environment] = msgspec.field(default_factory=_two_environments)
+    environments: dict[str, Environment] = msgspec.field(default_factory=_three_environments)
     portal: Listen = Listen(port=8080)
+    releases: ReleasesSettings = ReleasesSettings()
     load_seconds: float = 10.0
     root: Path = Path()
 
@@ -159,4 +173,5 @@ def parse_settings(content: bytes, *, root: Path) -> Settings:
         raise BadSettings(
             f"{root / FILE_NAME}: {error}.", hint="docs/settings.md lists every setting"
         ) from error
-    return msgspec.structs.replace(settings, root=root)
+    environments = _three_environments() | settings.environments
+    return msgspec.structs.replace(settings, root=root, environments=environments)

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from konveyer.bundle import manifest as bundle
+from konveyer.bundle.invariants import check_invariants
 from konveyer.bundle.manifest import Manifest
 from konveyer.bundle.readable import check_readable
 from konveyer.bundle.store import Bundle, BundleStore
@@ -33,10 +34,14 @@ def pack_run(run: TrainingRun, folder: Path, author: str, bundles: BundleStore) 
         service=training.service,
         categories=run.categories,
         objective=project.objective,
+        release=project.release,
+        invariants=project.invariants,
         parameters=run.parameters,
         metrics=run.metrics,
         files={},
     )
+
+    check_invariants(manifest)
 
     def write(draft: Path) -> None:
         (draft / bundle.MODEL).parent.mkdir()

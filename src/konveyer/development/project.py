@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from konveyer.bundle.manifest import Objective
+from konveyer.bundle.release_policy import Invariant, ReleasePolicy
 from konveyer.core.clock import parse_instant
 from konveyer.core.errors import KonveyerError, NotFound
 
@@ -59,6 +60,8 @@ class Project(_Section, frozen=True):
     labels: LabelSection
     split: SplitSection
     objective: Objective
+    release: ReleasePolicy = ReleasePolicy()
+    invariants: tuple[Invariant, ...] = ()
     parameters: dict[str, Any] = {}
     folder: Path = Path()
 

@@ -2,10 +2,16 @@
 
 from starlette.requests import Request
 
-from konveyer.core.errors import NotFound
+from konveyer.core.errors import KonveyerError, NotFound
+from konveyer.execution.releases.compare import compare
 from konveyer.execution.releases.lead_time import lead_time
-from konveyer.execution.releases.machine import STAGES
-from konveyer.execution.releases.records import list_releases, live_versions, load_release
+from konveyer.execution.releases.machine import OPTIONAL, STAGES, State
+from konveyer.execution.releases.records import (
+    Release,
+    list_releases,
+    live_versions,
+    load_release,
+)
 from konveyer.execution.serving.contract import describe
 from konveyer.execution.serving.presence import nodes_of
 from konveyer.feature_store.datamart.search import search_features
@@ -58,24 +64,39 @@ def models(workspace: Workspace, _request: Request) -> Answer:
 def releases(workspace: Workspace, _request: Request) -> Answer:
     with workspace.catalog.reading() as session:
         found = list_releases(session, limit=100)
-    rows = [
-        (release, lead_time(release), {stage.stage: stage.verdict for stage in release.stages})
-        for release in found
-    ]
-    return "releases.html", {"section": "releases", "rows": rows, "stages": STAGES}
+    rows = [(release, lead_time(release), _dots(release)) for release in found]
+    return "releases.html", {"section": "releases", "rows": rows}
+
+
+def _dots(release: Release) -> list[tuple[State, str]]:
+    """Each stage of the release with its verdict."""
+    verdicts = {stage.stage: stage.verdict for stage in release.stages}
+    return [(stage, verdicts.get(stage, "ahead")) for stage in _own_stages(release)]
+
+
+def _own_stages(release: Release) -> list[State]:
+    """All that this release goes through; what nobody asks of it is left out."""
+    return [stage for stage in STAGES if stage not in OPTIONAL or stage in release.required]
 
 
 def release(workspace: Workspace, request: Request) -> Answer:
     with workspace.catalog.reading() as session:
         found = load_release(session, request.path_params["release"])
     reached = {stage.stage for stage in found.stages}
-    manifest = workspace.bundles.open(found.digest).manifest
+    manifest, changed, problem = None, None, None
+    try:
+        manifest = workspace.bundles.open(found.digest).manifest
+        changed = compare(workspace.catalog, workspace.bundles, found.id)
+    except KonveyerError as error:  # a bundle is gone: the record of the release is still here
+        problem = error
     return "release.html", {
         "manifest": manifest,
+        "changed": changed,
+        "problem": problem,
         "section": "releases",
         "release": found,
         "lead": lead_time(found),
-        "ahead": [stage for stage in STAGES if stage not in reached],
+        "ahead": [stage for stage in _own_stages(found) if stage not in reached],
     }
 
 

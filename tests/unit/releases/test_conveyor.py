@@ -1,5 +1,6 @@
 """The release conveyor's states, its people, and the judgements of its gates."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,21 @@ from konveyer.execution.releases import nodes
 from konveyer.execution.releases.gates import functional, integration, load
 from konveyer.execution.releases.gates.context import GateContext, GateServices
 from konveyer.execution.releases.gates.integration import Served
+from konveyer.execution.releases.gates.invariants import Held
 from konveyer.execution.releases.gates.load import LoadProfile
 from konveyer.execution.releases.gates.production import production_stage
 from konveyer.execution.releases.lead_time import lead_time
 from konveyer.execution.releases.live import take_back
-from konveyer.execution.releases.machine import NEXT, STAGES, Action, State, WrongState, next_state
+from konveyer.execution.releases.machine import (
+    HUMAN,
+    NEXT,
+    OPTIONAL,
+    STAGES,
+    Action,
+    State,
+    WrongState,
+    next_state,
+)
 from konveyer.execution.releases.nodes import NodeMissing
 from konveyer.execution.releases.records import (
     desired_of,
@@ -76,10 +87,23 @@ def opened(catalog: Catalog, state: State = State.REVIEW, **changes: object) -> 
 
 def test_every_stage_leads_to_the_next_and_to_an_end() -> None:
     for stage, following in zip(STAGES, (*STAGES[1:], State.LIVE), strict=True):
-        onward = Action.APPROVE if stage is State.REVIEW else Action.PASS
+        onward = Action.APPROVE if stage in HUMAN else Action.PASS
         assert NEXT[stage, onward] is following
+        if stage in OPTIONAL:
+            assert NEXT[stage, Action.SKIP] is following
+        if stage is not State.PRODUCTION:
+            assert NEXT[stage, Action.WITHDRAW] is State.WITHDRAWN
     with pytest.raises(WrongState, match="possible now: pass, fail"):
         next_state("r", State.LOAD, Action.APPROVE)
+
+
+def test_what_failed_by_itself_can_be_waived_and_nothing_else() -> None:
+    waived = {stage for stage, action in NEXT if action is Action.WAIVE}
+    gates = {State.CHECKS, State.FUNCTIONAL, State.INTEGRATION, State.LOAD}
+    assert waived == gates | {State.REPLAY, State.SHADOW}
+    for stage in waived:
+        assert NEXT[stage, Action.FAIL] is State.FAILED
+        assert NEXT[stage, Action.WAIVE] is NEXT[stage, Action.PASS]
 
 
 def test_a_second_person_takes_it_past_review(catalog: Catalog) -> None:
@@ -221,3 +245,13 @@ def test_functional_wants_the_same_answers_and_the_right_refusals(
 ) -> None:
     answer = {"request": "no key", "expected": "missing_key", "got": got, "status": 422}
     assert functional.judge([0.0, difference], [answer]).passed is passes
+
+
+def test_functional_keeps_to_the_declared_tolerance_and_invariants() -> None:
+    assert functional.judge([1e-6], [], tolerance=1e-5).passed
+    broken = Held(invariant="increasing in age", answers=10, broken=1, worst={})
+    verdict = functional.judge([0.0], [], [broken])
+    assert not verdict.passed
+    assert "0 of 1 invariants hold (broken: increasing in age)" in verdict.measured
+    assert not functional.judge([math.inf], []).passed
+    assert not functional.judge([], []).passed

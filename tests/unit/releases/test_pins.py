@@ -10,8 +10,8 @@ from konveyer.bundle.errors import BundleNotFound
 from konveyer.bundle.manifest import TRAINING, Manifest, Objective
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
-from konveyer.execution.releases.machine import State
-from konveyer.execution.releases.pins import release_pins
+from konveyer.execution.releases.machine import STAGES, State
+from konveyer.execution.releases.pins import KEPT_FOR_ROLLBACK, release_pins
 from konveyer.execution.releases.records import release_row, set_live
 from konveyer.execution.releases.service import open_release
 from konveyer.feature_store.datamart.manifest import TrainingSetManifest
@@ -80,7 +80,7 @@ def test_a_release_holds_tables_until_it_has_ended(
         release_row(session, release).state = str(state)
     with catalog.reading() as session:
         pins = release_pins(session, bundles)
-    if state in (State.FAILED, State.REJECTED, State.RETIRED):
+    if state not in (*STAGES, State.LIVE):
         assert pins == []
         return
     (pin,) = pins
@@ -102,3 +102,20 @@ def test_an_ended_release_holds_tables_while_something_serves_it(
         assert [pin.training_set for pin in release_pins(session, bundles)] == ["set-1"]
     with catalog.reading() as session, pytest.raises(BundleNotFound):
         release_pins(session, BundleStore(tmp_path / "lost"))
+
+
+def test_what_production_served_last_can_be_rolled_back_to(
+    catalog: Catalog, admin: Actor, tmp_path: Path
+) -> None:
+    bundles = BundleStore(tmp_path / "bundles")
+    releases = []
+    for _ in range(KEPT_FOR_ROLLBACK + 2):
+        with catalog.transaction() as session:
+            releases.append(open_release(session, admin, packed(bundles)))
+            row = release_row(session, releases[-1])
+            set_live(session, "prod", row)
+            row.state = str(State.RETIRED)
+    with catalog.reading() as session:
+        held = [pin.holder for pin in release_pins(session, bundles)]
+    kept = releases[-KEPT_FOR_ROLLBACK - 1 :]  # the last is what production serves
+    assert sorted(held) == sorted(f"release {one} (scoring/v1, retired)" for one in kept[-3:])

@@ -9,20 +9,30 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from konveyer.bundle.store import BundleStore
-from konveyer.catalog import audit
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import now_us
 from konveyer.core.errors import KonveyerError
 from konveyer.execution.releases.gates.context import GateContext, GateServices
 from konveyer.execution.releases.gates.listing import GATES
-from konveyer.execution.releases.machine import AUTOMATIC, STAGES, Action, State, next_state
+from konveyer.execution.releases.live import PROD, publish_desired, retire_others
+from konveyer.execution.releases.machine import (
+    AUTOMATIC,
+    HUMAN,
+    OPTIONAL,
+    STAGES,
+    WATCHING,
+    Action,
+    State,
+)
 from konveyer.execution.releases.records import (
+    Release,
     begin_stage,
     last_finish_us,
     release_row,
     stage_row,
 )
 from konveyer.execution.releases.tables import ReleaseRow
+from konveyer.execution.releases.transitions import move
 from konveyer.execution.releases.verdict import Verdict
 from konveyer.pipeline.flow import Flow, Json, Payload, Run, Steps, packed_error
 
@@ -51,11 +61,17 @@ def release_flow(services: ReleaseServices) -> Flow:
 
 
 def run_from(state: str, release: str, person: str) -> Run | None:
-    """The run that takes a release on from `state`; None when it waits or has ended."""
-    if state not in AUTOMATIC:
+    """The run that takes a release on from `state`; None when it is in review or has ended."""
+    if state not in (*AUTOMATIC, State.APPROVAL):
         return None
     payload = ReleasePayload(release=release, start=state, person=person)
     return Run(flow=NAME, id=f"{release}-{state}", payload=msgspec.to_builtins(payload))
+
+
+def goes_on(release: Release) -> bool:
+    """Whether it will come further without any person."""
+    state = release.state
+    return state in AUTOMATIC or (state == State.APPROVAL and state not in release.required)
 
 
 def lost_runs(session: Session) -> list[Run]:
@@ -63,32 +79,41 @@ def lost_runs(session: Session) -> list[Run]:
 
     A process that dies between opening a release and starting its run leaves such a one.
     """
-    rows = session.scalars(select(ReleaseRow).where(ReleaseRow.state.in_(map(str, AUTOMATIC))))
-    runs = (run_from(row.state, row.id, row.author) for row in rows)
+    going = [str(stage) for stage in (*AUTOMATIC, State.APPROVAL)]
+    rows = session.scalars(select(ReleaseRow).where(ReleaseRow.state.in_(going)))
+    moving = (row for row in rows if row.state != State.APPROVAL or row.state not in row.required)
+    runs = (run_from(row.state, row.id, row.author) for row in moving)
     return [run for run in runs if run is not None]
 
 
 def _run(services: ReleaseServices, steps: Steps, payload: Payload) -> Json:
     order = msgspec.convert(payload, ReleasePayload)
-    state = order.start
-    for stage in STAGES[STAGES.index(State(order.start)) :]:
-        if stage is State.REVIEW:
-            break
+    stage = State(order.start)
+    while stage in STAGES and stage is not State.REVIEW:
         try:
             state = steps.step(str(stage), partial(_stage, services, order, stage))
         except KonveyerError as error:
             packed = packed_error(error)
             state = steps.step(f"fail {stage}", partial(_broke, services, order, stage, packed))
-        if state == State.FAILED:
+        if state == stage:
             break
-    return {"release": order.release, "state": str(state)}
+        stage = State(state)
+    return {"release": order.release, "state": str(stage)}
 
 
 def _stage(services: ReleaseServices, order: ReleasePayload, stage: State) -> str:
-    """Run one gate and move the release by its verdict. Run again after a kill, it starts over."""
+    """Run one gate and move the release by its verdict; the state it is in then.
+
+    Run again after a kill, it starts over. A stage that is not required is passed over, one that
+    waits for a person left as it is.
+    """
     with services.catalog.transaction() as session:
         row = release_row(session, order.release)
         if row.state != stage:
+            return row.state
+        if stage in OPTIONAL and stage not in row.required:
+            return _skip(session, row, stage, "neither the model nor the workspace asks for it")
+        if stage in HUMAN:
             return row.state
         waiting_us = last_finish_us(session, row)
         begin_stage(session, row.id, stage, waiting_us=waiting_us, by="conveyor")
@@ -107,6 +132,14 @@ def _stage(services: ReleaseServices, order: ReleasePayload, stage: State) -> st
     return _conclude(services, order, stage, verdict)
 
 
+def _skip(session: Session, row: ReleaseRow, stage: State, why: str) -> str:
+    begin_stage(session, row.id, stage, waiting_us=now_us(), by="conveyor")
+    record = stage_row(session, row.id, stage)
+    record.verdict, record.finished_us = "not required", record.started_us
+    record.rule, record.measured = "only where it is asked for", why
+    return move(session, row, Action.SKIP, "conveyor")
+
+
 def _conclude(
     services: ReleaseServices, order: ReleasePayload, stage: State, verdict: Verdict
 ) -> str:
@@ -114,31 +147,20 @@ def _conclude(
         row = release_row(session, order.release)
         if row.state != stage:
             return row.state
+        if verdict.needless:
+            return _skip(session, row, stage, verdict.measured)
         record = stage_row(session, row.id, stage)
         record.verdict = "passed" if verdict.passed else "failed"
         record.rule, record.measured, record.limit = verdict.rule, verdict.measured, verdict.limit
         record.evidence, record.finished_us = verdict.evidence, now_us()
-        action = Action.PASS if verdict.passed else Action.FAIL
-        row.state = str(next_state(row.id, stage, action))
+        following = move(session, row, Action.PASS if verdict.passed else Action.FAIL, order.person)
         if not verdict.passed:
             row.reason = f"{stage}: {verdict.rule}: {verdict.measured} (limit: {verdict.limit})"
-            row.ended_us = now_us()
-        if row.state == State.LIVE:
-            row.ended_us = now_us()
-            _retire_others(session, row)
-        audit.record(session, order.person, record.verdict, "release", row.id, stage=str(stage))
-        return row.state
-
-
-def _retire_others(session: Session, row: ReleaseRow) -> None:
-    others = select(ReleaseRow).where(
-        ReleaseRow.application == row.application,
-        ReleaseRow.api_version == row.api_version,
-        ReleaseRow.state == State.LIVE,
-        ReleaseRow.id != row.id,
-    )
-    for other in session.scalars(others):
-        other.state = str(next_state(other.id, State.LIVE, Action.RETIRE))
+        if following is State.LIVE:
+            retire_others(session, row, order.person)
+    if stage in WATCHING:
+        publish_desired(services.catalog, services.gates.storage, PROD)
+    return following
 
 
 def _broke(

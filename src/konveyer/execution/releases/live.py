@@ -1,16 +1,30 @@
 """Letting an environment serve a release: the catalog first, then the document of its nodes."""
 
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from konveyer.access.actor import Actor
+from konveyer.access.roles import Permission
 from konveyer.bundle.manifest import Manifest
+from konveyer.bundle.store import Bundle
+from konveyer.catalog import audit
 from konveyer.catalog.session import Catalog
 from konveyer.core.storage import Storage
+from konveyer.execution.releases.machine import Action, State
 from konveyer.execution.releases.records import (
     desired_of,
     release_row,
     set_live,
+    set_tried,
     withdraw_live,
 )
+from konveyer.execution.releases.sides import end_sides
+from konveyer.execution.releases.tables import ReleaseRow
+from konveyer.execution.releases.transitions import move
 from konveyer.execution.serving.desired import write_desired
 from konveyer.feature_store.registry.usage import record_usage
+
+DEV, TEST, PROD = "dev", "test", "prod"
 
 
 def put_live(
@@ -19,6 +33,8 @@ def put_live(
     """Let `environment` serve the release. Repeating it is harmless."""
     with catalog.transaction() as session:
         row = release_row(session, release)
+        if environment == PROD:
+            end_sides(session, release)  # what answers for all has no share
         if set_live(session, environment, row):
             record_usage(
                 session,
@@ -37,8 +53,39 @@ def take_back(catalog: Catalog, storage: Storage, *, release: str, environment: 
     publish_desired(catalog, storage, environment)
 
 
+def try_out(catalog: Catalog, storage: Storage, actor: Actor, bundle: Bundle) -> None:
+    """Let the dev environment serve a bundle that nobody has reviewed yet."""
+    actor.require(Permission.SUBMIT_RELEASE)
+    with catalog.transaction() as session:
+        set_tried(session, DEV, bundle)
+        url = f"{bundle.manifest.application}/v{bundle.manifest.api_version}"
+        audit.record(session, actor.name, "tried", "bundle", bundle.digest, url=url)
+    publish_desired(catalog, storage, DEV)
+
+
 def publish_desired(catalog: Catalog, storage: Storage, environment: str) -> None:
-    """Write what the catalog says; also the repair after a kill between the two."""
-    with catalog.reading() as session:
-        desired = desired_of(session, environment)
-    write_desired(storage, desired)
+    """Write what the catalog says; also the repair after a kill between the two.
+
+    Whoever writes last looks at the catalog once more, so that of two who publish at the same time
+    none can leave what the other has replaced.
+    """
+    written = None
+    while True:
+        with catalog.reading() as session:
+            desired = desired_of(session, environment)
+        if desired == written:
+            return
+        write_desired(storage, desired)
+        written = desired
+
+
+def retire_others(session: Session, row: ReleaseRow, person: str) -> None:
+    """What was live before `row` is not any more."""
+    others = select(ReleaseRow).where(
+        ReleaseRow.application == row.application,
+        ReleaseRow.api_version == row.api_version,
+        ReleaseRow.state == State.LIVE,
+        ReleaseRow.id != row.id,
+    )
+    for other in session.scalars(others):
+        move(session, other, Action.RETIRE, person, by_release=row.id)

@@ -13,19 +13,33 @@ class State(StrEnum):
     FUNCTIONAL = "functional"
     INTEGRATION = "integration"
     LOAD = "load"
+    REPLAY = "replay"
+    SHADOW = "shadow"
+    APPROVAL = "approval"
+    CANARY = "canary"
     PRODUCTION = "production"
     LIVE = "live"
     FAILED = "failed"
     REJECTED = "rejected"
+    WITHDRAWN = "withdrawn"
+    ROLLED_BACK = "rolled-back"
     RETIRED = "retired"
 
 
 class Action(StrEnum):
+    """What is done to a release. `SKIP` passes a stage that this release does not need."""
+
     PASS = "pass"  # noqa: S105 - not a password
     FAIL = "fail"
+    SKIP = "skip"
     APPROVE = "approve"
     REJECT = "reject"
+    WAIVE = "waive"
+    WITHDRAW = "withdraw"
+    PROMOTE = "promote"
+    ROLL_BACK = "roll back"
     RETIRE = "retire"
+    RESTORE = "restore"
 
 
 STAGES = (
@@ -34,24 +48,67 @@ STAGES = (
     State.FUNCTIONAL,
     State.INTEGRATION,
     State.LOAD,
+    State.REPLAY,
+    State.SHADOW,
+    State.APPROVAL,
+    State.CANARY,
     State.PRODUCTION,
 )
-AUTOMATIC = tuple(stage for stage in STAGES if stage is not State.REVIEW)
+# These wait for a person; the others run by themselves.
+HUMAN = (State.REVIEW, State.APPROVAL)
+# These watch production's own requests: nobody works meanwhile.
+WATCHING = (State.SHADOW, State.CANARY)
+# These are there for the releases that need them.
+OPTIONAL = (State.REPLAY, State.SHADOW, State.APPROVAL, State.CANARY)
+AUTOMATIC = tuple(stage for stage in STAGES if stage not in HUMAN)
 
+# A release in `failed` is waived from the stage that it failed in.
 NEXT: dict[tuple[State, Action], State] = {
     (State.CHECKS, Action.PASS): State.REVIEW,
     (State.CHECKS, Action.FAIL): State.FAILED,
+    (State.CHECKS, Action.WAIVE): State.REVIEW,
+    (State.CHECKS, Action.WITHDRAW): State.WITHDRAWN,
     (State.REVIEW, Action.APPROVE): State.FUNCTIONAL,
     (State.REVIEW, Action.REJECT): State.REJECTED,
+    (State.REVIEW, Action.WITHDRAW): State.WITHDRAWN,
     (State.FUNCTIONAL, Action.PASS): State.INTEGRATION,
     (State.FUNCTIONAL, Action.FAIL): State.FAILED,
+    (State.FUNCTIONAL, Action.WAIVE): State.INTEGRATION,
+    (State.FUNCTIONAL, Action.WITHDRAW): State.WITHDRAWN,
     (State.INTEGRATION, Action.PASS): State.LOAD,
     (State.INTEGRATION, Action.FAIL): State.FAILED,
-    (State.LOAD, Action.PASS): State.PRODUCTION,
+    (State.INTEGRATION, Action.WAIVE): State.LOAD,
+    (State.INTEGRATION, Action.WITHDRAW): State.WITHDRAWN,
+    (State.LOAD, Action.PASS): State.REPLAY,
     (State.LOAD, Action.FAIL): State.FAILED,
+    (State.LOAD, Action.WAIVE): State.REPLAY,
+    (State.LOAD, Action.WITHDRAW): State.WITHDRAWN,
+    (State.REPLAY, Action.PASS): State.SHADOW,
+    (State.REPLAY, Action.SKIP): State.SHADOW,
+    (State.REPLAY, Action.FAIL): State.FAILED,
+    (State.REPLAY, Action.WAIVE): State.SHADOW,
+    (State.REPLAY, Action.WITHDRAW): State.WITHDRAWN,
+    (State.SHADOW, Action.PASS): State.APPROVAL,
+    (State.SHADOW, Action.SKIP): State.APPROVAL,
+    (State.SHADOW, Action.FAIL): State.FAILED,
+    (State.SHADOW, Action.WAIVE): State.APPROVAL,
+    (State.SHADOW, Action.WITHDRAW): State.WITHDRAWN,
+    (State.APPROVAL, Action.APPROVE): State.CANARY,
+    (State.APPROVAL, Action.SKIP): State.CANARY,
+    (State.APPROVAL, Action.REJECT): State.REJECTED,
+    (State.APPROVAL, Action.WITHDRAW): State.WITHDRAWN,
+    (State.CANARY, Action.PASS): State.PRODUCTION,
+    (State.CANARY, Action.SKIP): State.PRODUCTION,
+    (State.CANARY, Action.PROMOTE): State.PRODUCTION,
+    (State.CANARY, Action.FAIL): State.ROLLED_BACK,
+    (State.CANARY, Action.ROLL_BACK): State.ROLLED_BACK,
+    (State.CANARY, Action.WITHDRAW): State.WITHDRAWN,
     (State.PRODUCTION, Action.PASS): State.LIVE,
     (State.PRODUCTION, Action.FAIL): State.FAILED,
     (State.LIVE, Action.RETIRE): State.RETIRED,
+    (State.LIVE, Action.ROLL_BACK): State.ROLLED_BACK,
+    (State.RETIRED, Action.RESTORE): State.LIVE,
+    (State.ROLLED_BACK, Action.RESTORE): State.LIVE,
 }
 
 
@@ -64,14 +121,14 @@ class WrongState(Conflict):
 def next_state(release: str, state: State, action: Action) -> State:
     """The state after `action`.
 
-    >>> next_state("r", State.LOAD, Action.PASS).value
+    >>> next_state("r", State.CANARY, Action.PROMOTE).value
     'production'
     """
     following = NEXT.get((state, action))
     if following is None:
         possible = [possible for (start, possible) in NEXT if start is state]
         raise WrongState(
-            f"Release {release} is in '{state}': it cannot {action}.",
+            f"Release {release} is in '{state}': to {action} it is not possible.",
             hint=f"possible now: {', '.join(possible) or 'nothing'}",
         )
     return following

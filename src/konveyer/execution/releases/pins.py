@@ -8,15 +8,20 @@ from sqlalchemy.orm import Session
 
 from konveyer.bundle.manifest import TRAINING
 from konveyer.bundle.store import BundleStore
+from konveyer.execution.releases.live import PROD
 from konveyer.execution.releases.machine import STAGES, State
 from konveyer.execution.releases.records import live_versions
-from konveyer.execution.releases.tables import ReleaseRow
+from konveyer.execution.releases.tables import LiveVersionRow, ReleaseRow
 from konveyer.feature_store.datamart.manifest import TrainingSetManifest
 from konveyer.feature_store.etl.pins import Pin
 
+KEPT_FOR_ROLLBACK = 3
+
 
 def release_pins(session: Session, bundles: BundleStore) -> Sequence[Pin]:
-    """One for each release that is live, on its way, or served by some environment.
+    """One for each release that is live, on its way, served by some environment, or rolled back to.
+
+    Of what production served before, that is the last `KEPT_FOR_ROLLBACK` of each version.
 
     Raises when a bundle cannot be read: what it needs is then not known.
     """
@@ -38,10 +43,26 @@ class HeldViews:
 
 
 def _in_use(session: Session) -> list[ReleaseRow]:
-    served = {live.release for live in live_versions(session)}
+    needed = {live.release for live in live_versions(session)} | _kept_for_rollback(session)
     under_way = [str(state) for state in (*STAGES, State.LIVE)]
     rows = session.scalars(select(ReleaseRow).order_by(ReleaseRow.opened_us))
-    return [row for row in rows if row.state in under_way or row.id in served]
+    return [row for row in rows if row.state in under_way or row.id in needed]
+
+
+def _kept_for_rollback(session: Session) -> set[str]:
+    """The releases of each version that production served last before the live one."""
+    served = session.execute(
+        select(ReleaseRow.application, ReleaseRow.api_version, ReleaseRow.id)
+        .join(LiveVersionRow, LiveVersionRow.release_id == ReleaseRow.id)
+        .where(LiveVersionRow.environment == PROD, ReleaseRow.state == State.RETIRED)
+        .order_by(LiveVersionRow.id.desc())
+    )
+    kept: dict[tuple[str, int], dict[str, None]] = {}
+    for application, api_version, release in served:
+        newest = kept.setdefault((application, api_version), {})
+        if len(newest) < KEPT_FOR_ROLLBACK:
+            newest[release] = None
+    return {release for newest in kept.values() for release in newest}
 
 
 def _pin(row: ReleaseRow, bundles: BundleStore) -> Pin:

@@ -6,9 +6,11 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from konveyer.bundle.store import Bundle
 from konveyer.core.clock import now_us
 from konveyer.core.errors import NotFound, did_you_mean
-from konveyer.execution.releases.machine import STAGES, State
+from konveyer.execution.releases.machine import HUMAN, STAGES, WATCHING, State
+from konveyer.execution.releases.sides import Side, sides_of
 from konveyer.execution.releases.tables import LiveVersionRow, ReleaseRow, StageRow
 from konveyer.execution.serving.desired import Desired, DesiredVersion
 
@@ -45,6 +47,7 @@ class Release:
     author: str
     state: str
     reason: str | None
+    required: list[str]
     opened_us: int
     ended_us: int | None
     stages: list[StageRecord]
@@ -52,7 +55,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveVersion:
-    """What an environment serves at one URL."""
+    """What an environment serves at one URL; `release` is empty for what its author tries."""
 
     environment: str
     application: str
@@ -111,6 +114,10 @@ def stage_row(session: Session, release: str, stage: State) -> StageRow:
     return session.get_one(StageRow, (release, stage))
 
 
+def stage_row_or_none(session: Session, release: str, stage: State) -> StageRow | None:
+    return session.get(StageRow, (release, stage))
+
+
 def last_finish_us(session: Session, row: ReleaseRow) -> int:
     """When the stage before the current one ended: since then the release waits."""
     finished = [
@@ -123,16 +130,32 @@ def last_finish_us(session: Session, row: ReleaseRow) -> int:
 
 def set_live(session: Session, environment: str, row: ReleaseRow) -> bool:
     """Let `environment` serve the release; False when it does already."""
-    current = _current(session, environment, row.application, row.api_version)
+    current = current_live(session, environment, row.application, row.api_version)
     if current is not None and current.release_id == row.id:
         return False
-    _replace(session, environment, current, row)
+    _replace(session, current, _serving(environment, row))
     return True
+
+
+def set_tried(session: Session, environment: str, bundle: Bundle) -> None:
+    """Let `environment` serve a bundle that is on no release; harmless when it does already."""
+    manifest = bundle.manifest
+    current = current_live(session, environment, manifest.application, manifest.api_version)
+    if current is not None and current.digest == bundle.digest:
+        return
+    tried = LiveVersionRow(
+        environment=environment,
+        application=manifest.application,
+        api_version=manifest.api_version,
+        digest=bundle.digest,
+        since_us=now_us(),
+    )
+    _replace(session, current, tried)
 
 
 def withdraw_live(session: Session, environment: str, row: ReleaseRow) -> None:
     """Serve the release that is live instead of `row`, or nothing; harmless when that is so."""
-    current = _current(session, environment, row.application, row.api_version)
+    current = current_live(session, environment, row.application, row.api_version)
     if current is None or current.release_id != row.id:
         return
     live = session.scalars(
@@ -141,26 +164,27 @@ def withdraw_live(session: Session, environment: str, row: ReleaseRow) -> None:
         .where(ReleaseRow.api_version == row.api_version)
         .where(ReleaseRow.state == State.LIVE, ReleaseRow.id != row.id)
     ).first()
-    _replace(session, environment, current, live)
+    _replace(session, current, None if live is None else _serving(environment, live))
+
+
+def _serving(environment: str, row: ReleaseRow) -> LiveVersionRow:
+    return LiveVersionRow(
+        environment=environment,
+        application=row.application,
+        api_version=row.api_version,
+        digest=row.digest,
+        release_id=row.id,
+        since_us=now_us(),
+    )
 
 
 def _replace(
-    session: Session, environment: str, current: LiveVersionRow | None, row: ReleaseRow | None
+    session: Session, current: LiveVersionRow | None, following: LiveVersionRow | None
 ) -> None:
-    now = now_us()
     if current is not None:
-        current.until_us = now
-    if row is not None:
-        session.add(
-            LiveVersionRow(
-                environment=environment,
-                application=row.application,
-                api_version=row.api_version,
-                digest=row.digest,
-                release_id=row.id,
-                since_us=now,
-            )
-        )
+        current.until_us = now_us()
+    if following is not None:
+        session.add(following)
     session.flush()
 
 
@@ -180,7 +204,7 @@ def live_versions(session: Session, environment: str | None = None) -> list[Live
             application=row.application,
             api_version=row.api_version,
             digest=row.digest,
-            release=row.release_id,
+            release=row.release_id or "",
             since_us=row.since_us,
         )
         for row in rows
@@ -189,6 +213,8 @@ def live_versions(session: Session, environment: str | None = None) -> list[Live
 
 def desired_of(session: Session, environment: str) -> Desired:
     """The document that nodes of `environment` follow."""
+    canaries = sides_of(session, environment, Side.CANARY)
+    shadows = sides_of(session, environment, Side.SHADOW)
     return Desired(
         environment=environment,
         versions=tuple(
@@ -198,13 +224,15 @@ def desired_of(session: Session, environment: str) -> Desired:
                 digest=live.digest,
                 release=live.release,
                 since_us=live.since_us,
+                canary=next(iter(canaries.get((live.application, live.api_version), ())), None),
+                shadows=shadows.get((live.application, live.api_version), ()),
             )
             for live in live_versions(session, environment)
         ),
     )
 
 
-def _current(
+def current_live(
     session: Session, environment: str, application: str, api_version: int
 ) -> LiveVersionRow | None:
     return session.scalars(
@@ -227,6 +255,7 @@ def _release(session: Session, row: ReleaseRow) -> Release:
         author=row.author,
         state=row.state,
         reason=row.reason,
+        required=list(row.required),
         opened_us=row.opened_us,
         ended_us=row.ended_us,
         stages=[_stage(stage) for stage in sorted(stages, key=lambda s: order.index(s.stage))],
@@ -234,10 +263,12 @@ def _release(session: Session, row: ReleaseRow) -> Release:
 
 
 def _stage(row: StageRow) -> StageRecord:
-    """A review is waiting all the time: nobody knows how long the reviewer worked."""
+    """A review waits all the time: nobody knows how long the reviewer worked.
+
+    So does a stage that watches production's own requests.
+    """
     end_us = now_us() if row.finished_us is None else row.finished_us
-    review = row.stage == State.REVIEW
-    start_us = end_us if review else row.started_us
+    start_us = end_us if row.stage in (*HUMAN, *WATCHING) else row.started_us
     return StageRecord(
         stage=row.stage,
         verdict=row.verdict,

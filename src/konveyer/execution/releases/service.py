@@ -1,4 +1,6 @@
-"""What people do with releases: submit, approve, reject."""
+"""What people do with releases on their way: submit, approve, reject, waive, withdraw, promote."""
+
+from collections.abc import Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -10,14 +12,21 @@ from konveyer.catalog import audit
 from konveyer.core.clock import now_us
 from konveyer.core.errors import Conflict, Forbidden, KonveyerError
 from konveyer.core.ids import new_id
-from konveyer.execution.releases.machine import STAGES, Action, State, next_state
+from konveyer.execution.releases.machine import HUMAN, STAGES, Action, State
 from konveyer.execution.releases.records import (
     begin_stage,
     last_finish_us,
     release_row,
     stage_row,
+    stage_row_or_none,
 )
 from konveyer.execution.releases.tables import ReleaseRow
+from konveyer.execution.releases.transitions import failed_stage, move
+
+_RULES = {
+    State.REVIEW: ("a second person approves", "not the author"),
+    State.APPROVAL: ("a third person approves", "neither the author nor the reviewer"),
+}
 
 
 class ReleaseInFlight(Conflict):
@@ -27,17 +36,28 @@ class ReleaseInFlight(Conflict):
 
 
 class OwnRelease(Forbidden):
-    """The author of a release cannot review it."""
+    """The author of a release cannot review, approve or waive it."""
 
     code = "own_release"
+
+
+class SamePerson(Forbidden):
+    """Author, reviewer and approver of a release are different people."""
+
+    code = "same_person"
 
 
 class ReasonMissing(KonveyerError):
     code = "reason_missing"
 
 
-def open_release(session: Session, actor: Actor, bundle: Bundle) -> str:
-    """Put a bundle on the conveyor; its first stage is still to run."""
+def open_release(
+    session: Session, actor: Actor, bundle: Bundle, *, required: Sequence[State] = ()
+) -> str:
+    """Put a bundle on the conveyor, through the `required` optional stages too.
+
+    Its first stage is still to run.
+    """
     manifest = bundle.manifest
     check_free(session, actor, manifest.application, manifest.api_version)
     release = new_id("rel")
@@ -49,6 +69,7 @@ def open_release(session: Session, actor: Actor, bundle: Bundle) -> str:
             digest=bundle.digest,
             author=actor.name,
             state=str(State.CHECKS),
+            required=[str(stage) for stage in required],
             opened_us=now_us(),
         )
     )
@@ -58,11 +79,62 @@ def open_release(session: Session, actor: Actor, bundle: Bundle) -> str:
 
 
 def approve(session: Session, actor: Actor, release: str, *, comment: str = "") -> None:
-    """A second person's yes; the gates that follow are still to run. A repeated yes is harmless."""
-    row = _reviewable(session, actor, release)
-    if State(row.state) in (*STAGES[2:], State.LIVE):
+    """A yes in review, or in approval by a third person; what follows is still to run.
+
+    A yes that the same person repeats is harmless.
+    """
+    row = release_row(session, release)
+    if _said_yes(session, row, actor):
         return
-    _review(session, actor, row, Action.APPROVE, comment)
+    stage = _decidable(session, actor, row)
+    _decide(session, actor, row, stage, Action.APPROVE, comment)
+
+
+def reject(session: Session, actor: Actor, release: str, *, reason: str) -> None:
+    """A no in review or approval, with the reason that the author reads."""
+    need_reason(reason, "A rejection needs a reason.", "say what is to be changed")
+    row = release_row(session, release)
+    stage = _decidable(session, actor, row)
+    _decide(session, actor, row, stage, Action.REJECT, reason)
+    row.reason = f"rejected by {actor.name}: {reason}"
+
+
+def waive(session: Session, actor: Actor, release: str, *, reason: str) -> None:
+    """Let a release go on although a gate failed; the gates that follow are still to run.
+
+    What the gate measured stays on record, beside who waived it and why.
+    """
+    actor.require(Permission.WAIVE_GATE)
+    need_reason(reason, "A waiver needs a reason.", "say why the release may go on all the same")
+    row = release_row(session, release)
+    _refuse_author(actor, row, "waive a gate of")
+    refuse_others(session, row.application, row.api_version)
+    stage = failed_stage(session, row)
+    move(session, row, Action.WAIVE, actor.name, reason=reason)
+    record = stage_row(session, row.id, stage)
+    record.verdict = "waived"
+    record.evidence = {**record.evidence, "waived": {"by": actor.name, "reason": reason}}
+
+
+def withdraw(session: Session, actor: Actor, release: str, *, reason: str = "") -> None:
+    """The author takes back a release that is on its way; an administrator may too."""
+    row = release_row(session, release)
+    if row.author != actor.name:
+        actor.require(Permission.MANAGE_PEOPLE)
+    move(session, row, Action.WITHDRAW, actor.name, reason=reason)
+    row.reason = f"withdrawn by {actor.name}" + (f": {reason}" if reason else "")
+
+
+def promote(session: Session, actor: Actor, release: str) -> None:
+    """End a canary early: all requests are to go to the release."""
+    actor.require(Permission.OPERATE_RELEASE)
+    row = release_row(session, release)
+    move(session, row, Action.PROMOTE, actor.name)
+    begin_stage(session, row.id, State.CANARY, waiting_us=last_finish_us(session, row), by="")
+    stage = stage_row(session, row.id, State.CANARY)
+    stage.verdict, stage.by, stage.finished_us = "passed", actor.name, now_us()
+    stage.rule, stage.limit = "a person promotes it", "may operate releases"
+    stage.measured = f"promoted by {actor.name}"
 
 
 def resume(session: Session, actor: Actor, release: str) -> None:
@@ -75,6 +147,11 @@ def resume(session: Session, actor: Actor, release: str) -> None:
 def check_free(session: Session, actor: Actor, application: str, api_version: int) -> None:
     """Raise unless the actor may submit a release of this version now."""
     actor.require(Permission.SUBMIT_RELEASE)
+    refuse_others(session, application, api_version)
+
+
+def refuse_others(session: Session, application: str, api_version: int) -> None:
+    """Raise while a release of this version is on its way."""
     in_flight = session.scalars(
         select(ReleaseRow)
         .where(ReleaseRow.application == application)
@@ -84,41 +161,61 @@ def check_free(session: Session, actor: Actor, application: str, api_version: in
     if in_flight is not None:
         raise ReleaseInFlight(
             f"Release {in_flight.id} of {application}/v{api_version} is in '{in_flight.state}'.",
-            hint=f"konveyer release continue {in_flight.id}, or wait for it; one in review may be "
-            f"rejected: konveyer release reject {in_flight.id} --reason TEXT",
+            hint=f"wait for it, or let its author withdraw it: "
+            f"konveyer release withdraw {in_flight.id}",
         )
 
 
-def reject(session: Session, actor: Actor, release: str, *, reason: str) -> None:
-    """A second person's no, with the reason that the author reads."""
-    if not reason.strip():
-        raise ReasonMissing("A rejection needs a reason.", hint="say what is to be changed")
-    row = _reviewable(session, actor, release)
-    _review(session, actor, row, Action.REJECT, reason)
-    row.reason, row.ended_us = f"rejected by {actor.name}: {reason}", now_us()
+def _said_yes(session: Session, row: ReleaseRow, actor: Actor) -> bool:
+    """Whether the last decision on the release is this person's yes, and it has gone on since."""
+    said = [stage for stage in HUMAN if _decided_by(session, row, stage) == actor.name]
+    passed = (*STAGES[STAGES.index(said[-1]) + 1 :], State.LIVE) if said else ()
+    return row.state in passed and row.state not in HUMAN
 
 
-def _reviewable(session: Session, actor: Actor, release: str) -> ReleaseRow:
-    row = release_row(session, release)
-    actor.require(Permission.REVIEW_RELEASE)
+def _decided_by(session: Session, row: ReleaseRow, stage: State) -> str | None:
+    """Who passed this stage of people; None when nobody did."""
+    found = stage_row_or_none(session, row.id, stage)
+    return found.by if found is not None and found.verdict == "passed" else None
+
+
+def _decidable(session: Session, actor: Actor, row: ReleaseRow) -> State:
+    """The stage in which this person may decide now; `review` when the release waits for nobody."""
+    stage = State.APPROVAL if row.state == State.APPROVAL else State.REVIEW
+    approval = stage is State.APPROVAL
+    actor.require(Permission.APPROVE_RELEASE if approval else Permission.REVIEW_RELEASE)
+    _refuse_author(actor, row, "approve" if approval else "review")
+    if approval and actor.name == _decided_by(session, row, State.REVIEW):
+        raise SamePerson(
+            f"{actor.name} reviewed release {row.id} and cannot approve it too.",
+            hint="ask a third person who may approve releases",
+        )
+    return stage
+
+
+def _refuse_author(actor: Actor, row: ReleaseRow, what: str) -> None:
     if row.author == actor.name:
         raise OwnRelease(
-            f"{actor.name} is the author of release {release} and cannot review it.",
-            hint="ask another person who may review releases",
+            f"{actor.name} is the author of release {row.id} and cannot {what} it.",
+            hint="ask another person who may",
         )
-    return row
 
 
-def _review(session: Session, actor: Actor, row: ReleaseRow, action: Action, text: str) -> None:
-    following = next_state(row.id, State(row.state), action)
+def need_reason(reason: str, message: str, hint: str) -> None:
+    if not reason.strip():
+        raise ReasonMissing(message, hint=hint)
+
+
+def _decide(
+    session: Session, actor: Actor, row: ReleaseRow, stage: State, action: Action, text: str
+) -> None:
     waiting_us = last_finish_us(session, row)
-    begin_stage(session, row.id, State.REVIEW, waiting_us=waiting_us, by=actor.name)
-    stage = stage_row(session, row.id, State.REVIEW)
-    stage.verdict = "passed" if action is Action.APPROVE else "failed"
-    stage.rule, stage.limit = "a second person approves", "not the author"
-    stage.measured = f"{'approved' if action is Action.APPROVE else 'rejected'} by {actor.name}"
-    stage.evidence = {"author": row.author, "reviewer": actor.name, "comment": text}
-    stage.by, stage.finished_us = actor.name, now_us()
-    row.state = str(following)
+    move(session, row, action, actor.name, comment=text)
+    begin_stage(session, row.id, stage, waiting_us=waiting_us, by=actor.name)
+    record = stage_row(session, row.id, stage)
     done = "approved" if action is Action.APPROVE else "rejected"
-    audit.record(session, actor.name, done, "release", row.id, comment=text)
+    record.verdict = "passed" if action is Action.APPROVE else "failed"
+    record.rule, record.limit = _RULES[stage]
+    record.measured = f"{done} by {actor.name}"
+    record.evidence = {"author": row.author, "decided by": actor.name, "comment": text}
+    record.by, record.finished_us = actor.name, now_us()

@@ -9,7 +9,7 @@ from konveyer.catalog.base import Base
 
 
 class ReleaseRow(Base):
-    """One bundle on its way to production."""
+    """One bundle on its way to production; `required` are its optional stages."""
 
     __tablename__ = "releases"
     __table_args__ = (Index("ix_releases_application", "application", "api_version"),)
@@ -21,6 +21,7 @@ class ReleaseRow(Base):
     author: Mapped[str]
     state: Mapped[str]
     reason: Mapped[str | None]
+    required: Mapped[list[Any]] = mapped_column(default=list)
     opened_us: Mapped[int]
     ended_us: Mapped[int | None]
 
@@ -44,7 +45,10 @@ class StageRow(Base):
 
 
 class LiveVersionRow(Base):
-    """Which bundle an environment serves for a version of an application, and since when."""
+    """Which bundle an environment serves for a version of an application, and since when.
+
+    It has no release when its author tries it, before any.
+    """
 
     __tablename__ = "live_versions"
     __table_args__ = (Index("ix_live_versions_current", "environment", "until_us"),)
@@ -54,6 +58,21 @@ class LiveVersionRow(Base):
     application: Mapped[str]
     api_version: Mapped[int]
     digest: Mapped[str]
-    release_id: Mapped[str] = mapped_column(ForeignKey("releases.id"))
+    release_id: Mapped[str | None] = mapped_column(ForeignKey("releases.id"))
     since_us: Mapped[int]
     until_us: Mapped[int | None]
+
+
+class SideRow(Base):
+    """A release beside the live one: a canary answers for its share, a shadow only listens."""
+
+    __tablename__ = "sides"
+
+    environment: Mapped[str] = mapped_column(primary_key=True)
+    release_id: Mapped[str] = mapped_column(ForeignKey("releases.id"), primary_key=True)
+    side: Mapped[str] = mapped_column(primary_key=True)
+    application: Mapped[str]
+    api_version: Mapped[int]
+    digest: Mapped[str]
+    per_mille: Mapped[int]
+    since_us: Mapped[int]

@@ -159,6 +159,7 @@ def upgrade() -> None:
         sa.Column("author", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=True),
+        sa.Column("required", sa.JSON(), nullable=False),
         sa.Column(
             "opened_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
         ),
@@ -195,7 +196,7 @@ def upgrade() -> None:
             "api_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
         ),
         sa.Column("digest", sa.String(), nullable=False),
-        sa.Column("release_id", sa.String(), nullable=False),
+        sa.Column("release_id", sa.String(), nullable=True),
         sa.Column("since_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("until_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.ForeignKeyConstraint(
@@ -221,6 +222,25 @@ def upgrade() -> None:
         sa.Column("first_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("last_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.PrimaryKeyConstraint("source", "first", name=op.f("pk_segments")),
+    )
+    op.create_table(
+        "sides",
+        sa.Column("environment", sa.String(), nullable=False),
+        sa.Column("release_id", sa.String(), nullable=False),
+        sa.Column("side", sa.String(), nullable=False),
+        sa.Column("application", sa.String(), nullable=False),
+        sa.Column(
+            "api_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column(
+            "per_mille", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.Column("since_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["release_id"], ["releases.id"], name=op.f("fk_sides_release_id_releases")
+        ),
+        sa.PrimaryKeyConstraint("environment", "release_id", "side", name=op.f("pk_sides")),
     )
     op.create_table(
         "stages",
@@ -272,6 +292,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_tokens_person"), table_name="tokens")
     op.drop_table("tokens")
     op.drop_table("stages")
+    op.drop_table("sides")
     op.drop_table("segments")
     op.drop_index("ix_live_versions_current", table_name="live_versions")
     op.drop_table("live_versions")

@@ -9,12 +9,10 @@ from konveyer.bundle.manifest import Manifest
 from konveyer.bundle.store import Bundle
 from konveyer.catalog.session import Catalog
 from konveyer.core.storage import Storage
-from konveyer.execution.releases.live import put_live
+from konveyer.execution.releases.live import TEST, put_live
 from konveyer.execution.releases.nodes import node_of, wait_until_serving
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
-
-TEST, PROD = "test", "prod"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

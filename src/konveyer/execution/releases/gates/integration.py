@@ -14,7 +14,8 @@ from konveyer.bundle.store import Bundle
 from konveyer.core.clock import format_us
 from konveyer.core.ids import new_id
 from konveyer.core.schema import ColumnType
-from konveyer.execution.releases.gates.context import TEST, GateContext, predict_path
+from konveyer.execution.releases.gates.context import GateContext, predict_path
+from konveyer.execution.releases.live import TEST
 from konveyer.execution.releases.verdict import Verdict
 from konveyer.execution.serving.errors import EntityNotFound
 from konveyer.execution.serving.prediction_reader import read_predictions

@@ -1,0 +1,75 @@
+"""What a model asks of its releases: `[release]` and `[[invariants]]` of `model.toml`."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+
+class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Invariant(_Section, frozen=True):
+    """What must hold for every input.
+
+    `kind` "increasing" or "decreasing": the output never goes the other way when `feature` grows
+    and nothing else changes. "range": the output lies in `minimum` to `maximum`. "sum-to-one": the
+    outputs are a distribution. `output` is needed where there are several; `tolerance` is what may
+    be missing.
+    """
+
+    kind: Literal["increasing", "decreasing", "range", "sum-to-one"]
+    feature: str | None = None
+    output: str | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    tolerance: float = 1e-9
+
+
+class Replay(_Section, frozen=True):
+    """Recorded requests of production, asked of the candidate on test.
+
+    `most_shift` is how far apart the distributions of the answers may be (0 to 1).
+    """
+
+    rows: int = 200
+    most_failures: float = 0.0
+    most_shift: float = 0.25
+
+
+class Shadow(_Section, frozen=True):
+    """Mirrored requests of production: `share` of them (0 to 1), until `rows` were compared.
+
+    Fewer than that `within_s` is a failure.
+    """
+
+    share: float = 0.1
+    rows: int = 200
+    within_s: float = 86_400.0
+    most_failures: float = 0.01
+    most_shift: float = 0.25
+
+
+class Canary(_Section, frozen=True):
+    """The candidate answers for `weights` of the requests (0 to 1), one after another.
+
+    Each is held for `hold_s` and until the candidate answered `rows`. Production promotes it when
+    the last has passed, and rolls it back at once when one does not.
+    """
+
+    weights: tuple[float, ...] = (0.05, 0.25)
+    hold_s: float = 600.0
+    rows: int = 100
+    within_s: float = 86_400.0
+    most_failures: float = 0.01
+    most_slow: float = 0.01
+    most_shift: float = 0.25
+
+
+class ReleasePolicy(_Section, frozen=True):
+    """The stages that a model asks for, and how far an answer may be from the recorded one."""
+
+    tolerance: float = 1e-9
+    replay: Replay | None = None
+    shadow: Shadow | None = None
+    canary: Canary | None = None

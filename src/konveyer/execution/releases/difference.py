@@ -1,0 +1,170 @@
+"""What a release changes, for its reviewer: code, features, parameters, metrics, environment."""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from konveyer.bundle.manifest import Manifest
+
+_PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A value before and after; None where it is not there."""
+
+    name: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextChange:
+    """A file or a definition that is not the same, as a unified diff."""
+
+    name: str
+    diff: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packed:
+    """What is compared: a manifest, the texts of its code, its lock, and its views' definitions."""
+
+    manifest: Manifest
+    code: Mapping[str, str]
+    lock: str
+    definitions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Only what differs, but every metric. `against` is None when nothing was served before."""
+
+    release: str
+    against: str | None
+    code: list[TextChange]
+    features: list[Change]
+    definitions: list[TextChange]
+    contract: list[Change]
+    parameters: list[Change]
+    metrics: list[Change]
+    environment: list[Change]
+
+
+def difference(
+    release: str, after: Packed, against: str | None, before: Packed | None
+) -> Difference:
+    """What `after` has that `before` has not, and the other way round."""
+
+    def changes(read: Callable[[Packed], Mapping[str, str]], *, same: bool = False) -> list[Change]:
+        return _changes({} if before is None else read(before), read(after), keep_same=same)
+
+    def texts(read: Callable[[Packed], Mapping[str, str]]) -> list[TextChange]:
+        return _texts({} if before is None else read(before), read(after))
+
+    return Difference(
+        release=release,
+        against=against,
+        code=texts(lambda packed: packed.code),
+        features=changes(lambda packed: _features(packed.manifest)),
+        definitions=texts(lambda packed: packed.definitions),
+        contract=changes(lambda packed: _contract(packed.manifest)),
+        parameters=changes(lambda packed: _flat(packed.manifest.parameters)),
+        metrics=changes(lambda packed: _metrics(packed.manifest), same=True),
+        environment=changes(lambda packed: pinned(packed.lock)),
+    )
+
+
+def pinned(lock: str) -> dict[str, str]:
+    """The packages of a lock and their versions.
+
+    >>> pinned("numpy==2.2.1 --hash=sha256:aa\\n    # via model\\nlightgbm==4.6.0")
+    {'numpy': '2.2.1', 'lightgbm': '4.6.0'}
+    """
+    found = (_PINNED.match(line) for line in lock.splitlines())
+    return {match[1].lower(): match[2] for match in found if match is not None}
+
+
+def _changes(
+    before: Mapping[str, str], after: Mapping[str, str], *, keep_same: bool = False
+) -> list[Change]:
+    names = [*after, *(name for name in before if name not in after)]
+    return [
+        Change(name=name, before=before.get(name), after=after.get(name))
+        for name in names
+        if keep_same or before.get(name) != after.get(name)
+    ]
+
+
+def _texts(before: Mapping[str, str], after: Mapping[str, str]) -> list[TextChange]:
+    found = []
+    for name in sorted({*before, *after}):
+        lines = difflib.unified_diff(
+            before.get(name, "").splitlines(),
+            after.get(name, "").splitlines(),
+            name if name in before else "/dev/null",
+            name if name in after else "/dev/null",
+            lineterm="",
+        )
+        diff = "\n".join(lines)
+        if diff:
+            found.append(TextChange(name=name, diff=diff))
+    return found
+
+
+def _features(manifest: Manifest) -> dict[str, str]:
+    service = manifest.service
+    versions = {view.name: view.version for view in service.views}
+    versions |= {view.name: view.version for view in service.on_demand}
+    return {
+        feature.name: f"{feature.view}:{feature.feature} {feature.dtype}, "
+        f"version {versions.get(feature.view, '?')}"
+        for feature in service.features
+    }
+
+
+def _contract(manifest: Manifest) -> dict[str, str]:
+    service, serving = manifest.service, manifest.serving
+    inputs = {f"input {column.name}": str(column.dtype) for column in service.keys}
+    fields = {f"input {field.name}": f"{field.dtype}, or null" for field in service.request}
+    outputs = {f"output {one.name}": str(one.dtype) for one in manifest.model.outputs}
+    given = {f"may be given {name}": "yes" for name in serving.given}
+    objective = manifest.objective
+    promise = f"{objective.rate_per_s:g} requests/s, p99 {objective.p99_ms:g} ms"
+    model = manifest.model.form + (f": {manifest.model.reason}" if manifest.model.reason else "")
+    fallbacks = {f"fallback {name}": str(value) for name, value in serving.fallbacks.items()}
+    rules = {f"invariant {n}": _named(one) for n, one in enumerate(manifest.invariants, 1)}
+    return {
+        **inputs,
+        **fields,
+        **given,
+        **outputs,
+        "objective": promise,
+        "model form": model,
+        "deadline": f"{serving.deadline_ms:g} ms",
+        **fallbacks,
+        "release policy": _named(manifest.release),
+        **rules,
+    }
+
+
+def _named(value: object) -> str:
+    """A struct as people read it: what is set, without braces."""
+    plain = msgspec.to_builtins(value)
+    return ", ".join(f"{name} {_text(one)}" for name, one in plain.items() if one is not None)
+
+
+def _metrics(manifest: Manifest) -> dict[str, str]:
+    return {name: f"{value:.6g}" for name, value in manifest.metrics.items()}
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: _text(value) for name, value in values.items()}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

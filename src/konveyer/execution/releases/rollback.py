@@ -1,0 +1,137 @@
+"""Rolling back: production serves an earlier release again, at once, without any gate."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from konveyer.access.actor import Actor
+from konveyer.access.roles import Permission
+from konveyer.bundle.store import Bundle, BundleStore
+from konveyer.catalog.session import Catalog
+from konveyer.core.errors import Conflict
+from konveyer.core.storage import Storage
+from konveyer.execution.releases.live import PROD, publish_desired
+from konveyer.execution.releases.machine import Action, State
+from konveyer.execution.releases.records import current_live, release_row, set_live
+from konveyer.execution.releases.service import need_reason
+from konveyer.execution.releases.tables import LiveVersionRow, ReleaseRow
+from konveyer.execution.releases.transitions import move
+from konveyer.feature_store.etl.runs import readable_table
+
+
+class NotServed(Conflict):
+    """Production does not serve the release that is to be rolled back."""
+
+    code = "release_not_served"
+
+
+class NothingToRollBackTo(Conflict):
+    """Production has served no earlier release of this version."""
+
+    code = "nothing_to_roll_back_to"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollback:
+    """What a rollback changes. Without `serves`, only a canary ends and production stays."""
+
+    release: str
+    state: str
+    application: str
+    api_version: int
+    serves: str
+    digest: str
+
+
+def plan_rollback(session: Session, actor: Actor, release: str, to: str | None = None) -> Rollback:
+    """What `roll_back` would do: end a canary, or replace a live release by `to`.
+
+    Without `to` it is the release that production served before.
+    """
+    actor.require(Permission.OPERATE_RELEASE)
+    row = release_row(session, release)
+    if row.state == State.CANARY:
+        live = current_live(session, PROD, row.application, row.api_version)
+        target = None if live is None or live.release_id is None else live.release_id
+        digest = "" if live is None else live.digest
+        return _plan(row, target or "", digest)
+    if row.state != State.LIVE:
+        raise NotServed(
+            f"Release {row.id} is in '{row.state}': production does not serve it.",
+            hint=f"konveyer release list --application {row.application} shows what is live",
+        )
+    target_row = _earlier(session, row, to)
+    return _plan(row, target_row.id, target_row.digest)
+
+
+def roll_back(
+    catalog: Catalog,
+    bundles: BundleStore,
+    storage: Storage,
+    actor: Actor,
+    release: str,
+    *,
+    reason: str,
+    to: str | None = None,
+) -> Rollback:
+    """One transaction in the catalog, then the document that the nodes follow.
+
+    Raises, and changes nothing, when the bundle to go back to is gone or is not what was reviewed,
+    or when its features are not computed any more.
+    """
+    need_reason(reason, "A rollback needs a reason.", "say what is wrong with the release")
+    with catalog.transaction() as session:
+        plan = plan_rollback(session, actor, release, to)
+        if plan.digest:
+            _check_usable(session, bundles.open(plan.digest))
+        row = release_row(session, plan.release)
+        was_live = row.state == State.LIVE
+        move(session, row, Action.ROLL_BACK, actor.name, reason=reason, serves=plan.serves)
+        row.reason = f"rolled back by {actor.name}: {reason}"
+        if was_live:
+            target = release_row(session, plan.serves)
+            move(session, target, Action.RESTORE, actor.name, instead_of=row.id)
+            target.reason = None
+            set_live(session, PROD, target)
+    publish_desired(catalog, storage, PROD)
+    return plan
+
+
+def _check_usable(session: Session, bundle: Bundle) -> None:
+    for view in bundle.manifest.service.views:
+        readable_table(session, view.name, view.version)
+
+
+def _plan(row: ReleaseRow, serves: str, digest: str) -> Rollback:
+    return Rollback(
+        release=row.id,
+        state=row.state,
+        application=row.application,
+        api_version=row.api_version,
+        serves=serves,
+        digest=digest,
+    )
+
+
+def _earlier(session: Session, row: ReleaseRow, to: str | None) -> ReleaseRow:
+    """The release `to`, or the one before, both once served by production."""
+    served = session.scalars(
+        select(LiveVersionRow)
+        .where(LiveVersionRow.environment == PROD)
+        .where(LiveVersionRow.application == row.application)
+        .where(LiveVersionRow.api_version == row.api_version)
+        .where(LiveVersionRow.release_id != row.id)
+        .order_by(LiveVersionRow.id.desc())
+    )
+    known = list(dict.fromkeys(live.release_id for live in served if live.release_id is not None))
+    if to is not None and release_row(session, to).id in known:
+        return release_row(session, to)
+    before = [one for one in known if release_row(session, one).state == State.RETIRED]
+    if to is None and before:
+        return release_row(session, before[0])
+    raise NothingToRollBackTo(
+        f"Production has served no release {to or 'before this one'} of "
+        f"{row.application}/v{row.api_version}.",
+        hint=f"it has served {', '.join(known)}" if known else "release a corrected version",
+    )

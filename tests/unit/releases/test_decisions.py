@@ -1,0 +1,280 @@
+"""What people may do with a release, and what is recorded of it."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from konveyer.access.actor import Actor, NotAllowed
+from konveyer.access.roles import Role
+from konveyer.bundle.errors import BundleNotFound
+from konveyer.bundle.release_policy import Canary, ReleasePolicy
+from konveyer.bundle.store import BundleStore
+from konveyer.catalog import audit
+from konveyer.catalog.session import Catalog
+from konveyer.core.settings import ReleasesSettings
+from konveyer.core.storage import FolderStorage
+from konveyer.execution.releases.flow import goes_on, run_from
+from konveyer.execution.releases.live import retire_others
+from konveyer.execution.releases.machine import Action, State, WrongState
+from konveyer.execution.releases.records import (
+    begin_stage,
+    desired_of,
+    load_release,
+    release_row,
+    set_live,
+    stage_row,
+)
+from konveyer.execution.releases.required import required_stages
+from konveyer.execution.releases.rollback import (
+    NothingToRollBackTo,
+    NotServed,
+    plan_rollback,
+    roll_back,
+)
+from konveyer.execution.releases.service import (
+    OwnRelease,
+    ReasonMissing,
+    ReleaseInFlight,
+    SamePerson,
+    approve,
+    open_release,
+    promote,
+    reject,
+    waive,
+    withdraw,
+)
+from konveyer.execution.releases.sides import Side, put_side
+from konveyer.execution.releases.transitions import move
+from konveyer.execution.serving.desired import Share, read_desired
+from tests.unit.releases.test_conveyor import ANA, BORIS, EVA, bundle, opened
+
+QUINN = Actor("quinn", frozenset({Role.QA}))
+EVERYTHING = frozenset(Role)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> FolderStorage:
+    return FolderStorage(tmp_path)
+
+
+def failed_in(catalog: Catalog, stage: State) -> str:
+    release = opened(catalog, stage)
+    with catalog.transaction() as session:
+        begin_stage(session, release, stage, waiting_us=0, by="conveyor")
+        record = stage_row(session, release, stage)
+        record.verdict, record.finished_us, record.evidence = "failed", 1, {"p99_ms": 80}
+        move(session, release_row(session, release), Action.FAIL, "conveyor")
+    return release
+
+
+def test_a_failed_gate_is_waived_with_a_reason_and_stays_on_record(catalog: Catalog) -> None:
+    release = failed_in(catalog, State.LOAD)
+    with catalog.transaction() as session, pytest.raises(ReasonMissing):
+        waive(session, QUINN, release, reason=" ")
+    with catalog.transaction() as session:
+        waive(session, QUINN, release, reason="a busy host")
+    with catalog.reading() as session:
+        found = load_release(session, release)
+        (entry, *_) = audit.entries(session, kind="release", subject=release)
+    assert found.state == State.REPLAY
+    assert (found.ended_us, found.reason) == (None, None)
+    (load,) = found.stages
+    assert load.verdict == "waived"
+    waived = {"by": "quinn", "reason": "a busy host"}
+    assert load.evidence == {"p99_ms": 80, "waived": waived}
+    assert (entry.actor, entry.action) == ("quinn", "waived")
+    assert entry.detail == {"stage": "load", "state": "replay", "reason": "a busy host"}
+    assert goes_on(found)
+
+
+def test_only_some_may_waive_and_never_the_author(catalog: Catalog) -> None:
+    release = failed_in(catalog, State.FUNCTIONAL)
+    with catalog.transaction() as session, pytest.raises(NotAllowed):
+        waive(session, BORIS, release, reason="x")
+    author = Actor("ana", EVERYTHING)
+    with catalog.transaction() as session, pytest.raises(OwnRelease):
+        waive(session, author, release, reason="x")
+    assert state_of(catalog, release) == State.FAILED
+
+
+@pytest.mark.parametrize("state", [State.LOAD, State.LIVE, State.REJECTED, State.PRODUCTION])
+def test_what_has_not_failed_cannot_be_waived(catalog: Catalog, state: State) -> None:
+    release = opened(catalog, state)
+    with catalog.transaction() as session, pytest.raises((WrongState, ReleaseInFlight)):
+        waive(session, QUINN, release, reason="x")
+    failed = failed_in(catalog, State.PRODUCTION) if state is State.LIVE else release
+    with catalog.transaction() as session, pytest.raises((WrongState, ReleaseInFlight)):
+        waive(session, QUINN, failed, reason="x")
+
+
+def test_a_waiver_waits_for_the_release_that_is_on_its_way(catalog: Catalog) -> None:
+    release = failed_in(catalog, State.LOAD)
+    opened(catalog, digest="sha256:bb")
+    with catalog.transaction() as session, pytest.raises(ReleaseInFlight):
+        waive(session, QUINN, release, reason="x")
+
+
+def test_author_reviewer_and_approver_are_three_people_whatever_their_roles(
+    catalog: Catalog,
+) -> None:
+    with catalog.transaction() as session:
+        release = open_release(session, ANA, bundle(), required=(State.APPROVAL,))
+        release_row(session, release).state = str(State.REVIEW)
+    everybody = {name: Actor(name, EVERYTHING) for name in ("ana", "boris", "clara")}
+    with catalog.transaction() as session, pytest.raises(OwnRelease):
+        approve(session, everybody["ana"], release)
+    with catalog.transaction() as session:
+        approve(session, everybody["boris"], release)
+    assert state_of(catalog, release) == State.FUNCTIONAL
+    with catalog.transaction() as session:
+        release_row(session, release).state = str(State.APPROVAL)
+    for name, refusal in (("ana", OwnRelease), ("boris", SamePerson)):
+        with catalog.transaction() as session, pytest.raises(refusal):
+            approve(session, everybody[name], release)
+        with catalog.transaction() as session, pytest.raises(refusal):
+            reject(session, everybody[name], release, reason="x")
+    with catalog.transaction() as session, pytest.raises(NotAllowed):
+        approve(session, EVA, release)
+    with catalog.transaction() as session:
+        approve(session, everybody["clara"], release)
+    with catalog.reading() as session:
+        found = load_release(session, release)
+    assert found.state == State.CANARY
+    assert [(stage.stage, stage.by) for stage in found.stages] == [
+        ("review", "boris"),
+        ("approval", "clara"),
+    ]
+
+
+def test_approval_waits_for_a_person_only_where_it_is_required(catalog: Catalog) -> None:
+    waiting = opened(catalog, State.APPROVAL)
+    with catalog.transaction() as session:
+        found = load_release(session, waiting)
+        assert goes_on(found)
+        release_row(session, waiting).required = ["approval"]
+        assert not goes_on(load_release(session, waiting))
+    assert run_from("review", waiting, "ana") is None
+
+
+def test_the_author_takes_a_release_back_and_its_sides_end(catalog: Catalog) -> None:
+    live = opened(catalog, State.LIVE)
+    release = opened(catalog, State.SHADOW, digest="sha256:bb")
+    with catalog.transaction() as session:
+        set_live(session, "prod", release_row(session, live))
+        put_side(session, "prod", release_row(session, release), Side.SHADOW, per_mille=100)
+        (version,) = desired_of(session, "prod").versions
+        share = Share(digest="sha256:bb", release=release, per_mille=100)
+        assert version.shadows == (share,)
+    with catalog.transaction() as session, pytest.raises(NotAllowed):
+        withdraw(session, BORIS, release)
+    with catalog.transaction() as session:
+        withdraw(session, ANA, release, reason="wrong labels")
+        (version,) = desired_of(session, "prod").versions
+        assert version.shadows == ()
+        found = load_release(session, release)
+    assert found.state == State.WITHDRAWN
+    assert found.reason == "withdrawn by ana: wrong labels"
+    with catalog.transaction() as session, pytest.raises(WrongState):
+        withdraw(session, ANA, live)
+
+
+def test_a_canary_ends_early_by_a_promotion_or_a_rollback(
+    catalog: Catalog, tmp_path: Path, storage: FolderStorage
+) -> None:
+    live = served(catalog)
+    for action in ("promote", "roll back"):
+        release = opened(catalog, State.CANARY, digest="sha256:bb")
+        with catalog.transaction() as session:
+            put_side(session, "prod", release_row(session, release), Side.CANARY, per_mille=50)
+            (version,) = desired_of(session, "prod").versions
+            assert version.canary == Share(digest="sha256:bb", release=release, per_mille=50)
+        with catalog.transaction() as session, pytest.raises(NotAllowed):
+            promote(session, QUINN, release)
+        if action == "promote":
+            with catalog.transaction() as session:
+                promote(session, BORIS, release)
+                assert load_release(session, release).stages[-1].by == "boris"
+                move(session, release_row(session, release), Action.FAIL, "conveyor")
+            continue
+        done = roll_back(
+            catalog, _AnyBundle(tmp_path), storage, BORIS, release, reason="odd answers"
+        )
+        assert done.serves == live
+        assert read_desired(storage, "prod").versions[0].canary is None
+        assert state_of(catalog, release) == State.ROLLED_BACK
+
+
+class _AnyBundle(BundleStore):
+    """Every digest opens, as a bundle that reads no features."""
+
+    def open(self, digest: str) -> object:  # type: ignore[override]
+        return bundle(digest)
+
+
+def served(catalog: Catalog, digest: str = "sha256:aa") -> str:
+    """A live release that replaced the one before."""
+    with catalog.transaction() as session:
+        release = open_release(session, ANA, bundle(digest))
+        row = release_row(session, release)
+        row.state = str(State.LIVE)
+        retire_others(session, row, "ana")
+        set_live(session, "prod", row)
+    return release
+
+
+def test_production_goes_back_to_the_release_before_or_to_any_other(
+    catalog: Catalog, tmp_path: Path, storage: FolderStorage
+) -> None:
+    bundles = _AnyBundle(tmp_path)
+    first, second, third = (served(catalog, f"sha256:{name}") for name in ("aa", "bb", "cc"))
+    with catalog.transaction() as session, pytest.raises(NotAllowed):
+        plan_rollback(session, QUINN, third)
+    with pytest.raises(ReasonMissing):
+        roll_back(catalog, bundles, storage, BORIS, third, reason="")
+    done = roll_back(catalog, bundles, storage, BORIS, third, reason="refuses all")
+    assert (done.serves, done.digest) == (second, "sha256:bb")
+    assert [one.release for one in read_desired(storage, "prod").versions] == [second]
+    states = [state_of(catalog, one) for one in (first, second, third)]
+    assert states == [State.RETIRED, State.LIVE, State.ROLLED_BACK]
+    with pytest.raises(NotServed):
+        roll_back(catalog, bundles, storage, BORIS, third, reason="again")
+    roll_back(catalog, bundles, storage, BORIS, second, reason="worse", to=first)
+    with pytest.raises(NothingToRollBackTo):
+        roll_back(catalog, bundles, storage, BORIS, first, reason="no earlier one")
+    never = failed_in_flight(catalog)
+    with pytest.raises(NothingToRollBackTo):
+        roll_back(catalog, bundles, storage, BORIS, first, reason="x", to=never)
+    roll_back(catalog, bundles, storage, BORIS, first, reason="it was right", to=third)
+    assert state_of(catalog, third) == State.LIVE
+    with catalog.reading() as session:
+        said = {entry.action for entry in audit.entries(session, kind="release", subject=third)}
+    assert {"rolled back", "restored"} <= said
+
+
+def failed_in_flight(catalog: Catalog) -> str:
+    return opened(catalog, State.FAILED, digest="sha256:dd")
+
+
+def test_a_rollback_to_a_bundle_that_is_gone_changes_nothing(
+    catalog: Catalog, tmp_path: Path, storage: FolderStorage
+) -> None:
+    served(catalog)
+    second = served(catalog, "sha256:bb")
+    with pytest.raises(BundleNotFound):
+        roll_back(catalog, BundleStore(tmp_path), storage, BORIS, second, reason="x")
+    assert state_of(catalog, second) == State.LIVE
+
+
+def test_optional_stages_are_what_the_model_asks_for_and_the_workspace_requires() -> None:
+    plain = bundle().manifest
+    asking = msgspec.structs.replace(plain, release=ReleasePolicy(canary=Canary()))
+    assert required_stages(plain, ReleasesSettings()) == ()
+    policy = ReleasesSettings(approval=True, require=("shadow",))
+    wanted = (State.SHADOW, State.APPROVAL, State.CANARY)
+    assert required_stages(asking, policy) == wanted
+
+
+def state_of(catalog: Catalog, release: str) -> str:
+    with catalog.reading() as session:
+        return load_release(session, release).state
