@@ -85,8 +85,17 @@ def _run(context: Context, views: tuple[str, ...], *, dry_run: bool, again: bool
             for run in done
         ]
 
+    def under_way() -> list[tuple[str, int, int]]:
+        with workspace.catalog.reading() as session:
+            found = runs_of(session, plan.run_id)
+        return [
+            (f"  {run.view} {run.version}: {run.stage.name}", run.stage.done, run.stage.of)
+            for run in found
+            if run.stage is not None
+        ]
+
     try:
-        with told_as_it_happens(ended, quiet=context.as_json):
+        with told_as_it_happens(ended, quiet=context.as_json, under_way=under_way):
             workspace.run(plan.run, purpose=f"konveyer etl {'publish' if again else 'run'}")
     finally:
         with workspace.catalog.reading() as session:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from konveyer.cli.context import Context, pass_context
+from konveyer.cli.progress import bars, told_when_interrupted
 from konveyer.cli.render import print_json, print_table
 from konveyer.core.wording import seconds, size, when
 
@@ -82,7 +83,11 @@ def build(
     workspace = context.workspace
     with workspace.catalog.reading() as session:
         actor = context.actor(session)
-    with _labels(context, service, _Spine(**spine)) as (frame, timestamp):
+    with (
+        told_when_interrupted("Nothing was kept."),
+        _labels(context, service, _Spine(**spine)) as (frame, timestamp),
+        bars(quiet=context.as_json) as progress,
+    ):
         built = build_training_set(
             workspace.catalog,
             actor,
@@ -94,9 +99,11 @@ def build(
             label=label,
             folder=workspace.training_sets,
             columns=_mapping(keys),
+            progress=progress,
         )
     if output is not None:
-        built.write_to(output)
+        with told_when_interrupted(f"{built.manifest.id} is kept, and not in {output}."):
+            built.write_to(output)
     manifest = built.manifest
     if context.as_json:
         print_json(
@@ -200,15 +207,20 @@ def rebuild(
         if labels is None
         else labels_at(context.found(labels))
     )
-    with rebuild_training_set(
-        workspace.catalog,
-        actor,
-        workspace.engine,
-        workspace.offline,
-        manifest,
-        frame,
-        folder=workspace.training_sets,
-    ) as again:
+    with (
+        told_when_interrupted("Nothing was changed."),
+        bars(quiet=context.as_json) as progress,
+        rebuild_training_set(
+            workspace.catalog,
+            actor,
+            workspace.engine,
+            workspace.offline,
+            manifest,
+            frame,
+            folder=workspace.training_sets,
+            progress=progress,
+        ) as again,
+    ):
         if output is not None:
             again.write_to(output)
     rows, digest = manifest.rows, manifest.result_digest

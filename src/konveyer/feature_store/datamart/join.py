@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from konveyer.core.progress import Progress, counted, unseen
 from konveyer.core.schema import ScalarColumn
 from konveyer.feature_store.datamart import pieces
 from konveyer.feature_store.datamart.pieces import Piece, is_heavy, pieces_of, sorted_spine
@@ -51,10 +52,12 @@ def join_features(
     *,
     engine: Engine,
     watch: Watch | None = None,
+    progress: Progress = unseen,
 ) -> dict[str, pa.ChunkedArray]:
     """The features of `views` by name, one value for each spine row, in spine order.
 
-    `spine` has the join keys of all views. `watch` is told of each bucket that was read.
+    `spine` has the join keys of all views. `watch` is told of each bucket that was read, and
+    `progress` of how many there are.
     """
     columns: dict[str, pa.ChunkedArray] = {}
     for keys, group in groupby(sorted(views, key=lambda v: v.plan.keys), key=lambda v: v.keys):
@@ -62,7 +65,7 @@ def join_features(
         buckets = max(view.table.ref.buckets for view in same)
         places = places_by_bucket(own, keys, buckets, engine)
         for together in read_together(same, [len(rows) for rows in places], pieces.MOST_ROWS):
-            columns |= _join(own, at_us, together, places, engine, watch)
+            columns |= _join(own, at_us, together, places, engine, watch, progress)
     return columns
 
 
@@ -90,6 +93,7 @@ def _join(
     places: Sequence[Ints],
     engine: Engine,
     watch: Watch | None,
+    progress: Progress,
 ) -> dict[str, pa.ChunkedArray]:
     """The features of views that are read together; `places` are the spine rows of each bucket."""
     parts = [
@@ -110,13 +114,19 @@ def _join(
         for bucket, rows, piece in parts
     )
     found, orders = [], []
-    for (_, rows, _), part in zip(parts, engine.map(JoinBucket(views), asked), strict=True):
+    joined = counted(engine.map(JoinBucket(views), asked), progress, named(views), len(parts))
+    for (_, rows, _), part in zip(parts, joined, strict=True):
         found.append(part.features)
         orders.append(rows[part.order])
         if watch is not None:
             for read in part.reads:
                 watch(read)
     return _reordered(pa.concat_tables(found), np.concatenate(orders))
+
+
+def named(views: Sequence[PinnedView]) -> str:
+    """Views that are read together, as people are told of them."""
+    return ", ".join(view.table.ref.view for view in views)
 
 
 def _pieces(

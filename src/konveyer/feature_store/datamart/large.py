@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from konveyer.core import digests
 from konveyer.core.digests import block_digest, digest_of_blocks
 from konveyer.core.files import file_written_whole
-from konveyer.feature_store.datamart.join import Watch, read_together
+from konveyer.core.progress import Progress, counted, unseen
+from konveyer.feature_store.datamart.join import Watch, named, read_together
 from konveyer.feature_store.datamart.label_files import LabelFiles
 from konveyer.feature_store.datamart.labels import (
     Nulls,
@@ -79,6 +80,7 @@ def write_large(
     folder: Path,
     accept: Callable[[str], None] | None = None,
     watch: Watch | None = None,
+    progress: Progress = unseen,
 ) -> WrittenRows:
     """Join features to `labels`: `folder` gets Parquet files with the rows in order, and no others.
 
@@ -90,7 +92,9 @@ def write_large(
     blocks = Blocks(rows=labels.num_rows, size=digests.BLOCK_ROWS)
     stages = folder / ".stages"
     stages.mkdir(parents=True)
-    taken = list(engine.map(_TakeIn(labels, meaning, blocks, stages), range(blocks.count)))
+    each = range(blocks.count)
+    taking = engine.map(_TakeIn(labels, meaning, blocks, stages), each)
+    taken = list(counted(taking, progress, "labels", blocks.count))
     check_no_nulls([found for block in taken for found in block.nulls])
     labels_digest = digest_of_blocks([block.labels_digest for block in taken])
     if accept is not None:
@@ -104,13 +108,15 @@ def write_large(
         for views_of_stage in read_together(stage.views, sizes, stage.most_rows) or [()]:
             reading = Reading(stage, views_of_stage, len(joined))
             parts = parts_of(engine, reading, filled)
-            for reads in engine.map(JoinPart(reading), parts):
+            done = engine.map(JoinPart(reading), parts)
+            for reads in counted(done, progress, named(views_of_stage), len(parts)):
                 if watch is not None:
                     for read in reads:
                         watch(read)
             joined.append(tuple(reading.joined(part) for part in parts))
     assemble = _Assemble(meaning.service, tuple(joined), blocks, stages, folder)
-    result = digest_of_blocks(list(engine.map(assemble, range(blocks.count))))
+    assembled = counted(engine.map(assemble, each), progress, "rows", blocks.count)
+    result = digest_of_blocks(list(assembled))
     rmtree(stages)
     return WrittenRows(rows=blocks.rows, labels_digest=labels_digest, result_digest=result)
 

@@ -19,6 +19,7 @@ from konveyer.core.digests import table_digest
 from konveyer.core.errors import Conflict, KonveyerError
 from konveyer.core.files import folder_written_whole
 from konveyer.core.ids import new_id
+from konveyer.core.progress import Progress, unseen
 from konveyer.feature_store.datamart.entities import AT, write_entities_at
 from konveyer.feature_store.datamart.explain import Tally, ViewCost, buckets_hit, estimate
 from konveyer.feature_store.datamart.join import Watch, join_features
@@ -69,6 +70,7 @@ def build_training_set(
     folder: Path,
     columns: Mapping[str, str] | None = None,
     watch: Watch | None = None,
+    progress: Progress = unseen,
 ) -> TrainingSet:
     """Join the features of `service` to `labels` and keep the result under `folder`.
 
@@ -85,7 +87,9 @@ def build_training_set(
     )
     set_id = new_id("set")
     with _written(folder), folder_written_whole(folder / set_id) as draft:
-        held, written = _joined(labels, meaning, views, engine, draft, keep=True, watch=watch)
+        held, written = _joined(
+            labels, meaning, views, engine, draft, keep=True, watch=watch, progress=progress
+        )
         manifest = TrainingSetManifest(
             id=set_id,
             service=resolved,
@@ -116,6 +120,7 @@ def _joined(
     keep: bool = False,
     accept: Callable[[str], None] | None = None,
     watch: Watch | None = None,
+    progress: Progress = unseen,
 ) -> tuple[pa.Table | None, WrittenRows]:
     """A row for each label: held, or in the folder `DATA` below `folder`.
 
@@ -132,10 +137,11 @@ def _joined(
                 folder=folder / DATA,
                 accept=accept,
                 watch=watch,
+                progress=progress,
             )
         case _:
             file = folder / DATA if keep else None
-            return _joined_at_once(labels, meaning, views, engine, file, accept, watch)
+            return _joined_at_once(labels, meaning, views, engine, file, accept, watch, progress)
 
 
 def _joined_at_once(
@@ -146,6 +152,7 @@ def _joined_at_once(
     file: Path | None,
     accept: Callable[[str], None] | None,
     watch: Watch | None,
+    progress: Progress,
 ) -> tuple[pa.Table, WrittenRows]:
     service = meaning.service
     checked = check_labels(
@@ -159,7 +166,9 @@ def _joined_at_once(
     if accept is not None:
         accept(labels_digest)
     check_no_clash(checked.table.column_names, service)
-    joined = join_features(checked.spine, checked.at_us, views, engine=engine, watch=watch)
+    joined = join_features(
+        checked.spine, checked.at_us, views, engine=engine, watch=watch, progress=progress
+    )
     table = with_service_columns(checked.table, joined, service)
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(table_digest, table)
@@ -180,6 +189,7 @@ def rebuild_training_set(
     labels: pa.Table | LabelFiles,
     *,
     folder: Path,
+    progress: Progress = unseen,
 ) -> Iterator[TrainingSet]:
     """The training set of `manifest` once more, from the definitions and tables that it names.
 
@@ -203,7 +213,9 @@ def rebuild_training_set(
         _check_digest("labels", labels_digest, manifest.labels_digest, manifest.id)
 
     with _folder_for_now(folder) as draft:
-        held, written = _joined(labels, meaning, views, engine, draft, accept=accept)
+        held, written = _joined(
+            labels, meaning, views, engine, draft, accept=accept, progress=progress
+        )
         _check_digest("features", written.result_digest, manifest.result_digest, manifest.id)
         yield TrainingSet(manifest=manifest, path=draft, held=held)
 

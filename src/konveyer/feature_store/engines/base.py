@@ -87,10 +87,17 @@ class Engine(Protocol):
     def query(self, sql: str) -> pa.Table:
         """Run `sql`, whose rows fit in memory, in the order that it asks for."""
 
-    def map_rows(self, rows: SortedRows, job: Callable[[Iterator[pa.RecordBatch]], T]) -> list[T]:
+    def map_rows(
+        self,
+        rows: SortedRows,
+        job: Callable[[Iterator[pa.RecordBatch]], T],
+        *,
+        seen: Callable[[int], None] | None = None,
+    ) -> list[T]:
         """Run `job` over all rows, at one place or split over several: a part is never split.
 
-        Results are small, and in no order.
+        Results are small, and in no order. `seen` is told how many rows jobs were given so far, by
+        an engine that knows.
         """
 
     def map(self, job: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:

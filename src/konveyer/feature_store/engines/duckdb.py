@@ -20,6 +20,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 _BATCH_ROWS = 100_000
 _PARALLEL_ROWS = 16_384
+_INTERRUPTED = "Query interrupted"
 # DuckDB's messages about files and streams; the others are about the query.
 _ABOUT_DATA = re.compile(
     r"IO Error|Invalid Input Error: .*(file|parquet|stream)"
@@ -74,28 +75,29 @@ class DuckDBEngine:
         return self._reader(sql).read_all()
 
     def _reader(self, sql: str) -> pa.RecordBatchReader:
-        with self._lock:
-            try:
-                reader = self._connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
-            except duckdb.Error as error:
-                raise _explained(error) from error
-        return pa.RecordBatchReader.from_batches(reader.schema, _explaining(reader))
+        with self._lock, _explaining():
+            reader = self._connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
+        return pa.RecordBatchReader.from_batches(reader.schema, _explained_rows(reader))
 
     def _register(self, name: str, rows: Any) -> None:
         with self._lock:
             self._connection.register(name, rows)
 
     def _run(self, sql: str) -> None:
-        with self._lock:
-            try:
-                self._connection.execute(sql)
-            except duckdb.Error as error:
-                raise _explained(error) from error
+        with self._lock, _explaining():
+            self._connection.execute(sql)
 
-    def map_rows(self, rows: SortedRows, job: Callable[[Iterator[pa.RecordBatch]], T]) -> list[T]:
+    def map_rows(
+        self,
+        rows: SortedRows,
+        job: Callable[[Iterator[pa.RecordBatch]], T],
+        *,
+        seen: Callable[[int], None] | None = None,
+    ) -> list[T]:
         order = ", ".join(f'"{name}"' for name in (rows.part, *rows.order))
         sql = f"SELECT * FROM ({rows.sql}) AS all_rows ORDER BY {order}"  # noqa: S608
-        return [job(iter(self._reader(sql)))]
+        batches = iter(self._reader(sql))
+        return [job(batches if seen is None else _told(batches, seen))]
 
     def map(self, job: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
         # Threads suffice: NumPy, Arrow and Delta let go of the interpreter while they work.
@@ -113,11 +115,32 @@ class DuckDBEngine:
         self._connection.close()
 
 
-def _explaining(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    try:
+def _told(
+    batches: Iterator[pa.RecordBatch], seen: Callable[[int], None]
+) -> Iterator[pa.RecordBatch]:
+    rows = 0
+    for batch in batches:
+        rows += len(batch)
+        seen(rows)
+        yield batch
+
+
+def _explained_rows(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    with _explaining():
         yield from reader
+
+
+@contextmanager
+def _explaining() -> Iterator[None]:
+    try:
+        yield
     except (duckdb.Error, OSError, pa.ArrowInvalid) as error:  # Arrow makes OSError of DuckDB's
         raise _explained(error) from error
+    except RuntimeError as error:
+        # What DuckDB makes of Ctrl-C.
+        if _INTERRUPTED in str(error):
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _explained(error: Exception) -> QueryFailed | SourceUnreadable:

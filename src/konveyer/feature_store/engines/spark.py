@@ -146,7 +146,13 @@ class SparkEngine:
     def query(self, sql: str) -> pa.Table:
         return self._run(lambda: self._frame(sql).toArrow())
 
-    def map_rows(self, rows: SortedRows, job: Callable[[Iterator[pa.RecordBatch]], T]) -> list[T]:
+    def map_rows(
+        self,
+        rows: SortedRows,
+        job: Callable[[Iterator[pa.RecordBatch]], T],
+        *,
+        seen: Callable[[int], None] | None = None,  # noqa: ARG002 - executors do not tell
+    ) -> list[T]:
         def run() -> list[Any]:
             frame = self._frame(rows.sql).repartitionById(rows.parts, F.col(rows.part))
             order = [_sort_key(frame, name).asc_nulls_last() for name in (rows.part, *rows.order)]

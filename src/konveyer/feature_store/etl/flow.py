@@ -13,6 +13,7 @@ import pyarrow as pa
 from konveyer.catalog import audit
 from konveyer.catalog.session import Catalog
 from konveyer.core.errors import KonveyerError
+from konveyer.core.progress import Progress, counted
 from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.etl import runs
@@ -31,6 +32,7 @@ from konveyer.feature_store.etl.materialize import (
 )
 from konveyer.feature_store.etl.profile import profile_values
 from konveyer.feature_store.etl.quality import check_values
+from konveyer.feature_store.etl.stages import NotedStages
 from konveyer.feature_store.kernel.errors import naming_view
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
 from konveyer.feature_store.offline.table_version import OfflineTableUnreadable, TableRef
@@ -201,6 +203,7 @@ def _compute(services: EtlServices, order: EtlPayload, one: PlannedView) -> Json
         offline=services.offline,
         places=services.places_until(segments),
         until_us=order.as_of_us,
+        progress=_stages(services, order, one),
     )
     return msgspec.to_builtins(written)
 
@@ -209,7 +212,9 @@ def _check(services: EtlServices, order: EtlPayload, one: PlannedView, table: Js
     """All values are checked before the first of them is published."""
     loaded, written = _load(services, one), msgspec.convert(table, Written)
     features: list[pa.Table] = []
-    for part in _snapshots(services, loaded, written.ref, order.as_of_us):
+    progress, buckets = _stages(services, order, one), written.ref.buckets
+    parts = _snapshots(services, loaded, written.ref, order.as_of_us)
+    for part in counted(parts, progress, "checked", buckets):
         # A hash fills the buckets: the first of them are a sample of all entities.
         if sum(len(some) for some in features) < _MOST_PROFILED:
             features.append(part.features)
@@ -218,7 +223,7 @@ def _check(services: EtlServices, order: EtlPayload, one: PlannedView, table: Js
     if not loaded.view.is_windowed:
         names = loaded.view.feature_names
         table = services.offline.open(written.ref)
-        for bucket in range(written.ref.buckets):
+        for bucket in counted(range(buckets), progress, "limits", buckets):
             check_values(loaded.view, table.read(bucket, names).table)
     if features:
         profiles = profile_values(pa.concat_tables(features))
@@ -229,7 +234,8 @@ def _check(services: EtlServices, order: EtlPayload, one: PlannedView, table: Js
 def _publish(services: EtlServices, order: EtlPayload, one: PlannedView, table: Json) -> None:
     loaded, written = _load(services, one), msgspec.convert(table, Written)
     outdated = _outdated(services, order, one, loaded, written)
-    published = _put(services, loaded, written.ref, order.as_of_us, outdated)
+    progress = _stages(services, order, one)
+    published = _put(services, loaded, written.ref, order.as_of_us, outdated, progress)
     with services.catalog.transaction() as session:
         runs.succeed(session, order.run_id, written.ref, rows=written.rows, published=published)
         audit.record(
@@ -266,7 +272,8 @@ def _publish_again(services: EtlServices, order: EtlPayload, one: PlannedView) -
                 as_of_us=run.as_of_us,
                 last_push=run.last_push,
             )
-        published = _put(services, loaded, ref, run.as_of_us, frozenset())
+        progress = _stages(services, order, one)
+        published = _put(services, loaded, ref, run.as_of_us, frozenset(), progress)
         with services.catalog.transaction() as session:
             if runs.readable_table(session, one.view, one.version)[0] != ref:
                 continue
@@ -294,12 +301,14 @@ def _put(
     ref: TableRef,
     as_of_us: int,
     outdated: frozenset[bytes],
+    progress: Progress,
 ) -> int:
     """Put every entity's values online, take away what else is `outdated`; how many there are."""
     codec, left, published = RecordCodec(loaded.compiled.columns), set(outdated), 0
     name = loaded.view.name
     with naming_view(name):
-        for part in _snapshots(services, loaded, ref, as_of_us):
+        parts = _snapshots(services, loaded, ref, as_of_us)
+        for part in counted(parts, progress, "published", ref.buckets):
             keys = publish(name, loaded.version, codec, part, services.online, outdated=outdated)
             left.difference_update(keys)
             published += len(keys)
@@ -341,6 +350,10 @@ def _published_keys(services: EtlServices, loaded: _View, ref: TableRef, as_of_u
         offline=services.offline,
         as_of_us=as_of_us,
     )
+
+
+def _stages(services: EtlServices, order: EtlPayload, one: PlannedView) -> Progress:
+    return NotedStages(services.catalog, order.run_id, one.view, one.version)
 
 
 def _snapshots(

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from konveyer.core.progress import Progress, unseen
 from konveyer.feature_store.engines.base import Engine, SortedRows
 from konveyer.feature_store.kernel.codes import Ints
 from konveyer.feature_store.kernel.errors import naming_view
@@ -58,6 +59,7 @@ def write_offline(
     offline: DeltaOfflineStore,
     places: Places,
     until_us: int,
+    progress: Progress = unseen,
 ) -> Written:
     """Compute a view's rows up to `until_us` and write them as one new table version.
 
@@ -67,7 +69,8 @@ def write_offline(
     attached = sources_attached(state, name, compiled, found, engine=engine, places=places)
     with naming_view(name), attached as session:
         counted = session.query(f"SELECT count(*) AS n FROM ({compiled.rows_sql}) AS all_rows")  # noqa: S608
-        buckets = bucket_count(counted.column("n")[0].as_py())
+        all_rows = counted.column("n")[0].as_py()
+        buckets = bucket_count(all_rows)
         given = compiled.given or compiled.layout
         sql = layout_sql(given, compiled.rows_sql, buckets=buckets, until_us=until_us)
         rows = SortedRows(sql=sql, part=BUCKET, parts=buckets, order=given.order)
@@ -78,7 +81,11 @@ def write_offline(
                 if compiled.code is None
                 else ComputedBuckets(view=name, compiled=compiled, until_us=until_us, write=writer)
             )
-            return [file for part in session.map_rows(rows, job) for file in part]
+
+            def seen(so_far: int) -> None:
+                progress("rows", so_far, all_rows)
+
+            return [file for part in session.map_rows(rows, job, seen=seen) for file in part]
 
         schema = compiled.layout.schema
         ref, written = offline.write(name, version, schema, write, buckets=buckets)

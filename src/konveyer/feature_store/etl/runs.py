@@ -1,6 +1,6 @@
 """The record of ETL: each view in each run, and which table version is the readable one."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import select, update
@@ -21,10 +21,20 @@ class ViewNotComputed(Conflict):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What a running view is at, and how far: parts `done` of so many."""
+
+    name: str
+    done: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EtlRun:
     """One view in one run; `rows` were written offline, `published` entities went online.
 
     `last_push` is the number of the last push that it took up, where the view reads pushed rows.
+    `stage` is there while it is running, a moment after it began.
     """
 
     run_id: str
@@ -39,6 +49,7 @@ class EtlRun:
     published: int | None
     table_version: int | None
     last_push: int | None
+    stage: Stage | None
     error: dict[str, Any] | None
 
     @property
@@ -77,10 +88,15 @@ def begin(
     return row.last_push
 
 
+def note_stage(session: Session, run_id: str, view: str, version: str, stage: Stage) -> None:
+    """Note how far a running view has come."""
+    session.get_one(EtlRunRow, (run_id, view, version)).stage = asdict(stage)
+
+
 def succeed(session: Session, run_id: str, ref: TableRef, *, rows: int, published: int) -> None:
     """Make `ref` the readable version of its view."""
     row = session.get_one(EtlRunRow, (run_id, ref.view, ref.version))
-    row.status, row.finished_us, row.error = SUCCEEDED, now_us(), None
+    row.status, row.finished_us, row.error, row.stage = SUCCEEDED, now_us(), None, None
     row.rows, row.published = rows, published
     row.table_version, row.buckets = ref.table_version, ref.buckets
 
@@ -88,7 +104,7 @@ def succeed(session: Session, run_id: str, ref: TableRef, *, rows: int, publishe
 def fail(session: Session, run_id: str, view: str, version: str, error: dict[str, Any]) -> None:
     """Note why a view failed; what was readable before stays readable."""
     row = session.get_one(EtlRunRow, (run_id, view, version))
-    row.status, row.finished_us, row.error = FAILED, now_us(), error
+    row.status, row.finished_us, row.error, row.stage = FAILED, now_us(), error, None
 
 
 def readable_table(session: Session, view: str, version: str) -> tuple[TableRef, EtlRun]:
@@ -232,5 +248,6 @@ def _run(row: EtlRunRow) -> EtlRun:
         published=row.published,
         table_version=row.table_version,
         last_push=row.last_push,
+        stage=None if row.stage is None else Stage(**row.stage),
         error=row.error,
     )

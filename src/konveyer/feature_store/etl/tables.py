@@ -12,7 +12,7 @@ class EtlRunRow(Base):
     """A version of a view in a run. `table_version` is readable once it is `succeeded`.
 
     `last_push` is the number of the last push whose rows it took up, or None when the view reads
-    no pushed source.
+    no pushed source. `stage` says how far it has come for as long as it is running.
     """
 
     __tablename__ = "etl_runs"
@@ -31,6 +31,7 @@ class EtlRunRow(Base):
     table_version: Mapped[int | None]
     buckets: Mapped[int | None]
     last_push: Mapped[int | None]
+    stage: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
 
 

@@ -1,0 +1,146 @@
+"""Commands that take a while, at a terminal: they show how far they are, and Ctrl-C is clean."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support import Shop
+
+DEFINITIONS = """
+from konveyer import Aggregation, Entity, Feature, FeatureService, FeatureView, JoinKey, Source
+
+client = Entity(name="client", join_keys=(JoinKey("client", "int64"),))
+payments = Source(name="payments", path="payments.parquet", event_time="paid_at")
+newest = FeatureView(
+    name="newest",
+    entity="client",
+    sql="SELECT client, paid_at AS event_time, amount AS last FROM payments",
+    features=(Feature(name="last", dtype="int64"),),
+)
+spend = FeatureView(
+    name="spend",
+    entity="client",
+    source="payments",
+    aggregations=(Aggregation(column="amount", function="sum", over="30d"),),
+)
+scoring = FeatureService(name="scoring", features=("newest", "spend"))
+"""
+START_US = 1_700_000_000_000_000
+BUILD = ("training-set", "build", "scoring", "--labels", "labels.parquet", "--label", "amount")
+
+
+def rows(count: int, time_name: str) -> pa.Table:
+    random = np.random.default_rng(count)
+    at_us = START_US + random.integers(0, 90 * 86_400_000_000, count)
+    return pa.table(
+        {
+            "client": random.integers(0, 100_000, count),
+            time_name: pa.array(at_us, pa.timestamp("us", "UTC")),
+            "amount": random.integers(0, 1000, count),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def big_shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    shop = Shop(tmp_path_factory.mktemp("big") / "shop")
+    shop.run("init", str(shop.root))
+    (shop.root / "features/definitions.py").write_text(DEFINITIONS)
+    pq.write_table(rows(2_000_000, "paid_at"), shop.root / "payments.parquet")
+    pq.write_table(rows(1_100_000, "label_timestamp"), shop.root / "labels.parquet")
+    shop.run("apply")
+    shop.run("etl", "run")
+    return shop
+
+
+def at_a_terminal(
+    shop: Shop, *arguments: str, interrupt: Callable[[str], bool] = lambda _shown: False
+) -> tuple[int, str, float]:
+    """Exit code, what was shown, and how many seconds after Ctrl-C it ended."""
+    ours, theirs = pty.openpty()
+    command = [word for word in shop.command(*arguments) if word != "--json"]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown, sent = "", 0.0
+    while True:
+        try:
+            shown += os.read(ours, 65_536).decode(errors="replace")
+        except OSError:  # the other side is closed
+            break
+        if not sent and interrupt(shown):
+            process.send_signal(signal.SIGINT)
+            sent = time.monotonic()
+    os.close(ours)
+    return process.wait(), re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown), time.monotonic() - sent
+
+
+def parts_done(shown: str, what: str) -> set[tuple[int, int]]:
+    found = re.findall(rf"{what} [━╸╺ ]+(\d+)/(\d+)", shown)
+    return {(int(done), int(of)) for done, of in found}
+
+
+def test_etl_shows_how_far_a_view_is(big_shop: Shop) -> None:
+    code, shown, _ = at_a_terminal(big_shop, "etl", "run")
+    assert code == 0
+    seen = [parts_done(shown, rf"newest \w+: {stage}") for stage in ("rows", "limits", "published")]
+    assert any(len(some) > 1 for some in seen)
+    assert "✓ newest" in shown
+
+
+def test_a_training_set_shows_how_far_it_is(big_shop: Shop) -> None:
+    code, shown, _ = at_a_terminal(big_shop, *BUILD)
+    assert code == 0
+    for what in ("labels", "rows"):
+        assert {of for _, of in parts_done(shown, what)} == {5}
+    assert len({done for done, _ in parts_done(shown, "newest, spend")}) > 1
+    built = re.findall(r"set-\w+", shown)[0]
+    code, shown, _ = at_a_terminal(big_shop, "training-set", "rebuild", built)
+    assert code == 0
+    assert parts_done(shown, "newest, spend")
+
+
+def test_scripts_are_shown_no_bars(big_shop: Shop) -> None:
+    done = big_shop.attempt(*BUILD)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("stage", ["labels", "newest, spend", "rows"])
+def test_ctrl_c_leaves_nothing_of_a_training_set(big_shop: Shop, stage: str) -> None:
+    before = held_by(big_shop)
+    code, shown, took_s = at_a_terminal(
+        big_shop, *BUILD, interrupt=lambda text: f"{stage} " in re.sub(r"\x1b\[[\d;]*m", "", text)
+    )
+    assert code == 130
+    assert took_s < 15
+    assert "Interrupted. Nothing was kept." in shown
+    assert "error" not in shown
+    assert held_by(big_shop) == before
+
+
+def held_by(shop: Shop) -> tuple[list[str], list[Path]]:
+    listed = [one["id"] for one in shop.run("training-set", "list")]
+    folders = shop.root / "training_sets", shop.root / "state/reading"
+    return listed, sorted(path for folder in folders for path in folder.glob("*"))
+
+
+def test_ctrl_c_in_etl_says_that_it_goes_on(big_shop: Shop) -> None:
+    code, shown, took_s = at_a_terminal(
+        big_shop, "etl", "run", interrupt=lambda text: "newest" in text
+    )
+    assert code == 130
+    assert took_s < 15
+    assert "goes on with it" in shown
+    big_shop.run("etl", "run", "spend")
+    assert {run["status"] for run in big_shop.run("etl", "runs")} == {"succeeded"}
