@@ -189,6 +189,8 @@ class Workspace:
         state = self.settings.state
         gates = GateServices(
             catalog=self.catalog,
+            bundles=self.bundles,
+            clock=self.settings.clock,
             engine=self.engine,
             offline=self.offline,
             storage=self.storage,

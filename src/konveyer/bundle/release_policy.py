@@ -47,6 +47,7 @@ class Shadow(_Section, frozen=True):
     rows: int = 200
     within_s: float = 86_400.0
     most_failures: float = 0.01
+    most_slow: float = 0.01
     most_shift: float = 0.25
 
 

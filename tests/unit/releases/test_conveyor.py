@@ -1,20 +1,30 @@
 """The release conveyor's states, its people, and the judgements of its gates."""
 
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from konveyer.access.actor import Actor, NotAllowed
 from konveyer.access.roles import Role
 from konveyer.bundle.manifest import Manifest, Objective
-from konveyer.bundle.store import Bundle
+from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
+from konveyer.core.clock import FeatureClock
 from konveyer.core.storage import FolderStorage
 from konveyer.execution.releases import nodes
+from konveyer.execution.releases.freshness import age_of
 from konveyer.execution.releases.gates import functional, integration, load
 from konveyer.execution.releases.gates.context import GateContext, GateServices
-from konveyer.execution.releases.gates.integration import Served
+from konveyer.execution.releases.gates.integration import Predictions, Served
 from konveyer.execution.releases.gates.invariants import Held
 from konveyer.execution.releases.gates.load import LoadProfile
 from konveyer.execution.releases.gates.production import production_stage
@@ -47,10 +57,12 @@ from konveyer.execution.releases.service import (
     open_release,
     reject,
 )
+from konveyer.execution.releases.usage import Usage, measured
+from konveyer.execution.releases.verdict import Verdict
 from konveyer.execution.serving.desired import read_desired
 from konveyer.execution.serving.presence import announced
 from konveyer.execution.serving.report import Report
-from konveyer.feature_store.definitions.resolved import ResolvedService
+from konveyer.feature_store.definitions.resolved import ResolvedService, ResolvedView
 from konveyer.feature_store.engines.duckdb import DuckDBEngine
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
 
@@ -168,6 +180,8 @@ def test_production_goes_back_when_a_node_does_not_take_the_release_up(
     monkeypatch.setattr(nodes, "FOLLOW_WITHIN_S", 0.3)
     services = GateServices(
         catalog=catalog,
+        bundles=BundleStore(tmp_path),
+        clock=FeatureClock(),
         engine=DuckDBEngine(),
         offline=DeltaOfflineStore(tmp_path),
         storage=FolderStorage(tmp_path),
@@ -215,9 +229,30 @@ def profile(**changes: float) -> LoadProfile:
     ],
 )
 def test_load_is_held_to_the_objective(seen: LoadProfile, passes: bool) -> None:
-    verdict = load.judge(seen, Objective(rate_per_s=100, p99_ms=50))
+    usage = Usage(cores=0.4, rss_mb=180.0, processes=2)
+    verdict = load.judge(seen, Objective(rate_per_s=100, p99_ms=50), usage)
     assert verdict.passed is passes
     assert verdict.evidence["p99_ms"] == seen.p99_ms
+    assert (verdict.evidence["node_cores"], verdict.evidence["node_rss_mb"]) == (0.4, 180.0)
+
+
+def test_processor_and_memory_of_a_family_of_processes_are_measured() -> None:
+    busy = "import time; end = time.time() + 20\nwhile time.time() < end: sum(range(1000))"
+    shell = ["sh", "-c", f'"{sys.executable}" -c "{busy}"; true']
+    with subprocess.Popen(shell, start_new_session=True) as process:
+        try:
+            with measured(process.pid) as usage:
+                time.sleep(1.5)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert usage.cores is not None
+    assert 0.05 < usage.cores <= 1.5
+    assert usage.rss_mb is not None
+    assert usage.rss_mb > 5
+    assert usage.processes == 2
+    with measured(None) as unknown:
+        pass
+    assert unknown.cores is None
 
 
 def test_one_differing_feature_fails_integration_and_is_shown() -> None:
@@ -228,6 +263,44 @@ def test_one_differing_feature_fails_integration_and_is_shown() -> None:
     assert not verdict.passed
     (worst,) = verdict.evidence["worst"]
     assert worst == {"keys": (2,), "features": {"b": {"online": 2.0, "offline": None}}}
+
+
+def test_the_entity_that_differs_most_comes_first() -> None:
+    served = [Served(keys=(n,), features=(1.0, float(n > 2), float(n > 1))) for n in range(1, 4)]
+    verdict = integration.judge(served, [(1.0, 0.0, 0.0)] * 3, ["a", "b", "c"])
+    assert [row["keys"] for row in verdict.evidence["worst"]] == [(3,), (2,)]
+
+
+def test_integration_asks_for_callers_freshness_and_the_same_answers() -> None:
+    fine = Served(keys=(1,), features=(1.0,))
+    hour = timedelta(hours=1)
+    view = ResolvedView(
+        name="spend",
+        version="1",
+        keys=(),
+        columns=(),
+        defaults=(),
+        space="",
+        ttl_us=None,
+        windowed=True,
+    )
+
+    def judged(**more: Any) -> Verdict:
+        return integration.judge([fine], [(1.0,)], ["a"], **more)
+
+    fresh = age_of(view, 0, 7_200_000_000, hour)
+    assert judged(published=[fresh]).passed
+    stale = judged(published=[age_of(view, 0, 7_200_000_001, hour)])
+    assert not stale.passed
+    assert "'spend' is 2:00:00 old, more than twice its refresh (1:00:00)" in stale.measured
+    short = msgspec.structs.replace(view, ttl_us=60_000_000)
+    assert age_of(short, 0, 61_000_000, hour).is_stale
+    broken = judged(breaking=["output 'prediction' is gone"])
+    assert not broken.passed
+    assert "output 'prediction' is gone: raise api_version" in broken.measured
+    off = Predictions(compared=1, worst_difference=1e-3)
+    assert not judged(predictions=off, tolerance=1e-4).passed
+    assert judged(predictions=off, tolerance=1e-2).passed
 
 
 def test_an_entity_without_an_answer_fails_integration() -> None:

@@ -33,7 +33,7 @@ from konveyer.execution.releases.records import (
 )
 from konveyer.execution.releases.tables import ReleaseRow
 from konveyer.execution.releases.transitions import move
-from konveyer.execution.releases.verdict import Verdict
+from konveyer.execution.releases.verdict import Verdict, as_json
 from konveyer.pipeline.flow import Flow, Json, Payload, Run, Steps, packed_error
 
 NAME = "release"
@@ -152,7 +152,7 @@ def _conclude(
         record = stage_row(session, row.id, stage)
         record.verdict = "passed" if verdict.passed else "failed"
         record.rule, record.measured, record.limit = verdict.rule, verdict.measured, verdict.limit
-        record.evidence, record.finished_us = verdict.evidence, now_us()
+        record.evidence, record.finished_us = as_json(verdict.evidence), now_us()
         following = move(session, row, Action.PASS if verdict.passed else Action.FAIL, order.person)
         if not verdict.passed:
             row.reason = f"{stage}: {verdict.rule}: {verdict.measured} (limit: {verdict.limit})"

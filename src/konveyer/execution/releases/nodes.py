@@ -1,5 +1,6 @@
 """Finding a node of an environment, or starting one for as long as it is needed."""
 
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -52,6 +53,13 @@ def _wait_for(
             return running[0].url
         time.sleep(0.05)
     raise NodeMissing(f"No node of '{environment}' came up.", hint=f"read {log}")
+
+
+def local_pid(storage: Storage, environment: str, url: str) -> int | None:
+    """The process of the node at `url`; None when it runs on another machine."""
+    here = socket.gethostname()
+    nodes = nodes_of(storage, environment)
+    return next((node.pid for node in nodes if (node.url, node.host) == (url, here)), None)
 
 
 def wait_until_all_serve(

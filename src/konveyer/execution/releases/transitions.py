@@ -29,8 +29,9 @@ def move(session: Session, row: ReleaseRow, action: Action, by: str, **detail: o
     start = failed_stage(session, row) if action is Action.WAIVE else State(row.state)
     following = next_state(row.id, start, action)
     row.state = str(following)
-    if following not in STAGES:
+    if following not in STAGES or start is State.SHADOW:
         end_sides(session, row.id)
+    if following not in STAGES:
         row.ended_us = row.ended_us or now_us()
     if action is Action.WAIVE:
         row.ended_us, row.reason = None, None

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from konveyer.bundle.manifest import Manifest
-from konveyer.bundle.store import Bundle
+from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
+from konveyer.core.clock import FeatureClock
 from konveyer.core.storage import Storage
 from konveyer.execution.releases.live import TEST, put_live
 from konveyer.execution.releases.nodes import node_of, wait_until_serving
@@ -23,6 +24,8 @@ class GateServices:
     """
 
     catalog: Catalog
+    bundles: BundleStore
+    clock: FeatureClock
     engine: Engine
     offline: DeltaOfflineStore
     storage: Storage

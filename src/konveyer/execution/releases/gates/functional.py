@@ -58,7 +58,7 @@ def judge(
         + (f" (broken: {', '.join(broken)})" if broken else ""),
         limit=f"difference {tolerance:.0e}, every invariant, every request",
         evidence={
-            "worst_difference": worst if math.isfinite(worst) else None,
+            "worst_difference": worst,
             "invariants": [asdict(one) for one in held],
             "malformed_requests": answers,
         },

@@ -1,21 +1,30 @@
-"""Integration: the test environment answers, and what it read online equals what is offline."""
+"""Integration: callers can stay as they are, features are fresh, and online equals offline.
+
+All is asked of a node of the test environment, by the keys of entities that the model was trained
+on; what it used and answered is read from its prediction log.
+"""
 
 import time
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import httpx
 import msgspec
 import numpy as np
 
-from konveyer.bundle.manifest import ENTITIES, Entities
+from konveyer.bundle.manifest import ENTITIES, GOLDEN, Entities, Golden
 from konveyer.bundle.store import Bundle
 from konveyer.core.clock import format_us
 from konveyer.core.ids import new_id
 from konveyer.core.schema import ColumnType
+from konveyer.execution.releases.compatibility import breaking_changes
+from konveyer.execution.releases.freshness import Age, ages, named
+from konveyer.execution.releases.gates.answers import answering, distance
 from konveyer.execution.releases.gates.context import GateContext, predict_path
-from konveyer.execution.releases.live import TEST
+from konveyer.execution.releases.live import PROD, TEST
+from konveyer.execution.releases.records import current_live
 from konveyer.execution.releases.verdict import Verdict
 from konveyer.execution.serving.errors import EntityNotFound
 from konveyer.execution.serving.prediction_reader import read_predictions
@@ -29,22 +38,38 @@ _LOGGED_WITHIN_S = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """One sampled entity: the features that the node used, or why it gave no answer.
+    """One sampled entity: the features that the node used and its answer, or why there is none.
 
     A node computes nothing on demand for an entity that it does not know.
     """
 
     keys: tuple[int | str, ...]
     features: tuple[object, ...] | None
+    outputs: tuple[object, ...] | None = None
     problem: str = ""
     unknown: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """Answers of the node beside those of the model itself for the same features.
+
+    `recorded` of them are features that were recorded in development, with what the model said
+    there.
+    """
+
+    compared: int = 0
+    recorded: int = 0
+    worst_difference: float = 0.0
+
+
 def integration_gate(context: GateContext, bundle: Bundle) -> Verdict:
+    services, service = context.services, bundle.manifest.service
     entities = sampled_entities(bundle)
+    with services.catalog.reading() as session:
+        published = ages(session, service.views, services.clock.now_us())
     with context.on_test(bundle) as url:
         served = _serve(context, bundle, url, entities)
-    services, service = context.services, bundle.manifest.service
     offline = published_features(
         services.catalog,
         services.engine,
@@ -53,9 +78,17 @@ def integration_gate(context: GateContext, bundle: Bundle) -> Verdict:
         entities.keys,
         entities.requests,
     )
-    names = [column.name for column in service.columns]
     on_demand = {view.name for view in service.on_demand}
-    return judge(served, offline, names, {f.name for f in service.features if f.view in on_demand})
+    return judge(
+        served,
+        offline,
+        [column.name for column in service.columns],
+        {f.name for f in service.features if f.view in on_demand},
+        breaking=_breaking(context, bundle),
+        published=published,
+        predictions=compared_predictions(bundle, served),
+        tolerance=bundle.manifest.release.tolerance,
+    )
 
 
 def judge(
@@ -63,11 +96,51 @@ def judge(
     offline: list[tuple[object, ...]],
     names: list[str],
     on_demand: AbstractSet[str] = frozenset(),
+    *,
+    breaking: Sequence[str] = (),
+    published: Sequence[Age] = (),
+    predictions: Predictions = Predictions(),
+    tolerance: float = 0.0,
 ) -> Verdict:
+    wrong = _differing(served, offline, names, on_demand)
+    stale = [age for age in published if age.is_stale]
+    problems = [
+        *(f"{change}: raise api_version" for change in breaking),
+        *([named(stale)] if stale else []),
+    ]
+    apart = predictions.worst_difference
+    equal = (
+        f"{len(served) - len(wrong)} of {len(served)} entities equal, {len(names)} features each"
+    )
+    same = f"{predictions.compared} answers, worst difference {apart:.1e}"
+    return Verdict(
+        passed=bool(served) and not wrong and not problems and apart <= tolerance,
+        rule="callers can stay as they are, features are fresh, features served equal features "
+        "offline, and the same features give the same answer",
+        measured="; ".join([*problems, equal, same]),
+        limit=f"no breaking change, no stale view, all equal, difference {tolerance:.0e}",
+        evidence={
+            "entities": len(served),
+            "worst": wrong[:_WORST_SHOWN],
+            "breaking_changes": list(breaking),
+            "published": [asdict(age) for age in published],
+            "predictions": asdict(predictions),
+        },
+    )
+
+
+def _differing(
+    served: Sequence[Served],
+    offline: Sequence[tuple[object, ...]],
+    names: Sequence[str],
+    on_demand: AbstractSet[str],
+) -> list[dict[str, Any]]:
+    """Entities without an answer, then those with features that differ, most of them first."""
+    silent: list[dict[str, Any]] = []
     wrong: list[dict[str, Any]] = []
     for one, expected in zip(served, offline, strict=True):
         if one.features is None:
-            wrong.append({"keys": one.keys, "problem": one.problem})
+            silent.append({"keys": one.keys, "problem": one.problem})
             continue
         different = {
             name: {"online": got, "offline": wanted}
@@ -76,14 +149,32 @@ def judge(
         }
         if different:
             wrong.append({"keys": one.keys, "features": different})
-    return Verdict(
-        passed=bool(served) and not wrong,
-        rule="features served equal features offline",
-        measured=f"{len(served) - len(wrong)} of {len(served)} entities equal, "
-        f"{len(names)} features each",
-        limit="all equal",
-        evidence={"entities": len(served), "worst": wrong[:_WORST_SHOWN]},
-    )
+    return [*silent, *sorted(wrong, key=lambda row: -len(row["features"]))]
+
+
+def _breaking(context: GateContext, bundle: Bundle) -> list[str]:
+    """Against what production serves at the same URL."""
+    services, manifest = context.services, bundle.manifest
+    with services.catalog.reading() as session:
+        live = current_live(session, PROD, manifest.application, manifest.api_version)
+    if live is None or live.digest == bundle.digest:
+        return []
+    return breaking_changes(services.bundles.open(live.digest).manifest, manifest)
+
+
+def compared_predictions(bundle: Bundle, served: Sequence[Served]) -> Predictions:
+    """The node's answers against the model's own: recorded in development, or given here."""
+    cases = msgspec.json.decode((bundle.path / GOLDEN).read_bytes(), type=Golden).cases
+    recorded = {repr(case.features): case.outputs for case in cases}
+    rows = [one for one in served if one.outputs is not None and one.features is not None]
+    with answering(bundle) as answer:
+        own = answer([list(one.features or ()) for one in rows])
+    worst, found = 0.0, 0
+    for one, computed in zip(rows, own, strict=True):
+        known = recorded.get(repr(list(one.features or ())))
+        found += known is not None
+        worst = max(worst, distance(one.outputs or (), computed if known is None else known))
+    return Predictions(compared=len(rows), recorded=found, worst_difference=worst)
 
 
 def sampled_entities(bundle: Bundle) -> Entities:
@@ -130,11 +221,13 @@ def _serve(context: GateContext, bundle: Bundle, url: str, entities: Entities) -
             elif not answer.is_success:
                 problems[key] = answer.text
     logged = _logged(context, batch, len(keys) - len(problems) - len(unknown))
-    logged |= dict.fromkeys(unknown, features_of_nobody(bundle.manifest.service))
+    features = {key: used for key, (used, _) in logged.items()}
+    features |= dict.fromkeys(unknown, features_of_nobody(bundle.manifest.service))
     return [
         Served(
             keys=key,
-            features=logged.get(key),
+            features=features.get(key),
+            outputs=logged[key][1] if key in logged else None,
             problem=problems.get(key, "not in the prediction log"),
             unknown=key in unknown,
         )
@@ -150,11 +243,12 @@ def _is_unknown(answer: httpx.Response) -> bool:
 
 def _logged(
     context: GateContext, batch: str, expected: int
-) -> dict[tuple[int | str, ...], tuple[object, ...]]:
+) -> dict[tuple[int | str, ...], tuple[tuple[object, ...], tuple[object, ...]]]:
+    """Features and outputs by the keys of the entity."""
     deadline = time.monotonic() + _LOGGED_WITHIN_S
     while True:
         found = {
-            tuple(row["keys"]): tuple(row["features"])
+            tuple(row["keys"]): (tuple(row["features"]), tuple(row["outputs"]))
             for row in read_predictions(context.services.storage, TEST, request_prefix=batch)
             if row["error"] is None
         }

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,17 @@ from konveyer.bundle.store import Bundle
 from konveyer.core.errors import KonveyerError
 from konveyer.execution.releases.gates.context import GateContext, predict_path
 from konveyer.execution.releases.gates.integration import bodies_of, sampled_entities
+from konveyer.execution.releases.live import TEST
+from konveyer.execution.releases.nodes import local_pid
+from konveyer.execution.releases.usage import Usage, measured
 from konveyer.execution.releases.verdict import Verdict
 
 _PERCENTILES = (50, 90, 95, 99)
 _RATE_OF_A_USER = 10.0
-# A generator that starts its users during the first second cannot reach the whole rate.
+# A user waits for his answer before he asks again, so a generator is always a little behind.
 _RATE_REACHED = 0.9
+# So much of the time the rate grows, to at most so many seconds; what is counted comes after.
+_RAMP_SHARE, _LONGEST_RAMP_S = 0.2, 30.0
 # So few requests say nothing of a percentile.
 _LOWEST_RATE = 5.0
 
@@ -34,7 +39,7 @@ class LoadGeneratorFailed(KonveyerError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadProfile:
-    """What the generator saw: requests, failures, requests a second, milliseconds."""
+    """What the generator saw once the rate was whole: requests, failures, rate, milliseconds."""
 
     requests: int
     failures: int
@@ -48,7 +53,8 @@ class LoadProfile:
 
 def load_gate(context: GateContext, bundle: Bundle) -> Verdict:
     bodies = bodies_of(bundle, sampled_entities(bundle))
-    with context.on_test(bundle) as url:
+    storage = context.services.storage
+    with context.on_test(bundle) as url, measured(local_pid(storage, TEST, url)) as usage:
         profile = generate_load(
             url,
             predict_path(bundle.manifest),
@@ -56,10 +62,10 @@ def load_gate(context: GateContext, bundle: Bundle) -> Verdict:
             rate_per_s=max(bundle.manifest.objective.rate_per_s, _LOWEST_RATE),
             seconds=context.services.load_seconds,
         )
-    return judge(profile, bundle.manifest.objective)
+    return judge(profile, bundle.manifest.objective, usage)
 
 
-def judge(profile: LoadProfile, objective: Objective) -> Verdict:
+def judge(profile: LoadProfile, objective: Objective, usage: Usage) -> Verdict:
     reached = profile.rate_per_s >= objective.rate_per_s * _RATE_REACHED
     return Verdict(
         passed=reached and profile.p99_ms <= objective.p99_ms and not profile.failures,
@@ -67,19 +73,28 @@ def judge(profile: LoadProfile, objective: Objective) -> Verdict:
         measured=f"{profile.rate_per_s:.3g} requests/s, p99 {profile.p99_ms:.3g} ms, "
         f"{profile.failures} failures",
         limit=f"{objective.rate_per_s:g} requests/s, p99 {objective.p99_ms:g} ms, 0 failures",
-        evidence={name: getattr(profile, name) for name in LoadProfile.__slots__},
+        evidence=asdict(profile)
+        | {
+            "node_cores": usage.cores,
+            "node_rss_mb": usage.rss_mb,
+            "node_processes": usage.processes,
+        },
     )
 
 
 def generate_load(
     url: str, path: str, bodies: list[dict[str, Any]], *, rate_per_s: float, seconds: float
 ) -> LoadProfile:
-    """Run locust against `url` for `seconds`, at `rate_per_s` spread over its users."""
+    """Run locust against `url` for `seconds`: the rate grows to `rate_per_s`, then stays.
+
+    Only what is asked at the whole rate is counted.
+    """
     if find_spec("locust") is None:
         raise LoadGeneratorFailed(
             "locust is not installed here.", hint="pip install 'konveyer[execution]'"
         )
     users = max(1, math.ceil(rate_per_s / _RATE_OF_A_USER))
+    ramp_s = min(seconds * _RAMP_SHARE, _LONGEST_RAMP_S)
     plan = {"path": path, "bodies": bodies, "rate_per_user": rate_per_s / users}
     with tempfile.TemporaryDirectory() as folder:
         plan_file = Path(folder) / "plan.json"
@@ -88,7 +103,7 @@ def generate_load(
             [
                 *(sys.executable, "-W", "ignore", "-m", "locust", "--headless", "--json"),
                 *("--locustfile", str(Path(__file__).with_name("load_user.py"))),
-                *("--users", str(users), "--spawn-rate", str(users)),
+                *("--users", str(users), "--spawn-rate", f"{users / ramp_s:.3f}", "--reset-stats"),
                 *("--run-time", f"{seconds:.0f}s", "--host", url, "--loglevel", "ERROR"),
             ],
             env={**os.environ, "KONVEYER_LOAD_PLAN": str(plan_file)},
@@ -101,21 +116,23 @@ def generate_load(
         )
     try:
         (stats,) = json.loads(done.stdout)
-    except (json.JSONDecodeError, ValueError) as error:
+        profile = profile_of(stats)
+    except (ValueError, TypeError) as error:  # no statistics, or not one answer in them
         raise LoadGeneratorFailed(
             f"locust gave no result: {done.stderr.strip()[-300:]}", hint="run the gate again"
         ) from error
-    return profile_of(stats, seconds)
+    return profile
 
 
-def profile_of(stats: dict[str, Any], seconds: float) -> LoadProfile:
-    """From locust's statistics of one kind of request, asked for over `seconds`.
+def profile_of(stats: dict[str, Any]) -> LoadProfile:
+    """From locust's statistics of one kind of request.
 
     >>> stats = {"response_times": {"2": 98, "7": 2}, "num_requests": 100, "num_failures": 0,
-    ...          "max_response_time": 7.2}
-    >>> profile_of(stats, 2.0).p99_ms, profile_of(stats, 2.0).rate_per_s
+    ...          "max_response_time": 7.2, "start_time": 10.0, "last_request_timestamp": 12.0}
+    >>> profile_of(stats).p99_ms, profile_of(stats).rate_per_s
     (7.0, 50.0)
     """
+    seconds = stats["last_request_timestamp"] - stats["start_time"]
     times = sorted((float(ms), count) for ms, count in stats["response_times"].items())
     total = sum(count for _, count in times)
     found = []
@@ -130,7 +147,7 @@ def profile_of(stats: dict[str, Any], seconds: float) -> LoadProfile:
     return LoadProfile(
         requests=stats["num_requests"],
         failures=stats["num_failures"],
-        rate_per_s=stats["num_requests"] / seconds,
+        rate_per_s=stats["num_requests"] / max(seconds, 1e-3),
         p50_ms=p50,
         p90_ms=p90,
         p95_ms=p95,

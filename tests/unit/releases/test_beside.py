@@ -1,0 +1,124 @@
+"""Judging shadows, replays and canaries from rows of the prediction log."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from konveyer.bundle.release_policy import Canary, Replay, Shadow
+from konveyer.core.schema import ColumnType, ScalarColumn
+from konveyer.execution.releases.beside import Allowed, compare_sides
+from konveyer.execution.releases.gates import replay, shadow
+from konveyer.execution.releases.gates.canary import Decision, Step, decide
+from konveyer.execution.releases.observed import Pairs, paired, seen
+from tests.unit.releases.test_difference import packed
+
+POLICY = Canary(hold_s=60, rows=50, within_s=600)
+ALLOWED = Allowed(failures=0.01, slow=0.01, shift=0.25, p99_ms=50)
+
+
+def row(number: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "request_id": f"r-{number}",
+        "release": "rel-1",
+        "side": "live",
+        "status": 200,
+        "latency_us": 2000,
+        "keys": [number],
+        "request": [],
+        "given": [],
+        "features": [1.0],
+        "outputs": [number % 100 / 100],
+        **changes,
+    }
+
+
+def rows(count: int, **changes: Any) -> list[dict[str, Any]]:
+    return [row(number, **changes) for number in range(count)]
+
+
+def test_callers_mistakes_are_nobodys_failure() -> None:
+    side = seen([row(1), row(2, status=404, outputs=None), row(3, status=503, outputs=None)])
+    assert (side.rows, sum(side.failed), len(side.outputs)) == (2, 1, 1)
+
+
+def test_a_shadow_is_compared_with_the_answer_to_the_same_row() -> None:
+    mirrored = [row(n, side="shadow", release="rel-2", outputs=[0.5]) for n in range(0, 10, 2)]
+    other = [row(n, side="shadow", release="rel-3") for n in range(10)]
+    pairs = paired([*rows(10), *mirrored, *other], "rel-2")
+    assert [one["keys"] for one in pairs.live] == [one["keys"] for one in pairs.candidate]
+    assert len(pairs.live) == 5
+    assert pairs.worst(1)[0]["live"] == [0.0]
+    assert pairs.distances == [0.5, 0.48, 0.46, 0.44, 0.42]
+
+
+@pytest.mark.parametrize(
+    ("count", "changes", "passes"),
+    [
+        (300, {}, True),
+        (150, {}, False),  # fewer rows than asked for
+        (300, {"status": 500, "outputs": None}, False),
+        (300, {"latency_us": 90_000}, False),
+        (300, {"outputs": [0.99]}, False),
+    ],
+)
+def test_a_shadow_passes_when_it_does_as_well_on_enough_rows(
+    count: int, changes: dict[str, Any], passes: bool
+) -> None:
+    pairs = Pairs(live=rows(count), candidate=rows(count, side="shadow", **changes))
+    verdict = shadow.judge(pairs, Shadow(rows=200), p99_ms=50)
+    assert verdict.passed is passes
+    assert verdict.evidence["candidate"]["rows"] == count
+
+
+def test_a_replay_wants_every_answer_again() -> None:
+    same = Pairs(live=rows(200), candidate=rows(200))
+    assert replay.judge(same, Replay()).passed
+    lost = [*rows(199), row(199, status=500, outputs=None, problem="404 entity_not_found")]
+    verdict = replay.judge(Pairs(live=rows(200), candidate=lost), Replay())
+    assert not verdict.passed
+    assert verdict.evidence["not_answered"] == ["404 entity_not_found"]
+    assert replay.judge(Pairs(live=rows(200), candidate=lost), Replay(most_failures=0.01)).passed
+    other = Pairs(live=rows(200), candidate=rows(200, outputs=[0.01]))
+    assert not replay.judge(other, Replay()).passed
+    assert replay.judge(other, Replay(most_shift=1.0)).passed
+
+
+def test_a_recorded_row_becomes_the_request_that_it_came_from() -> None:
+    service = packed({"spend": "float64", "late": "int64"}).manifest.service
+    recorded = row(7, features=[2.5, None], given=["spend"])
+    assert replay.body_of(recorded, service) == {"client_id": 7, "spend": 2.5}
+    assert service.keys == (ScalarColumn("client_id", ColumnType.INT64),)
+
+
+def step(held_s: float, candidate: list[dict[str, Any]]) -> Step:
+    live, side = seen(rows(500)), seen(candidate)
+    findings = compare_sides(live, side, ALLOWED)
+    return Step(weight=0.05, held_s=held_s, live=live, candidate=side, findings=findings)
+
+
+@pytest.mark.parametrize(
+    ("held_s", "candidate", "decision"),
+    [
+        (59, rows(50), Decision.WAIT),
+        (60, rows(49), Decision.WAIT),
+        (60, rows(100), Decision.NEXT),
+        (601, rows(49), Decision.BACK),  # too little traffic to judge by
+        (1, rows(3, status=500, outputs=None), Decision.BACK),
+        (1, [row(1, status=500, outputs=None), *rows(60)], Decision.WAIT),
+        (60, rows(100, latency_us=70_000), Decision.BACK),
+        (60, rows(100, outputs=[0.999]), Decision.BACK),
+    ],
+)
+def test_a_canary_is_held_promoted_or_taken_back(
+    held_s: float, candidate: list[dict[str, Any]], decision: Decision
+) -> None:
+    assert decide(step(held_s, candidate), POLICY) is decision
+
+
+def test_a_retrained_model_is_not_taken_for_a_broken_one() -> None:
+    """Scores that moved by chance and a little more, as those of a new training do."""
+    random = np.random.default_rng(5)
+    old = [row(n, outputs=[float(v)]) for n, v in enumerate(random.beta(2, 5, 3000))]
+    new = [row(n, outputs=[float(v)]) for n, v in enumerate(random.beta(2.1, 5, 600))]
+    assert not any(one.bad for one in compare_sides(seen(old), seen(new), ALLOWED))
