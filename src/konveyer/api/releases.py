@@ -11,7 +11,9 @@ from konveyer.api.access import Caller, Here
 from konveyer.execution.releases import flow, service
 from konveyer.execution.releases.compare import compare
 from konveyer.execution.releases.difference import Difference
+from konveyer.execution.releases.lead_time import LeadTimes
 from konveyer.execution.releases.live import PROD, publish_desired
+from konveyer.execution.releases.period import lead_times_since
 from konveyer.execution.releases.records import (
     LiveVersion,
     Release,
@@ -59,6 +61,19 @@ def releases(
     """Newest first, each with its stages."""
     with here.catalog.reading() as session:
         return list_releases(session, application=application, limit=limit)
+
+
+@router.get("/lead-time")
+def lead_time(
+    here: Here, _caller: Caller, since: str = "90d", application: str | None = None
+) -> LeadTimes:
+    """From submission to production since `since` (`90d`, or a time), in working days.
+
+    Of each stage the median, waiting and working apart.
+    """
+    goal_days = here.settings.releases.lead_time_days
+    with here.catalog.reading() as session:
+        return lead_times_since(session, since, application=application, goal_days=goal_days)
 
 
 @router.get("/releases/{release}")

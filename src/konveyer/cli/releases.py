@@ -9,6 +9,7 @@ import click
 from konveyer.cli.context import Context, pass_context
 from konveyer.cli.release_acts import ACTS
 from konveyer.cli.release_diff import diff
+from konveyer.cli.release_lead_time import lead_time
 from konveyer.cli.release_view import (
     STOPPED,
     advance,
@@ -87,7 +88,7 @@ def release() -> None:
     """See releases, decide about them, and take them on."""
 
 
-for act in (diff, *ACTS):
+for act in (diff, lead_time, *ACTS):
     release.add_command(act)
 
 
@@ -100,7 +101,7 @@ def list_(context: Context, application: str | None) -> None:
     \b
     Example: konveyer release list --application coupon-response
     """
-    from konveyer.execution.releases.lead_time import lead_time
+    from konveyer.execution.releases.lead_time import lead_time as lead_time_of
     from konveyer.execution.releases.records import list_releases
 
     with context.workspace.catalog.reading() as session:
@@ -111,7 +112,7 @@ def list_(context: Context, application: str | None) -> None:
         return
     rows = []
     for one in found:
-        lead = lead_time(one)
+        lead = lead_time_of(one)
         url = f"{one.application}/v{one.api_version}"
         waited, worked = seconds(lead.waited_s), seconds(lead.worked_s)
         rows.append((one.id, url, one.state, one.author, when(one.opened_us), waited, worked))

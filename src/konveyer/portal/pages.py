@@ -6,6 +6,7 @@ from konveyer.core.errors import KonveyerError, NotFound
 from konveyer.execution.releases.compare import compare
 from konveyer.execution.releases.lead_time import lead_time
 from konveyer.execution.releases.machine import OPTIONAL, STAGES, State
+from konveyer.execution.releases.period import lead_times_since
 from konveyer.execution.releases.records import (
     Release,
     list_releases,
@@ -64,8 +65,10 @@ def models(workspace: Workspace, _request: Request) -> Answer:
 def releases(workspace: Workspace, _request: Request) -> Answer:
     with workspace.catalog.reading() as session:
         found = list_releases(session, limit=100)
+        goal_days = workspace.settings.releases.lead_time_days
+        times = lead_times_since(session, "90d", goal_days=goal_days)
     rows = [(release, lead_time(release), _dots(release)) for release in found]
-    return "releases.html", {"section": "releases", "rows": rows}
+    return "releases.html", {"section": "releases", "rows": rows, "times": times}
 
 
 def _dots(release: Release) -> list[tuple[State, str]]:

@@ -1,0 +1,34 @@
+"""Lead times of the releases that ended in a period."""
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from konveyer.core.clock import now_us, parse_instant
+from konveyer.execution.releases.lead_time import LeadTimes, lead_times
+from konveyer.execution.releases.records import load_release
+from konveyer.execution.releases.tables import ReleaseRow
+from konveyer.feature_store.definitions.duration import duration_us, parse_duration
+
+
+def lead_times_since(
+    session: Session, since: str, *, application: str | None = None, goal_days: float
+) -> LeadTimes:
+    """From `since`, a duration such as `90d` or an instant, until now."""
+    until_us = now_us()
+    since_us = start_of(since, until_us)
+    query = select(ReleaseRow.id).where(ReleaseRow.ended_us >= since_us)
+    if application is not None:
+        query = query.where(ReleaseRow.application == application)
+    releases = [load_release(session, one) for one in session.scalars(query)]
+    return lead_times(releases, since_us=since_us, until_us=until_us, goal_days=goal_days)
+
+
+def start_of(since: str, until_us: int) -> int:
+    """The instant that `since` means.
+
+    >>> start_of("1d", 86_400_000_001), start_of("1970-01-01T00:00:02Z", 5)
+    (1, 2000000)
+    """
+    if since[:1].isdigit() and since[-1:] in "smhd" and since[:-1].isdigit():
+        return until_us - duration_us(parse_duration(since, where="--since"))
+    return parse_instant(since)
