@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from konveyer.catalog.session import Catalog
     from konveyer.development.training import Workshop
+    from konveyer.execution.batch.flow import BatchServices
     from konveyer.execution.releases.flow import ReleaseServices
     from konveyer.feature_store.engines.base import Engine
     from konveyer.feature_store.etl.flow import EtlServices
@@ -162,10 +163,31 @@ class Workspace:
     @property
     def flows(self) -> "Sequence[Flow]":
         """Every durable flow of the product."""
+        from konveyer.execution.batch.flow import batch_flow
         from konveyer.execution.releases.flow import release_flow
         from konveyer.feature_store.etl.flow import etl_flow
 
-        return etl_flow(self.etl), release_flow(self.releases)
+        return etl_flow(self.etl), release_flow(self.releases), batch_flow(self.batch)
+
+    @property
+    def scores(self) -> Path:
+        """The folder of the tables of scores."""
+        url = self.settings.scores.url
+        backend_for(url, OFFLINE_STORES, setting="scores")
+        return self.settings.path(url)
+
+    @property
+    def batch(self) -> "BatchServices":
+        from konveyer.execution.batch.flow import BatchServices
+
+        return BatchServices(
+            catalog=self.catalog,
+            bundles=self.bundles,
+            engine=self.engine,
+            offline=self.offline,
+            scores=self.scores,
+            staging=self.settings.state / "scoring",
+        )
 
     @property
     def due(self) -> "Sequence[Due]":
@@ -173,13 +195,18 @@ class Workspace:
 
         A fixed feature time never comes to another refresh: there is nothing to compute again.
         """
+        from konveyer.execution.batch.schedule import DueBatches
+        from konveyer.execution.releases.live import PROD
         from konveyer.execution.releases.pins import HeldViews
         from konveyer.feature_store.etl.schedule import DueViews
 
         clock = self.settings.clock
         if not self.settings.etl.schedule or clock.fixed_us is not None:
             return ()
-        return (DueViews(self.catalog, HeldViews(self.bundles), clock.now_us),)
+        return (
+            DueViews(self.catalog, HeldViews(self.bundles), clock.now_us),
+            DueBatches(self.catalog, self.bundles, PROD, clock.now_us),
+        )
 
     @property
     def releases(self) -> "ReleaseServices":

@@ -38,6 +38,7 @@ def test_migrating_twice_is_harmless_and_gives_the_tables_that_the_code_has(
 
     import konveyer.access.tables
     import konveyer.catalog.leases
+    import konveyer.execution.batch.tables
     import konveyer.execution.releases.tables
     import konveyer.feature_store.datamart.tables
     import konveyer.feature_store.etl.tables

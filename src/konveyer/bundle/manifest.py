@@ -34,6 +34,12 @@ class Serving(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fallbacks: dict[str, Any] = {}
 
 
+class Batch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Scoring of all entities by itself: `[batch]` of model.toml. `every` as in `1d` or `6h`."""
+
+    every: str
+
+
 class ModelSpec(Struct, frozen=True, kw_only=True):
     """How the model runs and what it answers.
 
@@ -70,6 +76,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     model: ModelSpec = ModelSpec()
     release: ReleasePolicy = ReleasePolicy()
     invariants: tuple[Invariant, ...] = ()
+    batch: Batch | None = None
     format: int = FORMAT
 
 

@@ -9,6 +9,7 @@ import click
 from konveyer import __version__
 from konveyer.cli import (
     apply,
+    batch,
     demo,
     etl,
     features,
@@ -70,6 +71,7 @@ for command in (
     releases.release,
     models.models,
     predictions.predictions,
+    batch.batch,
     people.people,
     serve.serve,
     up.up,

@@ -94,6 +94,7 @@ class Settings(_Section, frozen=True):
     online: Location = Location(url="lmdb:state/online")
     bundles: Location = Location(url="file:bundles")
     storage: Location = Location(url="file:state")
+    scores: Location = Location(url="delta:scores")
     engine: Location = Location(url="duckdb:")
     etl: EtlSettings = EtlSettings()
     databases: dict[str, Location] = msgspec.field(default_factory=dict)

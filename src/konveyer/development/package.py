@@ -36,6 +36,7 @@ def pack_run(run: TrainingRun, folder: Path, author: str, bundles: BundleStore) 
         objective=project.objective,
         release=project.release,
         invariants=project.invariants,
+        batch=project.batch,
         parameters=run.parameters,
         metrics=run.metrics,
         files={},

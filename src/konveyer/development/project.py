@@ -6,10 +6,11 @@ from typing import Any
 
 import msgspec
 
-from konveyer.bundle.manifest import Objective
+from konveyer.bundle.manifest import Batch, Objective
 from konveyer.bundle.release_policy import Invariant, ReleasePolicy
 from konveyer.core.clock import parse_instant
 from konveyer.core.errors import KonveyerError, NotFound
+from konveyer.feature_store.definitions.duration import parse_duration
 
 FILE, SOURCE, TESTS = "model.toml", "model.py", "tests"
 REQUIREMENTS, LOCK = "requirements.in", "requirements.lock"
@@ -62,6 +63,7 @@ class Project(_Section, frozen=True):
     objective: Objective
     release: ReleasePolicy = ReleasePolicy()
     invariants: tuple[Invariant, ...] = ()
+    batch: Batch | None = None
     parameters: dict[str, Any] = {}
     folder: Path = Path()
 
@@ -103,4 +105,6 @@ def _check(project: Project, file: Path) -> None:
         raise BadProject(f"{file}: api_version must be 1 or more.", hint="start with 1")
     if project.objective.rate_per_s <= 0 or project.objective.p99_ms <= 0:
         raise BadProject(f"{file}: the objective must be positive.", hint="set rate_per_s, p99_ms")
+    if project.batch is not None:
+        parse_duration(project.batch.every, where=f"{file}: [batch] every")
     _ = project.split_us

@@ -11,7 +11,7 @@ from konveyer.execution.serving.mirror import Mirror
 from konveyer.execution.serving.shipping import Shipper
 
 LOOK_EVERY_S, SHIP_EVERY_S = 0.5, 2.0
-_LONGEST_PAUSE_S = 5.0
+_LONGEST_PAUSE_S, _HERE_WITHIN_S = 5.0, 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -19,13 +19,14 @@ _log = logging.getLogger(__name__)
 def attached(mirror: Mirror, shipper: Shipper) -> Iterator[None]:
     """Bring what is desired here, and ship what is logged, until the block ends.
 
-    When the block begins all is here that could be had. What is logged in the block is shipped
-    before this returns, when shared storage answers; otherwise it stays for the next start.
+    When the block begins all is here that could be had within seconds. What is logged in the block
+    is shipped before this returns, when shared storage answers; otherwise it stays for the next
+    start.
     """
     look = _Repeated("look at shared storage", mirror.refresh)
     ship = _Repeated("ship the prediction log", shipper.ship)
-    look.try_once()
     threads = [look.started(LOOK_EVERY_S), ship.started(SHIP_EVERY_S)]
+    look.tried.wait(_HERE_WITHIN_S)
     try:
         yield
     finally:
@@ -40,7 +41,7 @@ class _Repeated:
     """Work that is done again and again; after an error less often, and one line says so."""
 
     def __init__(self, what: str, work: Callable[[], object]) -> None:
-        self.ended = threading.Event()
+        self.ended, self.tried = threading.Event(), threading.Event()
         self._what, self._work, self._failures = what, work, 0
 
     def started(self, every_s: float) -> threading.Thread:
@@ -67,5 +68,7 @@ class _Repeated:
             metrics.STORAGE_UP.set(1)
 
     def _run(self, every_s: float) -> None:
-        while not self.ended.wait(min(every_s * 2 ** min(self._failures, 8), _LONGEST_PAUSE_S)):
+        while not self.ended.is_set():
             self.try_once()
+            self.tried.set()
+            self.ended.wait(min(every_s * 2 ** min(self._failures, 8), _LONGEST_PAUSE_S))

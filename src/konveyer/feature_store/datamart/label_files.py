@@ -78,6 +78,12 @@ def labels_at(path: Path, leave_out: Collection[str] = ()) -> pa.Table | LabelFi
     A table, unless it has more than `MOST_ROWS_IN_MEMORY` rows. Columns of the names `leave_out`
     are no part of it. All files must have the columns of the first.
     """
+    found = label_files(path, leave_out)
+    return found if found.num_rows > MOST_ROWS_IN_MEMORY else found.between(0, found.num_rows)
+
+
+def label_files(path: Path, leave_out: Collection[str] = ()) -> LabelFiles:
+    """The same, in the files however few rows there are."""
     if not path.exists():
         raise LabelFileMissing(
             f"The label file {path} does not exist.", hint="give the path of a Parquet file"
@@ -96,8 +102,7 @@ def labels_at(path: Path, leave_out: Collection[str] = ()) -> pa.Table | LabelFi
         ends.append(rows)
     schema = pq.read_schema(files[0])
     kept = pa.schema([field for field in schema if field.name not in leave_out])
-    found = LabelFiles(files=tuple(files), ends=tuple(ends), schema=kept.remove_metadata())
-    return found if rows > MOST_ROWS_IN_MEMORY else found.between(0, rows)
+    return LabelFiles(files=tuple(files), ends=tuple(ends), schema=kept.remove_metadata())
 
 
 def _unreadable(path: Path, error: Exception) -> LabelsUnreadable:

@@ -212,6 +212,71 @@ class DeltaOfflineStore:
         return self._folder / view / version
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartFile:
+    """A Parquet file below a table's folder, without the column that names its part."""
+
+    path: str
+    rows: int
+    size_bytes: int
+
+
+def replace_part(
+    folder: Path, schema: pa.Schema, column: str, part: str, files: Sequence[PartFile]
+) -> int:
+    """Let `files` be all rows of the Delta table in `folder` whose text `column` is `part`.
+
+    `schema` has the column, last; a table that is not there is made. One commit; the table version.
+    """
+    mark = secrets.token_hex(8)
+    properties = CommitProperties(custom_metadata={_MARK: mark})
+    actions = [
+        AddAction(
+            path=file.path,
+            size=file.size_bytes,
+            partition_values={column: part},
+            modification_time=now_us() // 1_000,
+            data_change=True,
+            stats=json.dumps({"numRecords": file.rows}),
+        )
+        for file in files
+    ]
+    delta_schema = Schema.from_arrow(schema)
+    if not DeltaTable.is_deltatable(str(folder)):
+        create_table_with_add_actions(
+            str(folder),
+            delta_schema,
+            actions,
+            partition_by=[column],
+            configuration=_TABLE,
+            commit_properties=properties,
+        )
+        return 0
+    DeltaTable(str(folder)).create_write_transaction(
+        [*actions],
+        "overwrite",
+        delta_schema,
+        [column],
+        [(column, "=", part)],
+        commit_properties=properties,
+    )
+    commits = DeltaTable(str(folder)).history(_COMMITS_SEARCHED)
+    version: int = next(one["version"] for one in commits if one.get(_MARK) == mark)
+    return version
+
+
+def schema_at(folder: Path) -> pa.Schema | None:
+    """The columns of the Delta table in `folder`; None when there is none."""
+    if not DeltaTable.is_deltatable(str(folder)):
+        return None
+    return pa.schema(DeltaTable(str(folder)).schema().to_arrow())
+
+
+def remove_replaced(folder: Path, *, after_hours: int) -> None:
+    """Remove files that no reader of the newest version needs, so long after they were replaced."""
+    DeltaTable(str(folder)).vacuum(after_hours, dry_run=False, full=True)
+
+
 def _commit(path: Path, files: Sequence[NewFile], schema: Schema, bucket: int | None) -> int:
     """Commit `files`; the number of the commit, whoever else commits at the same time."""
     mark = secrets.token_hex(8)

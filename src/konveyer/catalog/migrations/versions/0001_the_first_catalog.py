@@ -30,6 +30,38 @@ def upgrade() -> None:
     )
     op.create_index("ix_audit_log_subject", "audit_log", ["kind", "subject"], unique=False)
     op.create_table(
+        "batch_runs",
+        sa.Column("run_id", sa.String(), nullable=False),
+        sa.Column("period", sa.String(), nullable=False),
+        sa.Column("application", sa.String(), nullable=False),
+        sa.Column(
+            "api_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.Column("release", sa.String(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("person", sa.String(), nullable=False),
+        sa.Column("status", sa.String(), nullable=False),
+        sa.Column("at_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column(
+            "started_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.Column(
+            "finished_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
+        ),
+        sa.Column(
+            "rows_asked", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
+        ),
+        sa.Column("rows", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column(
+            "table_version", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
+        ),
+        sa.Column("error", sa.JSON(), nullable=True),
+        sa.PrimaryKeyConstraint("run_id", "period", name=op.f("pk_batch_runs")),
+    )
+    op.create_index(
+        "ix_batch_runs_model", "batch_runs", ["application", "api_version", "at_us"], unique=False
+    )
+    op.create_table(
         "definitions",
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
@@ -312,6 +344,8 @@ def downgrade() -> None:
     op.drop_index("ix_etl_runs_view", table_name="etl_runs")
     op.drop_table("etl_runs")
     op.drop_table("definitions")
+    op.drop_index("ix_batch_runs_model", table_name="batch_runs")
+    op.drop_table("batch_runs")
     op.drop_index("ix_audit_log_subject", table_name="audit_log")
     op.drop_table("audit_log")
     if op.get_bind().dialect.name == "postgresql":

@@ -1,0 +1,97 @@
+"""Whom a period scores: every entity that is known by then, or the rows of a table."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from konveyer.core.clock import from_us
+from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
+from konveyer.core.schema import ColumnType
+from konveyer.execution.batch.order import Given
+from konveyer.feature_store.datamart.entities import AT, write_entities_at
+from konveyer.feature_store.datamart.pinned_view import PinnedView
+from konveyer.feature_store.definitions.resolved import ResolvedService
+from konveyer.feature_store.engines.base import Engine
+from konveyer.feature_store.offline.delta import open_delta
+
+
+class RowsMissing(NotFound):
+    """The table to score is not there."""
+
+    code = "rows_missing"
+
+
+class RowsUnfit(KonveyerError):
+    """The table to score lacks a column that the model asks for."""
+
+    code = "rows_unfit"
+
+
+def write_entities(
+    views: tuple[PinnedView, ...],
+    service: ResolvedService,
+    at_us: int,
+    *,
+    engine: Engine,
+    folder: Path,
+) -> str:
+    """Write every entity into files of `folder`; gives the name of the time column."""
+    folder.mkdir(parents=True)
+    moments_us = np.array([at_us], np.int64)
+    write_entities_at(views, service.keys, moments_us, engine=engine, folder=folder)
+    return AT
+
+
+def write_given(given: Given, service: ResolvedService, at_us: int, *, folder: Path) -> str:
+    """Write the columns that scoring needs into a file of `folder`, a few rows at a time.
+
+    Join keys get the names that the service has for them. Gives the name of the time column.
+    """
+    folder.mkdir(parents=True)
+    schema, batches = _read(Path(given.path))
+    time = given.timestamp or AT
+    wanted = {key.name: given.columns.get(key.name, key.name) for key in service.keys}
+    wanted |= {field.name: field.name for field in service.request}
+    if given.timestamp is not None:
+        wanted[time] = time
+    for column in wanted.values():
+        if column not in schema.names:
+            raise RowsUnfit(
+                f"{given.path} has no column '{column}'.",
+                hint=did_you_mean(
+                    column, schema.names, otherwise=f"it has {', '.join(schema.names)}"
+                ),
+            )
+    fields = [pa.field(name, schema.field(column).type) for name, column in wanted.items()]
+    if given.timestamp is None:
+        fields.append(pa.field(AT, ColumnType.TIMESTAMP.arrow))
+    moment = pa.scalar(from_us(at_us), ColumnType.TIMESTAMP.arrow)
+    with pq.ParquetWriter(folder / "rows.parquet", pa.schema(fields)) as writer:
+        for batch in batches:
+            columns = [batch.column(column) for column in wanted.values()]
+            if given.timestamp is None:
+                columns.append(pa.repeat(moment, len(batch)))
+            writer.write_table(pa.Table.from_arrays(columns, schema=pa.schema(fields)))
+    return time
+
+
+def _read(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    if (path / "_delta_log").is_dir():
+        dataset = open_delta(path)
+        return dataset.schema, dataset.to_batches()
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files or not all(file.is_file() for file in files):
+        raise RowsMissing(
+            f"There are no rows at {path}.",
+            hint="give a Parquet file, a folder of them, or a Delta table",
+        )
+    try:
+        schema = pq.read_schema(files[0])
+    except (pa.ArrowException, OSError) as error:
+        raise RowsUnfit(
+            f"{files[0]} is not a readable Parquet file: {error}", hint="write it again"
+        ) from error
+    return schema, (batch for file in files for batch in pq.ParquetFile(file).iter_batches())

@@ -1,0 +1,91 @@
+"""Batch scoring that starts by itself: each live model once in each period of its `[batch]`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+from sqlalchemy.orm import Session
+
+from konveyer.bundle.store import BundleStore
+from konveyer.catalog.session import Catalog
+from konveyer.execution.batch.order import NAME, BatchOrder, period_at
+from konveyer.execution.batch.plan import order_of
+from konveyer.execution.batch.runs import last_scored_us
+from konveyer.execution.releases.records import LiveVersion, live_versions
+from konveyer.feature_store.definitions.duration import duration_us, parse_duration
+from konveyer.pipeline.flow import Run
+from konveyer.pipeline.schedule import SCHEDULE, is_due, next_us, period_name, period_us
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduledModel:
+    """A live model, how often it scores by itself (None: never), and what was and comes next."""
+
+    live: LiveVersion
+    every: str | None
+    last_us: int | None
+    next_us: int | None
+
+
+def scheduled_models(
+    session: Session, bundles: BundleStore, environment: str, now_us: int
+) -> list[ScheduledModel]:
+    """All models that are live in the environment, by name."""
+    found = []
+    for live in live_versions(session, environment):
+        batch = bundles.open(live.digest).manifest.batch
+        last_us = last_scored_us(session, live.application, live.api_version)
+        every = None if batch is None else batch.every
+        following = None if every is None else next_us(every_us(every), last_us, now_us)
+        found.append(ScheduledModel(live=live, every=every, last_us=last_us, next_us=following))
+    return found
+
+
+class DueBatches:
+    """The runs of models that are due: a `konveyer.pipeline.schedule.Due`.
+
+    A model that is being scored is left out. Each bundle is opened once. A period that was asked
+    for by a person counts, also one that failed; those that were missed are not made up for.
+    """
+
+    def __init__(
+        self, catalog: Catalog, bundles: BundleStore, environment: str, now_us: Callable[[], int]
+    ) -> None:
+        self._catalog, self._bundles = catalog, bundles
+        self._environment, self._now_us = environment, now_us
+        self._every: dict[str, str | None] = {}
+
+    def __call__(self, under_way: Sequence[Run]) -> list[Run]:
+        now_us = self._now_us()
+        orders = (msgspec.convert(r.payload, BatchOrder) for r in under_way if r.flow == NAME)
+        busy = {order.model for order in orders}
+        with self._catalog.reading() as session:
+            runs = [
+                self._run(session, live, now_us)
+                for live in live_versions(session, self._environment)
+                if f"{live.application}/v{live.api_version}" not in busy
+            ]
+        return [run for run in runs if run is not None]
+
+    def _run(self, session: Session, live: LiveVersion, now_us: int) -> Run | None:
+        if live.digest not in self._every:
+            batch = self._bundles.open(live.digest).manifest.batch
+            self._every[live.digest] = None if batch is None else batch.every
+        every = self._every[live.digest]
+        if every is None:
+            return None
+        last_us = last_scored_us(session, live.application, live.api_version)
+        if not is_due(every_us(every), last_us, now_us):
+            return None
+        name = period_name(every_us(every), now_us)
+        order = order_of(
+            live,
+            person=SCHEDULE,
+            run_id=f"{NAME}-{live.application}-v{live.api_version}-{name}",
+            periods=(period_at(period_us(every_us(every), now_us)),),
+        )
+        return order.run
+
+
+def every_us(every: str) -> int:
+    return duration_us(parse_duration(every, where="[batch] every"))
