@@ -126,7 +126,7 @@ def test_a_release_whose_run_never_began_goes_on_with_the_next_command(shop: Sho
     """As if its process had died between opening it and starting its run."""
     workspace = open_workspace(load_settings(shop.root))
     run, folder = find_run(workspace.workshop.runs, "coupon-response", None)
-    bundle = pack_run(run, folder, "ana", workspace.bundles)
+    bundle = pack_run(run, folder, "ana", workspace.bundles, workspace.workshop.environments)
     with workspace.catalog.transaction() as session:
         release = open_release(session, ANA, bundle)
     workspace.close()

@@ -53,8 +53,8 @@ def test_failing_project_tests_stop_a_release_and_a_corrected_one_goes_on(shop: 
 @pytest.mark.parametrize(
     ("what", "code"),
     [
-        ("raise RuntimeError('no data today')", "model_failed"),
-        ("return None", "model_failed"),
+        ("raise RuntimeError('no data today')", "training_failed"),
+        ("return None", "training_failed"),
     ],
 )
 def test_a_model_that_fails_leaves_nothing(shop: Shop, what: str, code: str) -> None:
@@ -73,7 +73,7 @@ def test_a_model_that_ends_its_process_is_told_so(shop: Shop) -> None:
     source = shop.root / PROJECT / "model.py"
     source.write_text("raise SystemExit(0)\n")
     error = shop.error("train", PROJECT, profile="ana")
-    assert error["code"] == "model_failed"
+    assert error["code"] == "training_failed"
     assert "ended with exit status 0" in error["message"]
 
 

@@ -1,12 +1,17 @@
 """A bundle's model in the form that a node runs itself: explicit preparation, then a scorer."""
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
-from konveyer.bundle.errors import ModelUnusable
+import msgspec
+
+from konveyer.bundle.errors import ModelFailed, ModelUnusable
 from konveyer.bundle.lightgbm import LightGBMScorer
-from konveyer.bundle.manifest import MODEL
-from konveyer.bundle.preparation import Matrix, Preparation
+from konveyer.bundle.linear import LinearScorer
+from konveyer.bundle.manifest import ISOLATED, LINEAR, MODEL, PREPARATION, Manifest
+from konveyer.bundle.plan import Matrix, Plan, plan_of_codes
 from konveyer.bundle.store import Bundle
 from konveyer.feature_store.online.codec import Value
 
@@ -22,12 +27,21 @@ class Scorer(Protocol):
 class CompiledModel:
     """Answers rows of feature values, in the order of the service; thread-safe."""
 
-    def __init__(self, preparation: Preparation, scorer: Scorer) -> None:
-        self._preparation, self._scorer = preparation, scorer
+    def __init__(self, plan: Plan, scorer: Scorer) -> None:
+        self._plan, self._scorer = plan, scorer
 
     def predict(self, rows: Sequence[Sequence[Value]]) -> list[tuple[float, ...]]:
-        """One tuple for each row, with the manifest's outputs in order."""
-        scores = self._scorer.score(self._preparation.matrix(rows)).tolist()
+        """One tuple for each row, with the manifest's outputs in order.
+
+        Raises `ModelFailed` when there is no answer, as the model itself would.
+        """
+        scores = self._scorer.score(self._plan.matrix(rows)).tolist()
+        for one in scores:
+            if not all(map(math.isfinite, one)):
+                raise ModelFailed(
+                    "The model's answer is not a finite number.",
+                    hint="see the features in the prediction log; train a model that takes them",
+                )
         return [tuple(one) for one in scores]
 
 
@@ -36,22 +50,35 @@ def compiled_model(bundle: Bundle) -> CompiledModel:
 
     Raises `ModelUnusable` when it does not fit its manifest, or is no compiled one.
     """
-    manifest = bundle.manifest
+    files = bundle.manifest.files
+    return compiled_in(bundle.path, bundle.manifest, has_plan=PREPARATION in files)
+
+
+def compiled_in(folder: Path, manifest: Manifest, *, has_plan: bool = True) -> CompiledModel:
+    """The model whose files are in `folder`, in the form that `manifest` names."""
     spec = manifest.model
     names = [column.name for column in manifest.service.columns]
-    match spec.form:
-        case "lightgbm":
-            scorer = LightGBMScorer(bundle.path / MODEL, len(names))
-        case _:
-            raise ModelUnusable(
-                f"A model of the form '{spec.form}' does not run in this process.",
-                hint="it is served by the isolated lane"
-                if spec.form == "isolated"
-                else "upgrade this Konveyer",
-            )
+    plan = (
+        Plan(msgspec.json.decode((folder / PREPARATION).read_bytes()), names)
+        if has_plan
+        else plan_of_codes(names, manifest.categories)
+    )
+    scorer = _scorer(spec.form, folder, plan.width)
     if scorer.outputs != len(spec.outputs):
         raise ModelUnusable(
             f"The model gives {scorer.outputs} numbers, its contract has {len(spec.outputs)}.",
             hint="train and submit the model again",
         )
-    return CompiledModel(Preparation(names, manifest.categories), scorer)
+    return CompiledModel(plan, scorer)
+
+
+def _scorer(form: str, folder: Path, width: int) -> Scorer:
+    match form:
+        case "lightgbm":
+            return LightGBMScorer(folder / MODEL, width)
+        case "linear":
+            return LinearScorer(msgspec.json.decode((folder / LINEAR).read_bytes()), width)
+    raise ModelUnusable(
+        f"A model of the form '{form}' does not run in this process.",
+        hint="the isolated lane serves it" if form == ISOLATED else "upgrade this Konveyer",
+    )

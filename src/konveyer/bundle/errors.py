@@ -1,5 +1,7 @@
 """What can be wrong with a bundle."""
 
+from http import HTTPStatus
+
 from konveyer.core.digest import short
 from konveyer.core.errors import Conflict, KonveyerError, NotFound
 
@@ -24,6 +26,12 @@ class ModelUnusable(KonveyerError):
     """The model file cannot be loaded or run."""
 
     code = "model_unusable"
+
+
+class ModelFailed(KonveyerError):
+    """The model has no answer for a row: it raised an error, or gave what is no finite number."""
+
+    code, status = "model_failed", HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def not_found(digest: str, where: object) -> BundleNotFound:

@@ -9,8 +9,10 @@ from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.feature_store.definitions.resolved import ResolvedService
 
 FORMAT = 1
-MANIFEST, MODEL = "manifest.json", "model/model.txt"
-GOLDEN, ENTITIES = "golden.json", "entities.json"
+MANIFEST, COMPILED, MODEL = "manifest.json", "model", "model/model.txt"
+PREPARATION, LINEAR = "model/preparation.json", "model/linear.json"
+GOLDEN, ENTITIES, NATIVE = "golden.json", "entities.json", "native"
+ISOLATED = "isolated"
 LOCK, TRAINING, CODE = "environment.lock", "training_manifest.json", "code"
 
 
@@ -83,11 +85,13 @@ class Manifest(Struct, frozen=True, kw_only=True):
 class GoldenCase(Struct, frozen=True, kw_only=True):
     """A row of features and what the model said of it in the environment it was trained in.
 
-    `outputs` are in the order of the manifest's.
+    `outputs` are in the order of the manifest's. Where the model raised an error there are none,
+    and whatever serves it must fail too.
     """
 
     features: list[Any]
     outputs: list[Any]
+    error: str = ""
 
 
 class Entities(Struct, frozen=True, kw_only=True):

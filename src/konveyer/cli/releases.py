@@ -58,10 +58,10 @@ def submit(context: Context, project: Path, run_id: str | None, dry_run: bool) -
     if dry_run:
         answer = {"application": run.application, "run": run.run_id, "metrics": run.metrics}
         print_json(answer) if context.as_json else click.echo(
-            f"Would release run {run.run_id} of {run.application} (AUC {run.metrics['auc']:.4f})."
+            f"Would release run {run.run_id} of {run.application} ({run.summary})."
         )
         return
-    bundle = pack_run(run, folder, actor.name, workspace.bundles)
+    bundle = pack_run(run, folder, actor.name, workspace.bundles, workspace.workshop.environments)
     required = required_stages(bundle.manifest, workspace.settings.releases)
     with workspace.catalog.transaction() as session:
         release_id = open_release(session, actor, bundle, required=required)
@@ -181,7 +181,7 @@ def try_(context: Context, project: Path, run_id: str | None) -> None:
     run, folder, version = _found_run(context, project, run_id)
     with workspace.catalog.reading() as session:
         actor = context.actor(session)
-    bundle = pack_run(run, folder, actor.name, workspace.bundles)
+    bundle = pack_run(run, folder, actor.name, workspace.bundles, workspace.workshop.environments)
     storage = workspace.storage
     try_out(workspace.catalog, storage, actor, bundle)
     nodes = wait_until_all_serve(storage, DEV, run.application, version, bundle.digest)

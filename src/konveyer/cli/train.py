@@ -10,6 +10,24 @@ from konveyer.cli.render import print_json
 PROJECT = click.Path(path_type=Path, file_okay=False)
 
 
+_MEASURES = (
+    ("auc", "AUC"),
+    ("auc_label_rate", "  label rate alone"),
+    ("auc_without_windows", "  without windows"),
+    ("log_loss", "log loss"),
+    ("log_loss_label_rate", "  label rate alone"),
+    ("log_loss_label_shares", "  label shares alone"),
+    ("log_loss_without_windows", "  without windows"),
+    ("accuracy", "accuracy"),
+    ("accuracy_label_shares", "  most common label"),
+    ("rmse", "RMSE"),
+    ("rmse_mean", "  mean alone"),
+    ("rmse_without_windows", "  without windows"),
+    ("mae", "MAE"),
+    ("mae_median", "  median alone"),
+)
+
+
 @click.command()
 @click.argument("project", type=PROJECT)
 @click.option("--training-set", help="Its id (default: the newest of the model's service).")
@@ -36,19 +54,17 @@ def train(context: Context, project: Path, training_set: str | None) -> None:
         click.echo(f"Training {loaded.model.application} on {data.manifest.rows:,} rows ...")
     run = run_training(loaded, data, actor, workspace.workshop)
     with workspace.catalog.transaction() as session:
-        audit.record(session, actor.name, "trained", "run", run.run_id, auc=run.metrics["auc"])
+        audit.record(session, actor.name, "trained", "run", run.run_id, measured=run.summary)
     if context.as_json:
         print_json(run)
         return
     metrics = run.metrics
     click.echo(f"run {run.run_id}")
-    click.echo(
-        f"  out of time: {metrics['test_rows']:,.0f} rows, {metrics['label_rate']:.1%} positive"
-    )
-    click.echo(f"  AUC {metrics['auc']:.4f}")
-    click.echo(f"    label rate alone   {metrics['auc_label_rate']:.4f}")
-    if "auc_without_windows" in metrics:
-        click.echo(f"    without windows    {metrics['auc_without_windows']:.4f}")
+    positive = f", {metrics['label_rate']:.1%} positive" if "label_rate" in metrics else ""
+    click.echo(f"  out of time: {metrics['test_rows']:,.0f} rows{positive}")
+    for name, label in _MEASURES:
+        if name in metrics:
+            click.echo(f"  {label:<22} {metrics[name]:,.4f}")
     click.echo(f"Next: konveyer submit {project}")
 
 

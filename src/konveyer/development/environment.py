@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from konveyer.bundle.native import run
 from konveyer.core.digest import digest_file, short
 from konveyer.core.errors import KonveyerError
 from konveyer.core.files import folder_written_whole, write_atomically
@@ -61,6 +62,11 @@ def ensure_environment(lock_file: Path, environments: Path) -> Path:
             sync = ("pip", "sync", "--quiet", "--compile-bytecode", "--require-hashes")
             _uv(*sync, "--python", target, str(lock_file))
     return python
+
+
+def native_command(python: Path, module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of ours in a model's environment."""
+    return [str(python), "-P", "-W", "ignore", run.__file__, module, *arguments]
 
 
 def _uv(*arguments: str) -> str:

@@ -1,14 +1,13 @@
-"""Trains a model in the model's own environment. Started by `training`, as a script.
+"""Trains a model in the model's own environment. Started by `training`, through `native/run.py`.
 
-Needs NumPy and PyArrow beside the project's own requirements, and nothing of Konveyer but the file
-`preparation.py`, whose path it is given. Reads `request.json` in the folder named on the command
-line and writes `model.txt` and `result.json` there.
+Needs NumPy and PyArrow beside the project's own requirements (and pandas for `input = "frame"`).
+Reads `request.json` in the folder named on the command line and writes `native/`, `result.json`
+and, of a LightGBM model, `model.txt` there.
 """
 
 import importlib.util
 import json
 import sys
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-GOLDEN_CASES = 200
+from konveyer.bundle.native.inputs import CODES, Inputs
+from konveyer.bundle.native.model import (
+    BINARY,
+    REGRESSION,
+    NativeModel,
+    NativeSpec,
+    columns_of,
+    save,
+)
+from konveyer.bundle.native.preparation import Preparation
+from konveyer.development.golden import golden_cases, golden_rows
+from konveyer.development.measures import MAIN, baseline, measured
+
+NATIVE, MODEL = "native", "model.txt"
 
 
 def module_at(name: str, path: Path) -> Any:
+    """Under `name` in `sys.modules`, so that a pickle can name what is in it."""
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # noqa: S101, PT018 - a path to a file
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -36,23 +50,36 @@ def texts_in(table: pa.Table, names: list[str]) -> dict[str, list[str]]:
     }
 
 
-def as_matrix(preparation: Any, table: pa.Table) -> Any:
-    """The columns of `table` as the model reads them; a column at a time."""
-    columns = []
-    for name in preparation.names:
-        column = table[name].combine_chunks()
-        if pa.types.is_string(column.type):
-            encoded = column.dictionary_encode()
-            codes = np.append(preparation.codes(name, encoded.dictionary.to_pylist()), np.nan)
-            columns.append(codes[encoded.indices.fill_null(-1).to_numpy()])
-            continue
-        if pa.types.is_decimal(column.type):
-            columns.append(decimals_in(column))
-            continue
-        if pa.types.is_timestamp(column.type):
-            column = column.cast(pa.int64())
-        columns.append(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
-    return np.ascontiguousarray(np.column_stack(columns))
+def given_to_train(inputs: Inputs, table: pa.Table) -> Any:
+    """All rows of `table` as the model reads them; a column at a time."""
+    if inputs.form == CODES:
+        preparation = Preparation(inputs.names, inputs.categories)
+        columns = [as_codes(preparation, table, name) for name in inputs.names]
+        return np.ascontiguousarray(np.column_stack(columns))
+    return inputs.frame(
+        {
+            name: table[name].to_pylist() if name in inputs.texts else as_numbers(table[name])
+            for name in inputs.names
+        }
+    )
+
+
+def as_codes(preparation: Preparation, table: pa.Table, name: str) -> Any:
+    column = table[name].combine_chunks()
+    if not pa.types.is_string(column.type):
+        return as_numbers(table[name])
+    encoded = column.dictionary_encode()
+    codes = np.append(preparation.codes(name, encoded.dictionary.to_pylist()), np.nan)
+    return codes[encoded.indices.fill_null(-1).to_numpy()]
+
+
+def as_numbers(column: pa.ChunkedArray) -> Any:
+    array = column.combine_chunks()
+    if pa.types.is_decimal(array.type):
+        return decimals_in(array)
+    if pa.types.is_timestamp(array.type):
+        array = array.cast(pa.int64())
+    return array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
 
 
 def decimals_in(column: pa.Array) -> Any:
@@ -62,78 +89,106 @@ def decimals_in(column: pa.Array) -> Any:
     return np.append(nearest, np.nan)[encoded.indices.fill_null(-1).to_numpy()]
 
 
-def area_under_curve(labels: Any, scores: Any) -> float:
-    """The probability that a positive scores above a negative; ties count half (Mann-Whitney)."""
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    positives = int(labels.sum())
-    negatives = len(labels) - positives
-    if not positives or not negatives:
-        message = "the out-of-time part has labels of one kind only; move [split] out_of_time"
-        raise ValueError(message)
-    return float(
-        (ranks[labels == 1].sum() - positives * (positives + 1) / 2) / positives / negatives
-    )
+def labels_in(column: pa.ChunkedArray, task: str) -> tuple[Any, list[str]]:
+    """Numbers of a regression; otherwise codes, and the classes in their order."""
+    if task == REGRESSION:
+        return as_numbers(column), []
+    if task == BINARY:
+        return column.to_numpy().astype(np.int64), ["0", "1"]
+    classes = sorted(column.unique().to_pylist())
+    places = {value: code for code, value in enumerate(classes)}
+    codes = np.array([places[value] for value in column.to_pylist()], dtype=np.int64)
+    return codes, [str(value) for value in classes]
 
 
-def plain(value: Any) -> Any:
-    """A feature value as JSON: instants as microseconds, like a serving node reads them, and
-    decimals as what the model is given.
-    """
-    if isinstance(value, Decimal):
-        return float(value)
-    return int(value.timestamp() * 1_000_000) if hasattr(value, "timestamp") else value
+class Trainer:
+    """One request: the rows, and which of them teach."""
+
+    def __init__(self, request: dict[str, Any], train: Any) -> None:
+        self._request, self._train = request, train
+        table = pq.read_table(request["data"])
+        self.table = table
+        at_us = table[request["timestamp"]].cast(pa.int64()).to_numpy()
+        self.learned, self.kept = at_us < request["split_us"], at_us >= request["split_us"]
+        if not self.learned.any() or not self.kept.any():
+            message = "every label is on one side of [split] out_of_time; move it"
+            raise ValueError(message)
+        self.labels, self.classes = labels_in(table[request["label"]], request["task"])
+
+    def fitted(self, names: list[str]) -> tuple[NativeModel, Any]:
+        """The model of these features, and what it says of the rows kept from it."""
+        request = self._request
+        texts = texts_in(self.table.filter(pa.array(self.learned)), names)
+        inputs = Inputs(
+            form=request["input"], names=tuple(names), texts=frozenset(texts), categories=texts
+        )
+        given = given_to_train(inputs, self.table)
+        made = self._train(
+            given[self.learned],
+            self.labels[self.learned],
+            names,
+            inputs.categorical,
+            request["parameters"],
+        )
+        spec = NativeSpec(task=request["task"], classes=tuple(self.classes), inputs=inputs)
+        native = NativeModel(made, spec)
+        return native, columns_of(native.answers(given[self.kept]))
+
+    def metrics(self, answers: Any) -> dict[str, float]:
+        return measured(self._request["task"], self.labels[self.kept], answers)
+
+
+def lightgbm_of(model: Any) -> Any:
+    """The LightGBM booster that `model` is or holds, otherwise None."""
+    if type(model).__module__.partition(".")[0] != "lightgbm":
+        return None
+    return getattr(model, "booster_", model)
 
 
 def main(folder: Path) -> None:
     request = json.loads((folder / "request.json").read_text())
-    preparation_file = module_at("preparation", Path(request["preparation"]))
     sys.path.insert(0, str(folder / "code"))
-    model = module_at("model", folder / "code" / "model.py")
-    table = pq.read_table(request["data"])
-    at_us = table[request["timestamp"]].cast(pa.int64()).to_numpy()
-    labels = table[request["label"]].to_numpy().astype(np.int64)
-    train, test = at_us < request["split_us"], at_us >= request["split_us"]
-    if not train.any() or not test.any():
-        message = "every label is on one side of [split] out_of_time; move it"
-        raise ValueError(message)
-
-    def fitted(names: list[str]) -> tuple[Any, Any, Any]:
-        categories = texts_in(table.filter(pa.array(train)), names)
-        preparation = preparation_file.Preparation(names, categories)
-        matrix = as_matrix(preparation, table)
-        booster = model.train(
-            matrix[train], labels[train], names, preparation.categorical, request["parameters"]
-        )
-        return booster, matrix, categories
-
-    names = request["features"]
-    booster, matrix, categories = fitted(names)
-    scores = booster.predict(matrix[test])
-    plain_names = [name for name in names if name not in request["windowed"]]
+    trainer = Trainer(request, module_at("model", folder / "code" / "model.py").train)
+    task, names = request["task"], request["features"]
+    native, (named, answers) = trainer.fitted(names)
+    labels = trainer.labels
     metrics = {
-        "auc": area_under_curve(labels[test], scores),
-        "label_rate": float(labels[test].mean()),
-        "auc_label_rate": 0.5,
-        "train_rows": float(train.sum()),
-        "test_rows": float(test.sum()),
+        **trainer.metrics(answers),
+        **baseline(task, labels[trainer.learned], labels[trainer.kept], len(trainer.classes)),
+        "train_rows": float(trainer.learned.sum()),
+        "test_rows": float(trainer.kept.sum()),
     }
+    plain_names = [name for name in names if name not in request["windowed"]]
     if plain_names and plain_names != names:
-        other, other_matrix, _ = fitted(plain_names)
-        metrics["auc_without_windows"] = area_under_curve(
-            labels[test], other.predict(other_matrix[test])
-        )
-    rows = np.linspace(0, len(table) - 1, min(GOLDEN_CASES, len(table))).astype(int)
-    columns = [table[name].take(pa.array(rows)).to_pylist() for name in names]
-    golden = [
-        {"features": [plain(value) for value in values], "outputs": [float(score)]}
-        for values, score in zip(
-            zip(*columns, strict=True), booster.predict(matrix[rows]), strict=True
-        )
-    ]
-    booster.save_model(str(folder / "model.txt"))
-    result = {"metrics": metrics, "categories": categories, "golden": golden}
+        _, (_, without) = trainer.fitted(plain_names)
+        main_metric = MAIN[task]
+        found = trainer.metrics(without)
+        if main_metric in found:
+            metrics[f"{main_metric}_without_windows"] = found[main_metric]
+    save(native.model, native.spec, folder / NATIVE)
+    booster = lightgbm_of(native.model)
+    if booster is not None:
+        booster.save_model(str(folder / MODEL))
+    result = {
+        "metrics": metrics,
+        "categories": native.spec.inputs.categories,
+        "outputs": output_names(named, answers, trainer.classes, task),
+        "texts": [bool(isinstance(value, str)) for value in answers[0].tolist()],
+        "golden": golden_cases(native, golden_rows(trainer.table, names)),
+    }
     (folder / "result.json").write_text(json.dumps(result))
+
+
+def output_names(named: list[str], answers: Any, classes: list[str], task: str) -> list[str]:
+    """A single output is `prediction`; several are named by the model, or by their classes."""
+    width = answers.shape[1]
+    if width == 1:
+        return ["prediction"]
+    if len(named) == width:
+        return named
+    if task != REGRESSION and width == len(classes):
+        return classes
+    return [f"output_{place}" for place in range(width)]
 
 
 if __name__ == "__main__":

@@ -2,22 +2,31 @@
 
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 
 from konveyer.bundle import manifest as bundle
 from konveyer.bundle.invariants import check_invariants
-from konveyer.bundle.manifest import Manifest
+from konveyer.bundle.manifest import ISOLATED, Manifest, ModelSpec
 from konveyer.bundle.readable import check_readable
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.core.clock import now_us
+from konveyer.development.compiling import compile_model
+from konveyer.development.environment import ensure_environment
 from konveyer.development.project import load_project
-from konveyer.development.training import CODE, MODEL, TrainingRun
+from konveyer.development.training import CODE, TrainingRun
 from konveyer.feature_store.datamart.manifest import TrainingSetManifest
 
 
-def pack_run(run: TrainingRun, folder: Path, author: str, bundles: BundleStore) -> Bundle:
-    """Pack the kept `run` in `folder`: the code and settings are those that it was trained with."""
+def pack_run(
+    run: TrainingRun, folder: Path, author: str, bundles: BundleStore, environments: Path
+) -> Bundle:
+    """Pack the kept `run` in `folder`: the code and settings are those that it was trained with.
+
+    Its model is compiled in its own environment, of `environments`; when that cannot be, the
+    native one is packed.
+    """
     project = load_project(folder / CODE)
     training = msgspec.json.decode(
         (folder / bundle.TRAINING).read_bytes(), type=TrainingSetManifest
@@ -40,15 +49,21 @@ def pack_run(run: TrainingRun, folder: Path, author: str, bundles: BundleStore) 
         parameters=run.parameters,
         metrics=run.metrics,
         files={},
+        model=ModelSpec(outputs=run.outputs),
     )
-
     check_invariants(manifest)
+    python = ensure_environment(folder / bundle.LOCK, environments)
+    with TemporaryDirectory() as name:
+        compiled = compile_model(folder, manifest, python, Path(name))
+        return bundles.pack(compiled, lambda draft: _write(folder, Path(name), compiled, draft))
 
-    def write(draft: Path) -> None:
-        (draft / bundle.MODEL).parent.mkdir()
-        shutil.copy(folder / MODEL, draft / bundle.MODEL)
-        for name in (bundle.GOLDEN, bundle.ENTITIES, bundle.LOCK, bundle.TRAINING):
-            shutil.copy(folder / name, draft / name)
-        shutil.copytree(folder / CODE, draft / bundle.CODE)
 
-    return bundles.pack(manifest, write)
+def _write(folder: Path, made: Path, manifest: Manifest, draft: Path) -> None:
+    """The files of the bundle: the native model only when nodes cannot run a compiled one."""
+    if manifest.model.form == ISOLATED:
+        shutil.copytree(folder / bundle.NATIVE, draft / bundle.NATIVE)
+    else:
+        shutil.copytree(made / bundle.COMPILED, draft / bundle.COMPILED)
+    for name in (bundle.GOLDEN, bundle.ENTITIES, bundle.LOCK, bundle.TRAINING):
+        shutil.copy(folder / name, draft / name)
+    shutil.copytree(folder / CODE, draft / bundle.CODE)

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -31,21 +31,31 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class ModelSection(_Section, frozen=True):
-    """Who the model is. Callers reach it at `/{application}/v{api_version}/predict`."""
+    """Who the model is. Callers reach it at `/{application}/v{api_version}/predict`.
+
+    `input` is what `train()` and the model are given: a float64 matrix in which texts are codes,
+    or a pandas DataFrame with the texts themselves.
+    """
 
     application: str
     api_version: int
     service: str
     description: str = ""
     owner: str = ""
+    input: Literal["codes", "frame"] = "codes"
 
 
 class LabelSection(_Section, frozen=True):
-    """What it learns from: a Parquet file in the workspace, and two of its columns."""
+    """What it learns from: a Parquet file in the workspace, and two of its columns.
+
+    A binary label is 0 or 1, that of several classes a text or a whole number, that of a
+    regression a number.
+    """
 
     path: str
     timestamp: str
     label: str
+    task: Literal["binary", "multiclass", "regression"] = "binary"
 
 
 class SplitSection(_Section, frozen=True):

@@ -35,12 +35,15 @@ class Tracking:
         *,
         parameters: Mapping[str, Any],
         metrics: Mapping[str, float],
-        model: Path,
+        model: Path | None,
+        native: Path,
         training_manifest: Path,
         requirements: list[str],
     ) -> None:
-        """Log what the run did, its model in MLflow's own format, and mark it finished."""
-        import lightgbm
+        """Log what the run did and mark it finished.
+
+        A LightGBM `model` is logged in MLflow's own format, any other as the files in `native`.
+        """
         import mlflow
         from mlflow.entities import Metric, Param
 
@@ -51,6 +54,12 @@ class Tracking:
             params=[Param(name, str(value)) for name, value in parameters.items()],
         )
         client.log_artifact(run_id, str(training_manifest), artifact_path=TRAINING.split(".")[0])
+        if model is None:
+            client.log_artifacts(run_id, str(native), artifact_path="model")
+            client.set_terminated(run_id)
+            return
+        import lightgbm
+
         with mlflow.start_run(run_id=run_id):
             mlflow.lightgbm.log_model(
                 lightgbm.Booster(model_file=str(model)), name="model", pip_requirements=requirements

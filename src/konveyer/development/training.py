@@ -13,33 +13,33 @@ import pyarrow as pa
 
 from konveyer.access.actor import Actor
 from konveyer.access.roles import Permission
-from konveyer.bundle import preparation
-from konveyer.bundle.manifest import ENTITIES, GOLDEN, TRAINING, Entities, Golden
+from konveyer.bundle.manifest import ENTITIES, GOLDEN, NATIVE, TRAINING, Entities, Golden, ModelSpec
 from konveyer.bundle.manifest import LOCK as BUNDLE_LOCK
 from konveyer.bundle.readable import check_readable
 from konveyer.core.clock import now_us
 from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
 from konveyer.core.files import folder_written_whole
-from konveyer.development import harness
-from konveyer.development.environment import ensure_environment
+from konveyer.core.schema import ColumnType, ScalarColumn
+from konveyer.development.environment import ensure_environment, native_command
 from konveyer.development.project import LOCK, Project
 from konveyer.development.tracking import Tracking
 from konveyer.feature_store.datamart.manifest import DATA, MANIFEST, TrainingSet
 
 RECORD, MODEL, CODE = "run.json", "model.txt", "code"
 _ENTITIES_KEPT = 1000
-_TRACEBACK_LINES = 15
+_TRACEBACK_LINES, _MOST_CLASSES = 15, 1000
+_HARNESS = "konveyer.development.harness"
 _NOT_CODE = shutil.ignore_patterns("__pycache__", ".*", "*.pyc")
 
 
-class ModelFailed(KonveyerError):
+class TrainingFailed(KonveyerError):
     """The project's own code raised an error while it trained."""
 
-    code = "model_failed"
+    code = "training_failed"
 
 
 class LabelsUnfit(KonveyerError):
-    """The label column is not 0 and 1."""
+    """The label column is not what the task of the project learns from."""
 
     code = "labels_unfit"
 
@@ -59,6 +59,14 @@ class TrainingRun(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any]
     metrics: dict[str, float]
     categories: dict[str, tuple[str, ...]]
+    outputs: tuple[ScalarColumn, ...] = ModelSpec().outputs
+
+    @property
+    def summary(self) -> str:
+        """The measure that models of this task are compared by, such as `AUC 0.8123`."""
+        names = {"auc": "AUC", "log_loss": "log loss", "rmse": "RMSE", "accuracy": "accuracy"}
+        found = next(name for name in names if name in self.metrics)
+        return f"{names[found]} {self.metrics[found]:.4f}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +122,10 @@ def _train_in(
         view.name for view in service.on_demand if any(one.view in windowed for one in view.inputs)
     }
     request = {
-        "preparation": preparation.__file__,
         "data": str(training_set.path / DATA),
         "label": project.labels.label,
+        "task": project.labels.task,
+        "input": project.model.input,
         "timestamp": project.labels.timestamp,
         "split_us": project.split_us,
         "features": [feature.name for feature in service.features],
@@ -137,6 +146,10 @@ def _train_in(
         parameters=project.parameters,
         metrics=result["metrics"],
         categories=result["categories"],
+        outputs=tuple(
+            ScalarColumn(name, ColumnType.STRING if is_text else ColumnType.FLOAT64)
+            for name, is_text in zip(result["outputs"], result["texts"], strict=True)
+        ),
     )
     (folder / RECORD).write_bytes(msgspec.json.encode(run))
     for name in ("request.json", "result.json"):
@@ -145,7 +158,8 @@ def _train_in(
         run_id,
         parameters=run.parameters,
         metrics=run.metrics,
-        model=folder / MODEL,
+        model=folder / MODEL if (folder / MODEL).is_file() else None,
+        native=folder / NATIVE,
         training_manifest=folder / TRAINING,
         requirements=_pinned(folder / BUNDLE_LOCK),
     )
@@ -181,7 +195,7 @@ def _run_harness(python: Path, folder: Path, tracking_url: str, run_id: str) -> 
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     done = subprocess.run(
-        [str(python), "-W", "ignore", harness.__file__, str(folder)],
+        native_command(python, _HARNESS, str(folder)),
         capture_output=True,
         text=True,
         check=False,
@@ -192,7 +206,7 @@ def _run_harness(python: Path, folder: Path, tracking_url: str, run_id: str) -> 
         code = str(folder / CODE)
         lines = done.stderr.replace(code, CODE).strip().splitlines()
         last = lines[-1] if lines else f"it ended with exit status {done.returncode}"
-        raise ModelFailed(
+        raise TrainingFailed(
             f"Training failed: {last}",
             hint="correct the project, then train again",
             detail={"traceback": "\n".join(lines[-_TRACEBACK_LINES:])},
@@ -208,13 +222,30 @@ def _check_labels(project: Project, training_set: TrainingSet) -> None:
                 hint=did_you_mean(name, training_set.column_names, otherwise="correct model.toml"),
             )
     column = training_set.read([project.labels.label]).column(0)
-    values = set(column.unique().to_pylist())
-    if not pa.types.is_integer(column.type) or not values <= {0, 1}:
+    needed = _unfit(project.labels.task, column)
+    if needed:
+        values = sorted(map(str, column.unique().to_pylist()))[:5]
         raise LabelsUnfit(
-            f"Label column '{project.labels.label}' is {column.type} with values such as "
-            f"{sorted(map(str, values))[:5]}.",
-            hint="make it whole numbers 0 and 1, without nulls",
+            f"Label column '{project.labels.label}' is {column.type} with values such as {values}.",
+            hint=f"make it {needed}, without nulls",
         )
+
+
+def _unfit(task: str, column: pa.ChunkedArray) -> str:
+    """What the labels should be, when they are not."""
+    kind, different = column.type, column.unique()
+    whole = pa.types.is_integer(kind)
+    number = whole or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    match task:
+        case "binary" if not whole or not set(different.to_pylist()) <= {0, 1}:
+            return "whole numbers 0 and 1, or set [labels] task"
+        case "multiclass" if not whole and not pa.types.is_string(kind):
+            return "texts or whole numbers"
+        case "multiclass" if len(different) > _MOST_CLASSES:
+            return f"at most {_MOST_CLASSES} classes"
+        case "regression" if not number:
+            return "numbers"
+    return "" if column.null_count == 0 else "complete"
 
 
 def _pinned(lock: Path) -> list[str]:

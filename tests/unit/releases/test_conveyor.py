@@ -16,6 +16,7 @@ import pytest
 from konveyer.access.actor import Actor, NotAllowed
 from konveyer.access.roles import Role
 from konveyer.bundle.manifest import Manifest, Objective
+from konveyer.bundle.parity import Parity
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import FeatureClock
@@ -311,20 +312,29 @@ def test_an_entity_without_an_answer_fails_integration() -> None:
 
 @pytest.mark.parametrize(
     ("difference", "got", "passes"),
-    [(0.0, "missing_key", True), (1e-8, "missing_key", False), (0.0, "status 500", False)],
+    [(0.0, "missing_key", True), (1e-5, "missing_key", False), (0.0, "status 500", False)],
 )
 def test_functional_wants_the_same_answers_and_the_right_refusals(
     difference: float, got: str, passes: bool
 ) -> None:
     answer = {"request": "no key", "expected": "missing_key", "got": got, "status": 422}
-    assert functional.judge([0.0, difference], [answer]).passed is passes
+    golden = Parity(differences=[0.0, difference], unlike=[])
+    assert functional.judge(golden, [answer]).passed is passes
 
 
 def test_functional_keeps_to_the_declared_tolerance_and_invariants() -> None:
-    assert functional.judge([1e-6], [], tolerance=1e-5).passed
+    one = Parity(differences=[5e-6], unlike=[])
+    assert functional.judge(one, [], tolerance=1e-5).passed
     broken = Held(invariant="increasing in age", answers=10, broken=1, worst={})
-    verdict = functional.judge([0.0], [], [broken])
+    verdict = functional.judge(Parity(differences=[0.0], unlike=[]), [], [broken])
     assert not verdict.passed
     assert "0 of 1 invariants hold (broken: increasing in age)" in verdict.measured
-    assert not functional.judge([math.inf], []).passed
-    assert not functional.judge([], []).passed
+    assert not functional.judge(Parity(differences=[math.inf], unlike=[]), []).passed
+    assert not functional.judge(Parity(differences=[], unlike=[]), []).passed
+
+
+def test_functional_wants_refusals_where_the_model_refused() -> None:
+    golden = Parity(differences=[0.0], unlike=["the model refuses [1], this one answers"])
+    verdict = functional.judge(golden, [])
+    assert not verdict.passed
+    assert "refuses" in verdict.measured

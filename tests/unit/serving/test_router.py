@@ -11,7 +11,7 @@ from konveyer.bundle.compiled import compiled_model
 from konveyer.bundle.errors import BundleCorrupt, BundleNotFound, ModelUnusable
 from konveyer.bundle.lightgbm import LightGBMScorer
 from konveyer.bundle.manifest import MODEL, Manifest, ModelSpec, Objective
-from konveyer.bundle.preparation import Preparation
+from konveyer.bundle.native.preparation import Preparation
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.core.clock import FeatureClock
 from konveyer.core.schema import Column, ColumnType, ScalarColumn

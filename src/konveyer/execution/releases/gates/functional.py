@@ -8,11 +8,12 @@ from typing import Any
 import httpx
 import msgspec
 
-from konveyer.bundle.manifest import GOLDEN, Golden, GoldenCase
+from konveyer.bundle.manifest import GOLDEN, Golden
+from konveyer.bundle.parity import Parity, parity
 from konveyer.bundle.release_policy import ReleasePolicy
 from konveyer.bundle.store import Bundle
 from konveyer.core.schema import ColumnType
-from konveyer.execution.releases.gates.answers import Answer, answering, distance
+from konveyer.execution.releases.gates.answers import answering
 from konveyer.execution.releases.gates.context import GateContext, predict_path
 from konveyer.execution.releases.gates.invariants import Held, check_all
 from konveyer.execution.releases.verdict import Verdict
@@ -31,49 +32,38 @@ _UNKNOWN = {
 def functional_gate(context: GateContext, bundle: Bundle) -> Verdict:
     cases = msgspec.json.decode((bundle.path / GOLDEN).read_bytes(), type=Golden).cases
     with answering(bundle) as answer:
-        differences = golden_differences(cases, answer)
-        held = check_all(bundle.manifest, [case.features for case in cases], answer)
+        golden = parity(answer, cases)
+        rows = [case.features for case in cases if not case.error]
+        held = check_all(bundle.manifest, rows, answer)
     with context.on_test(bundle) as url:
         answers = _malformed_answers(url, bundle)
-    return judge(differences, answers, held, tolerance=bundle.manifest.release.tolerance)
+    return judge(golden, answers, held, tolerance=bundle.manifest.release.tolerance)
 
 
 def judge(
-    differences: list[float],
+    golden: Parity,
     answers: list[dict[str, Any]],
     held: Sequence[Held] = (),
     *,
     tolerance: float = ReleasePolicy().tolerance,
 ) -> Verdict:
-    worst = max(differences, default=math.inf)
+    worst = max(golden.differences, default=math.inf)
     wrong = [answer for answer in answers if answer["got"] != answer["expected"]]
     broken = [one.invariant for one in held if one.broken]
     kept = f"; {len(held) - len(broken)} of {len(held)} invariants hold" if held else ""
     return Verdict(
-        passed=worst <= tolerance and not wrong and not broken,
+        passed=worst <= tolerance and not golden.unlike and not wrong and not broken,
         rule="recorded answers come again, invariants hold, malformed requests get their 4xx",
-        measured=f"{len(differences)} answers, worst difference {worst:.1e}; "
-        f"{len(answers) - len(wrong)} of {len(answers)} malformed requests refused as they should"
-        + kept
-        + (f" (broken: {', '.join(broken)})" if broken else ""),
+        measured=f"{golden}; {len(answers) - len(wrong)} of {len(answers)} malformed requests "
+        f"refused as they should{kept}" + (f" (broken: {', '.join(broken)})" if broken else ""),
         limit=f"difference {tolerance:.0e}, every invariant, every request",
         evidence={
             "worst_difference": worst,
+            "unlike": golden.unlike,
             "invariants": [asdict(one) for one in held],
             "malformed_requests": answers,
         },
     )
-
-
-def golden_differences(cases: Sequence[GoldenCase], answer: Answer) -> list[float]:
-    """How far the model's answers are from those where it was trained: alone and together."""
-    rows = [case.features for case in cases]
-    single = [answer([row])[0] for row in rows]
-    together = answer(rows)
-    return [
-        max(distance(alone, case.outputs), distance(beside, case.outputs))
-        for case, alone, beside in zip(cases, single, together, strict=True)
-    ]
 
 
 def malformed_requests(service: ResolvedService) -> list[tuple[str, bytes, str]]:

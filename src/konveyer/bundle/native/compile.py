@@ -1,0 +1,116 @@
+"""Finds the compiled form of a trained model. Run in the model's own environment by `konveyer`.
+
+Reads `native/` in the first folder named on the command line, writes the preparation and a scorer
+to the second, and prints JSON: the form, or the reason why there is none.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from konveyer.bundle.native.columns import NAN, Column, NotCompiled, plan_of
+from konveyer.bundle.native.inputs import CODES, Inputs
+from konveyer.bundle.native.linear import linear_of
+from konveyer.bundle.native.model import MLFLOW, NativeModel, load
+from konveyer.bundle.native.transformers import transformed
+from konveyer.bundle.native.tree_models import Ensemble, ensemble_of
+from konveyer.bundle.native.trees import model_text
+
+PREPARATION, TREES, LINEAR = "preparation.json", "model.txt", "linear.json"
+
+
+def compiled(native: NativeModel, folder: Path) -> str:
+    """Write the files of the model's form to `folder` and name the form."""
+    columns, estimator = opened(native)
+    booster = lightgbm_of(estimator)
+    if booster is not None:
+        _check_lightgbm(booster)
+        booster.save_model(str(folder / TREES))
+        _write(folder, PREPARATION, plan_of(columns, is_finite=False))
+        return "lightgbm"
+    ensemble = ensemble_of(estimator)
+    if ensemble is not None:
+        (folder / TREES).write_text(_text(ensemble, len(columns)))
+        if ensemble.reads_float32:
+            columns = [one.then("float32") for one in columns]
+        _write(folder, PREPARATION, plan_of(columns, is_finite=ensemble.is_finite))
+        return "lightgbm"
+    linear = linear_of(estimator)
+    if linear is not None:
+        _write(folder, LINEAR, linear)
+        _write(folder, PREPARATION, plan_of(columns, is_finite=True))
+        return "linear"
+    message = f"{type(estimator).__name__} has no compiled form"
+    raise NotCompiled(message)
+
+
+def opened(native: NativeModel) -> tuple[list[Column], Any]:
+    """What reaches the last step of a pipeline, and that step; of other models, themselves."""
+    columns, model = columns_of(native.spec.inputs), native.model
+    while type(model).__name__ == "Pipeline" and type(model).__module__.startswith("sklearn."):
+        for _, step in model.steps[:-1]:
+            columns = transformed(step, columns)
+        model = model.steps[-1][1]
+    return columns, model
+
+
+def columns_of(inputs: Inputs) -> list[Column]:
+    """The features as the model is given them."""
+    return [
+        Column(source=place)
+        if name not in inputs.texts
+        else Column(source=place, codes=_codes(inputs, name))
+        if inputs.form == CODES
+        else Column(source=place, raw=True)
+        for place, name in enumerate(inputs.names)
+    ]
+
+
+def _codes(inputs: Inputs, name: str) -> dict[Any, float | None]:
+    codes = {text: float(code) for code, text in enumerate(inputs.categories[name])}
+    return {**codes, None: NAN}
+
+
+def lightgbm_of(model: Any) -> Any:
+    """The LightGBM booster that `model` is or holds, otherwise None."""
+    if type(model).__module__.partition(".")[0] != "lightgbm":
+        return None
+    return getattr(model, "booster_", model)
+
+
+def _check_lightgbm(booster: Any) -> None:
+    if getattr(booster, "pandas_categorical", None):
+        message = "categories that LightGBM keeps from pandas have no compiled form; use an encoder"
+        raise NotCompiled(message)
+
+
+def _text(ensemble: Ensemble, features: int) -> str:
+    return model_text(
+        ensemble.trees,
+        features=features,
+        outputs=ensemble.outputs,
+        objective=ensemble.objective,
+        mean=ensemble.mean,
+    )
+
+
+def _write(folder: Path, name: str, content: dict[str, Any]) -> None:
+    (folder / name).write_text(json.dumps(content, allow_nan=False))
+
+
+def main(run: Path, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    answer = {"form": "", "reason": ""}
+    if (run / "native" / MLFLOW).exists():
+        answer["reason"] = "an MLflow model runs its own code"
+    else:
+        try:
+            answer["form"] = compiled(load(run / "native", run / "code"), folder)
+        except NotCompiled as error:
+            answer["reason"] = str(error)
+    print(json.dumps(answer))  # noqa: T201 - how the caller gets it
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,152 @@
+"""Explicit preparation: from rows of feature values to the numbers that a scorer reads.
+
+A plan was made from a fitted pipeline where the model was trained (`native/columns.py`); here it is
+lookups and a few operations of NumPy over whole rows, all in float64.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from konveyer.bundle.errors import ModelFailed, ModelUnusable
+from konveyer.feature_store.online.codec import Value
+
+Matrix = npt.NDArray[np.float64]
+Step = Callable[[Matrix], Matrix]
+_NAN = float("nan")
+
+
+class _Codes(dict[Any, float]):
+    """The number of each value; `unseen` for others, or an error where training had one."""
+
+    def __init__(self, feature: str, pairs: Sequence[tuple[Any, Any]], unseen: Any) -> None:
+        super().__init__((value, float(code)) for value, code in pairs if code is not None)
+        self._feature, self._unseen = feature, None if unseen is None else float(unseen)
+
+    def __missing__(self, value: Any) -> float:
+        if value is not None and self._unseen is not None:
+            return self._unseen
+        raise ModelFailed(
+            f"The model takes no {value!r} for the feature '{self._feature}'.",
+            hint="let its encoder take values that it never saw, and train again",
+        )
+
+
+class Plan:
+    """Prepares rows in the service's order; the result is C-ordered. Thread-safe.
+
+    >>> codes = [["Oslo", 0.0], ["Rome", 1.0], [None, "nan"]]
+    >>> sources = [{"feature": 1, "codes": codes, "unseen": -1.0}, {"feature": 0, "codes": None}]
+    >>> steps = [{"kind": "impute", "columns": [1], "values": [["nan", 40.0]]}]
+    >>> plan = Plan({"sources": sources, "steps": steps, "finite": False}, ["age", "city"])
+    >>> plan.matrix([[30, "Rome"], [None, "Paris"]]).tolist()
+    [[1.0, 30.0], [-1.0, 40.0]]
+    """
+
+    def __init__(self, plan: Mapping[str, Any], names: Sequence[str]) -> None:
+        sources = plan["sources"]
+        self._places = [source["feature"] for source in sources]
+        self._in_order = self._places == list(range(len(names)))
+        self._codes: list[_Codes | None] = [
+            None
+            if source["codes"] is None
+            else _Codes(names[source["feature"]], source["codes"], source["unseen"])
+            for source in sources
+        ]
+        self._steps = [_step(one) for one in plan["steps"]]
+        if plan["finite"]:
+            self._steps.append(_finite)
+        self.width = len(sources)
+        for one in plan["steps"]:
+            self.width = len(one["columns"]) if one["kind"] == "take" else self.width
+
+    def matrix(self, rows: Sequence[Sequence[Value]]) -> Matrix:
+        codes, places = self._codes, self._places
+        picked: Sequence[Sequence[Any]] = (
+            rows if self._in_order else [[row[place] for place in places] for row in rows]
+        )
+        filled = [
+            [
+                (_NAN if value is None else value) if column is None else column[value]
+                for value, column in zip(row, codes, strict=True)
+            ]
+            for row in picked
+        ]
+        matrix = np.array(filled, dtype=np.float64).reshape(len(rows), len(codes))
+        for step in self._steps:
+            matrix = step(matrix)
+        return matrix
+
+
+def plan_of_codes(names: Sequence[str], categories: Mapping[str, Sequence[str]]) -> Plan:
+    """The plan of a model of numbers and category codes: a null and an unseen text are NaN."""
+    sources = [
+        {"feature": place, "codes": None}
+        if name not in categories
+        else {
+            "feature": place,
+            "codes": [*([text, code] for code, text in enumerate(categories[name])), [None, _NAN]],
+            "unseen": _NAN,
+        }
+        for place, name in enumerate(names)
+    ]
+    return Plan({"sources": sources, "steps": [], "finite": False}, names)
+
+
+def _step(step: Mapping[str, Any]) -> Step:
+    columns = np.array(step["columns"], np.intp)
+    match step["kind"]:
+        case "take":
+            return lambda matrix: matrix.take(columns, axis=1)
+        case "float32":
+            return _over(columns, lambda part: part.astype(np.float32))
+        case "is_missing":
+            return _over(columns, np.isnan)
+        case "ufunc":
+            return _over(columns, getattr(np, step["name"]))
+    values = [np.array([float(value) for value in one]) for one in step["values"]]
+    match step["kind"]:
+        case "impute":
+            fills = values[0]
+            return lambda matrix: np.where(np.isnan(matrix), fills, matrix)
+        case "shift_divide":
+            shifts, scales = values
+            return lambda matrix: (matrix - shifts) / scales
+        case "multiply_add":
+            factors, added = values
+            return lambda matrix: matrix * factors + added
+        case "clip":
+            low, high = values
+            return lambda matrix: np.clip(matrix, low, high)
+        case "equals":
+            wanted = values[0][columns]
+            return _over(columns, lambda part: part == wanted)
+    raise ModelUnusable(
+        f"This Konveyer does not know the preparation step '{step['kind']}'.",
+        hint="upgrade this Konveyer",
+    )
+
+
+def _over(columns: npt.NDArray[np.intp], change: Callable[[Matrix], Any]) -> Step:
+    """The step that changes some columns, or all without a copy of any."""
+
+    def step(matrix: Matrix) -> Matrix:
+        with np.errstate(all="ignore"):
+            if len(columns) == matrix.shape[1]:
+                return np.ascontiguousarray(change(matrix), dtype=np.float64)
+            changed = matrix.copy()
+            changed[:, columns] = change(matrix[:, columns])
+            return changed
+
+    return step
+
+
+def _finite(matrix: Matrix) -> Matrix:
+    if not np.isfinite(matrix).all():
+        raise ModelFailed(
+            "The model takes no missing or infinite value, and a feature is one.",
+            hint="impute it in the model's pipeline, and train again",
+        )
+    return matrix

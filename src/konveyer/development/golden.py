@@ -1,0 +1,74 @@
+"""The rows that a compiled model must answer like the native one: real, and at the edges.
+
+Runs in the model's environment.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from konveyer.bundle.native.inputs import plain
+from konveyer.bundle.native.model import NativeModel
+
+REAL_ROWS, EDGE_BASES = 200, 3
+UNSEEN = "\u2205 never seen"
+_INT64 = 2**63 - 1
+
+
+def golden_rows(table: pa.Table, names: list[str]) -> list[list[Any]]:
+    """Rows spread over `table`, then some of them with one feature, or all, at each edge."""
+    places = np.linspace(0, len(table) - 1, min(REAL_ROWS, len(table))).astype(int)
+    columns = [table[name].take(pa.array(places)).to_pylist() for name in names]
+    rows = [[plain(value) for value in row] for row in zip(*columns, strict=True)]
+    edges = [edges_of(table[name]) for name in names]
+    bases = [rows[place] for place in np.linspace(0, len(rows) - 1, EDGE_BASES).astype(int)]
+    changed = [
+        [*base[:place], edge, *base[place + 1 :]]
+        for base in bases
+        for place, values in enumerate(edges)
+        for edge in values
+    ]
+    most = max(len(values) for values in edges)
+    everywhere = [[values[min(n, len(values) - 1)] for values in edges] for n in range(most)]
+    return [*rows, *changed, *everywhere]
+
+
+def edges_of(column: pa.ChunkedArray) -> list[Any]:
+    """A null, then what is unusual for the column's type."""
+    kind = column.type
+    if pa.types.is_string(kind):
+        return [None, UNSEEN, ""]
+    if pa.types.is_boolean(kind):
+        return [None, True, False]
+    if pa.types.is_integer(kind) or pa.types.is_timestamp(kind):
+        return [None, 0, 1, -1, 10**12, -(10**12), _INT64]
+    return [None, 0.0, -0.0, 1e-12, 1e12, -1e12, 1e30, -1e30]
+
+
+def golden_cases(model: NativeModel, rows: list[list[Any]]) -> list[dict[str, Any]]:
+    """What the model says of each row, or the error that it raises.
+
+    All are asked at once; when that raises, one by one, to see for which row it does.
+    """
+    try:
+        return [_case(row, given) for row, given in zip(rows, model.predict(rows), strict=True)]
+    except Exception:  # noqa: BLE001 - the project's code may raise anything
+        return [_case_alone(model, row) for row in rows]
+
+
+def _case_alone(model: NativeModel, row: list[Any]) -> dict[str, Any]:
+    try:
+        return _case(row, model.predict([row])[0])
+    except Exception as error:  # noqa: BLE001 - the project's code may raise anything
+        return _raised(row, f"{type(error).__name__}: {error}"[:300])
+
+
+def _case(row: list[Any], outputs: list[Any]) -> dict[str, Any]:
+    if any(isinstance(value, float) and not np.isfinite(value) for value in outputs):
+        return _raised(row, "the answer is not a finite number")
+    return {"features": row, "outputs": outputs}
+
+
+def _raised(row: list[Any], error: str) -> dict[str, Any]:
+    return {"features": row, "outputs": [], "error": error}

@@ -1,0 +1,248 @@
+"""What a project may return from train(), compiled, says what it said where it was trained."""
+
+from pathlib import Path
+
+import pytest
+
+from konveyer.bundle.compiled import compiled_in
+from konveyer.bundle.parity import parity
+from konveyer.development.compiling import compile_model
+from tests.unit.bundle.workbench import NAMES, Trained, trained
+
+PIPELINE = """
+import lightgbm, xgboost, catboost, numpy as np
+from sklearn.compose import ColumnTransformer, make_column_transformer
+from sklearn.ensemble import *
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import *
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import *
+from sklearn.tree import *
+
+def unseen():
+    return OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+
+def one_hot(**options):
+    return OneHotEncoder(handle_unknown="ignore", **options)
+
+def imputed(**options):
+    return SimpleImputer(**options)
+
+def train(features, labels, names, categorical, parameters):
+    texts = [names[place] for place in categorical]
+    numbers = [name for name in names if name not in texts]
+    def prepared(for_numbers, for_texts):
+        return ColumnTransformer([("n", for_numbers, numbers), ("t", for_texts, texts)])
+    model = MODEL
+    return model.fit(features, labels)
+"""
+SCALED = "prepared(StandardScaler(), unseen())"
+FULL = (
+    "prepared(make_pipeline(imputed(strategy='median', add_indicator=True), RobustScaler()), "
+    "make_pipeline(imputed(strategy='most_frequent'), one_hot()))"
+)
+ZOO = {
+    "the pipeline of the benches": (
+        f"make_pipeline({SCALED}, lightgbm.LGBMClassifier(n_estimators=60, verbose=-1))",
+        "binary",
+        "lightgbm",
+    ),
+    "lightgbm of classes": (
+        (
+            "make_pipeline(prepared('passthrough', one_hot(min_frequency=90)), "
+            "lightgbm.LGBMClassifier(n_estimators=9, verbose=-1))"
+        ),
+        "multiclass",
+        "lightgbm",
+    ),
+    "lightgbm of counts": (
+        (
+            "make_pipeline(prepared('passthrough', TargetEncoder()), "
+            "lightgbm.LGBMRegressor(n_estimators=20, objective='poisson', verbose=-1))"
+        ),
+        "regression",
+        "lightgbm",
+    ),
+    "xgboost": (
+        f"make_pipeline({SCALED}, xgboost.XGBClassifier(n_estimators=50))",
+        "binary",
+        "lightgbm",
+    ),
+    "xgboost of classes": (
+        f"make_pipeline({FULL}, xgboost.XGBClassifier(n_estimators=9))",
+        "multiclass",
+        "lightgbm",
+    ),
+    "xgboost of numbers": (
+        f"make_pipeline({SCALED}, xgboost.XGBRegressor(n_estimators=20))",
+        "regression",
+        "lightgbm",
+    ),
+    "catboost": (
+        (
+            f"make_pipeline({SCALED}, catboost.CatBoostClassifier(iterations=40, verbose=0, "
+            "allow_writing_files=False))"
+        ),
+        "binary",
+        "lightgbm",
+    ),
+    "catboost of classes": (
+        (
+            f"make_pipeline({FULL}, catboost.CatBoostClassifier(iterations=9, verbose=0, "
+            "allow_writing_files=False))"
+        ),
+        "multiclass",
+        "lightgbm",
+    ),
+    "catboost of numbers": (
+        (
+            f"make_pipeline({SCALED}, catboost.CatBoostRegressor(iterations=20, verbose=0, "
+            "allow_writing_files=False))"
+        ),
+        "regression",
+        "lightgbm",
+    ),
+    "forest": (
+        f"make_pipeline({SCALED}, RandomForestClassifier(20, random_state=0))",
+        "binary",
+        "lightgbm",
+    ),
+    "forest that takes no nulls": (
+        f"make_pipeline({FULL}, ExtraTreesClassifier(9, random_state=0))",
+        "multiclass",
+        "lightgbm",
+    ),
+    "forest of numbers": (
+        f"make_pipeline({FULL}, RandomForestRegressor(9, random_state=0))",
+        "regression",
+        "lightgbm",
+    ),
+    "boosting": (
+        f"make_pipeline({FULL}, GradientBoostingClassifier(n_estimators=20))",
+        "binary",
+        "lightgbm",
+    ),
+    "boosting of classes": (
+        f"make_pipeline({FULL}, GradientBoostingClassifier(n_estimators=5))",
+        "multiclass",
+        "lightgbm",
+    ),
+    "boosting of histograms": (
+        f"make_pipeline({SCALED}, HistGradientBoostingClassifier(max_iter=20))",
+        "binary",
+        "lightgbm",
+    ),
+    "boosting of histograms of counts": (
+        f"make_pipeline({SCALED}, HistGradientBoostingRegressor(max_iter=20, loss='poisson'))",
+        "regression",
+        "lightgbm",
+    ),
+    "a tree": (f"make_pipeline({FULL}, DecisionTreeClassifier(max_depth=5))", "binary", "lightgbm"),
+    "logistic": (f"make_pipeline({FULL}, LogisticRegression(max_iter=1000))", "binary", "linear"),
+    "logistic of classes": (
+        f"make_pipeline({FULL}, LogisticRegression(max_iter=1000))",
+        "multiclass",
+        "linear",
+    ),
+    "ridge": (
+        (
+            "make_pipeline(prepared(make_pipeline(imputed(), MinMaxScaler(clip=True), "
+            "FunctionTransformer(np.log1p)), one_hot()), Ridge())"
+        ),
+        "regression",
+        "linear",
+    ),
+    "poisson": (f"make_pipeline({FULL}, PoissonRegressor())", "regression", "linear"),
+}
+
+
+def made(name: str, zoo: Path, tmp_path: Path) -> Trained:
+    model, task, _ = ZOO[name]
+    return trained(tmp_path / "run", zoo, PIPELINE.replace("MODEL", model), task=task)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_model_compiles_and_answers_as_it_did_where_it_was_trained(
+    name: str, zoo: Path, tmp_path: Path
+) -> None:
+    run = made(name, zoo, tmp_path)
+    manifest = compile_model(run.folder, run.manifest, zoo, tmp_path / "draft")
+    assert (manifest.model.form, manifest.model.reason) == (ZOO[name][2], "")
+    cases = run.golden.cases
+    found = parity(compiled_in(tmp_path / "draft", manifest).predict, cases)
+    assert found.holds(1e-6), str(found)
+    assert len(found.differences) > len(cases) / 2
+    assert any(None in case.features for case in cases)
+    assert any("\u2205 never seen" in case.features for case in cases)
+    assert any(1e30 in case.features for case in cases)
+    assert all(len(case.features) == len(NAMES) for case in cases)
+
+
+def test_each_task_is_measured_against_what_labels_alone_tell(zoo: Path, tmp_path: Path) -> None:
+    metrics = {
+        task: made(name, zoo, tmp_path / task).result["metrics"]
+        for name, task in (
+            ("logistic", "binary"),
+            ("logistic of classes", "multiclass"),
+            ("ridge", "regression"),
+        )
+    }
+    binary = metrics["binary"]
+    assert binary["auc"] > 0.8 > binary["auc_label_rate"] == 0.5
+    assert binary["log_loss"] < binary["log_loss_label_rate"]
+    assert "auc_without_windows" in binary
+    classes = metrics["multiclass"]
+    assert classes["log_loss"] < classes["log_loss_label_shares"]
+    assert classes["accuracy"] > classes["accuracy_label_shares"]
+    numbers = metrics["regression"]
+    assert numbers["rmse"] < numbers["rmse_mean"]
+    assert numbers["mae"] < numbers["mae_median"]
+
+
+def test_classes_name_the_outputs(zoo: Path, tmp_path: Path) -> None:
+    run = made("logistic of classes", zoo, tmp_path)
+    assert run.result["outputs"] == ["high", "low", "middle"]
+
+
+def test_an_encoder_that_raises_makes_the_compiled_model_refuse_too(
+    zoo: Path, tmp_path: Path
+) -> None:
+    model = f"make_pipeline({FULL.replace('one_hot()', 'OneHotEncoder()')}, LogisticRegression())"
+    run = trained(tmp_path / "run", zoo, PIPELINE.replace("MODEL", model))
+    refused = [case for case in run.golden.cases if case.error]
+    assert refused
+    assert all("unknown categories" in case.error for case in refused)
+    manifest = compile_model(run.folder, run.manifest, zoo, tmp_path / "draft")
+    assert manifest.model.form == "linear"
+
+
+UNKNOWN = "make_pipeline(prepared(make_pipeline(imputed(), {}), one_hot()), Ridge())"
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (UNKNOWN.format("PowerTransformer()"), "PowerTransformer has no compiled form"),
+        (UNKNOWN.format("FunctionTransformer(np.sign)"), "FunctionTransformer of sign"),
+        ("catboost.CatBoostRegressor(iterations=3, grow_policy='Lossguide')", "not symmetric"),
+    ],
+)
+def test_what_has_no_compiled_form_is_isolated_and_says_why(
+    model: str, reason: str, zoo: Path, tmp_path: Path
+) -> None:
+    code = PIPELINE.replace("MODEL", model)
+    given = "codes" if model.startswith("catboost") else "frame"
+    run = trained(tmp_path / "run", zoo, code, task="regression", given=given)
+    manifest = compile_model(run.folder, run.manifest, zoo, tmp_path / "draft")
+    assert manifest.model.form == "isolated"
+    assert reason in manifest.model.reason
+
+
+def test_a_compiled_form_that_answers_differently_is_not_used(zoo: Path, tmp_path: Path) -> None:
+    run = made("ridge", zoo, tmp_path)
+    golden = (run.folder / "golden.json").read_text()
+    first = run.golden.cases[0].outputs[0]
+    (run.folder / "golden.json").write_text(golden.replace(str(first), str(first + 1), 1))
+    manifest = compile_model(run.folder, run.manifest, zoo, tmp_path / "draft")
+    assert manifest.model.form == "isolated"
+    assert "its linear form does not answer like the model" in manifest.model.reason
