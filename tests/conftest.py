@@ -100,6 +100,8 @@ def released_shop(trained_shop: Shop, tmp_path_factory: pytest.TempPathFactory) 
     assert release["state"] == "review", json.dumps(release, indent=1)
     release = copy.run("release", "approve", release["id"], profile="boris")
     assert release["state"] == "live", json.dumps(release, indent=1)
+    copy.caller("prod")
+    copy.caller("test")
     return copy
 
 

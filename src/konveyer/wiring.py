@@ -409,13 +409,13 @@ class NodePlaces:
         return BundleStore(self.root / "bundles")
 
     def following(self, shared: Storage) -> AbstractContextManager[None]:
-        from konveyer.execution.serving.attached import attached
-        from konveyer.execution.serving.mirror import Mirror
-        from konveyer.execution.serving.prediction_log import log_folder
-        from konveyer.execution.serving.shipping import Shipper
-
         if not self.is_apart:
             return nullcontext()
+        from konveyer.execution.serving.attached import attached
+        from konveyer.execution.serving.mirror import Mirror
+        from konveyer.execution.serving.segments import log_folder
+        from konveyer.execution.serving.shipping import Shipper
+
         mirror = Mirror(
             self.environment,
             shared=shared,
@@ -432,6 +432,7 @@ def serve_node(
     *,
     host: str | None,
     port: int | None,
+    processes: int | None = None,
     url: str | None = None,
     parent: int | None = None,
 ) -> None:
@@ -440,29 +441,75 @@ def serve_node(
     `url` is where others reach it, when that is not where it listens.
     """
     from konveyer.execution.serving.node import run_node
-    from konveyer.execution.serving.router import Router
 
-    listen = settings.listen(environment)
+    own = settings.environment(environment)
+    places = NodePlaces(settings, environment)
+    storage = open_storage(settings)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workspace = [sys.executable, "-m", "konveyer", "--workspace", str(settings.root)]
+
+    def command(number: int, listener: int, control: int, folder: Path) -> list[str]:
+        where = ["--listener", str(listener), "--control", str(control), "--folder", str(folder)]
+        return [*workspace, "node-process", environment, "--number", str(number), *where]
+
+    run_node(
+        environment,
+        storage=storage,
+        following=lambda: places.following(storage),
+        logs=places.root,
+        run=settings.state / "run",
+        host=host or own.host,
+        port=own.port if port is None else port,
+        processes=processes or own.processes or cores or 1,
+        command=command,
+        advertised=url,
+        parent=parent,
+    )
+
+
+def serve_process(
+    settings: Settings,
+    environment: str,
+    *,
+    number: int,
+    listener: int,
+    control: int,
+    folder: Path,
+) -> None:
+    """Be one process of a node; the parent gives the descriptors of its sockets."""
+    import socket
+
+    from konveyer.execution.serving.node_process import run_process
+    from konveyer.execution.serving.prediction_log import SEGMENT_S, PredictionLog
+    from konveyer.execution.serving.rates import SharedRates
+    from konveyer.execution.serving.router import Router
+    from konveyer.execution.serving.segments import log_folder
+    from konveyer.execution.serving.server import Limits
+    from konveyer.execution.serving.siblings import rates_file
+
+    own = settings.environment(environment)
     places = NodePlaces(settings, environment)
     online = open_online_store(settings, settings.online_url(environment))
-    storage = open_storage(settings)
     router = Router(
         environment,
         storage=places.local,
         bundles=places.bundles,
         online=online,
         clock=settings.clock,
+        rates=SharedRates(rates_file(folder)),
+        keys_are_required=own.keys == "required",
     )
+    # What is shipped elsewhere is to be read there soon.
+    segment_s = 1.0 if places.is_apart else SEGMENT_S
     try:
-        with places.following(storage):
-            run_node(
-                router,
-                storage=storage,
-                logs=places.root,
-                host=host or listen.host,
-                port=listen.port if port is None else port,
-                advertised=url,
-                parent=parent,
-            )
+        run_process(
+            router,
+            log=PredictionLog(log_folder(places.root, environment), segment_s=segment_s),
+            folder=folder,
+            number=number,
+            listener=socket.socket(fileno=listener),
+            control=socket.socket(fileno=control),
+            limits=Limits(most_under_way=own.most_under_way),
+        )
     finally:
         online.close()

@@ -23,22 +23,26 @@ import asyncio
 import sys
 from pathlib import Path
 from konveyer.core.settings import load_settings
-from konveyer.execution.serving import gateway, node, router
+from konveyer.execution.serving import gateway, node_process, router
+from konveyer.execution.serving.contract import AskedRow
 from konveyer.execution.serving.prediction_log import Prediction, PredictionLog
+from konveyer.execution.serving.rates import SharedRates
 from konveyer.wiring import open_bundle_store, open_online_store, open_storage
 settings = load_settings(Path({root!r}))
 online = open_online_store(settings)
 r = router.Router("prod", storage=open_storage(settings), bundles=open_bundle_store(settings),
-                  online=online, clock=settings.clock)
+                  online=online, clock=settings.clock,
+                  rates=SharedRates(Path({str(tmp_path)!r}) / "rates"))
 r.refresh()
-live = r.find("coupon-response", 1)
-rows = live.lookup.rows([(1,)])
+live = r.find("coupon-response", 1).live.loaded
+rows = asyncio.run(live.reader.rows([AskedRow((1,), ())])).rows
 ((answer,),) = asyncio.run(live.lane.predict(rows))
 assert 0 < answer < 1
 log = PredictionLog(Path({str(tmp_path)!r}))
 log.add(Prediction("r", 0, "prod", "a", 1, "sha256:0", "r-1", "live", "bank", 200, None, (1,), (),
                    (), (), rows[0], (answer,), answer, 1))
 log.close()
+r.close()
 online.close()
 print("\\n".join(sys.modules))
 """
@@ -48,7 +52,7 @@ print("\\n".join(sys.modules))
     assert loaded & heavy == set()
     assert driver in loaded
     assert other not in loaded
-    assert list(tmp_path.glob("*.parquet"))
+    assert list(tmp_path.glob("*.jsonl"))
 
 
 def test_a_node_listens_on_loopback_only(released_shop: Shop) -> None:

@@ -15,7 +15,7 @@ def production(released_shop: Shop) -> Iterator[httpx.Client]:
     command = released_shop.command("serve", "prod", "--port", "0")
     with (
         node(command, released_shop.root, "prod") as (url, _),
-        httpx.Client(base_url=url, timeout=10) as client,
+        httpx.Client(base_url=url, headers=released_shop.caller(), timeout=10) as client,
     ):
         wait_for(lambda: client.get("/coupon-response/v1").is_success)
         yield client

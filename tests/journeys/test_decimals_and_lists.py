@@ -81,10 +81,11 @@ def test_it_goes_all_the_way(shop: Shop) -> None:
     release = shop.run("release", "approve", release["id"], profile="boris")
     assert release["state"] == "live", release
 
+    caller = shop.caller()
     command = shop.command("serve", "prod", "--port", "0")
     with (
         node(command, shop.root, "prod") as (url, _),
-        httpx.Client(base_url=url, timeout=10) as client,
+        httpx.Client(base_url=url, headers=caller, timeout=10) as client,
     ):
         features = client.get("/exact/v1").json()["features"]
         assert (features["billed_30d"], features["last_amount"]) == (

@@ -7,7 +7,11 @@ from tests.support import Shop, node, wait_for
 
 def prediction(shop: Shop, environment: str) -> float | None:
     command = shop.command("serve", environment, "--port", "0")
-    with node(command, shop.root, environment) as (url, _), httpx.Client(base_url=url) as client:
+    headers = shop.caller(environment)
+    with (
+        node(command, shop.root, environment) as (url, _),
+        httpx.Client(base_url=url, headers=headers) as client,
+    ):
         wait_for(lambda: client.get("/coupon-response/v1").is_success)
         answer = client.post("/coupon-response/v1/predict", json={"household_id": 1171})
         if answer.status_code == httpx.codes.NOT_FOUND:  # no entity is known there

@@ -151,7 +151,7 @@ def logged_ids(root: Path) -> set[str]:
 def test_a_clean_stop_of_a_node_loses_no_logged_prediction(shop_copy: Shop) -> None:
     command = shop_copy.command("serve", "prod", "--port", "0")
     with node(command, shop_copy.root, "prod") as (url, process):
-        with httpx.Client(base_url=url) as client:
+        with httpx.Client(base_url=url, headers=shop_copy.caller()) as client:
             wait_for(lambda: client.get("/coupon-response/v1").is_success)
             ids = answered(client, 200, "clean")
         process.send_signal(signal.SIGTERM)
@@ -162,7 +162,7 @@ def test_a_clean_stop_of_a_node_loses_no_logged_prediction(shop_copy: Shop) -> N
 def test_a_killed_node_loses_at_most_the_last_second(shop_copy: Shop) -> None:
     command = shop_copy.command("serve", "prod", "--port", "0")
     with node(command, shop_copy.root, "prod") as (url, process):
-        with httpx.Client(base_url=url) as client:
+        with httpx.Client(base_url=url, headers=shop_copy.caller()) as client:
             wait_for(lambda: client.get("/coupon-response/v1").is_success)
             ids = answered(client, 200, "killed")
             time.sleep(1.0)

@@ -52,10 +52,11 @@ def test_it_goes_all_the_way(shop: Shop) -> None:
     tried = {one["request"] for one in stages["functional"]["evidence"]["malformed_requests"]}
     assert {"no offer", "wrong offer"} <= tried
 
+    caller = shop.caller()
     command = shop.command("serve", "prod", "--port", "0")
     with (
         node(command, shop.root, "prod") as (url, _),
-        httpx.Client(base_url=url, timeout=10) as client,
+        httpx.Client(base_url=url, headers=caller, timeout=10) as client,
     ):
         assert client.get("/offers/v1").json()["inputs"] == {
             "household_id": "int64",

@@ -158,7 +158,7 @@ def test_a_node_reads_redis_and_answers_as_one_that_reads_lmdb(
     command = redis_shop.command("serve", "prod", "--port", "0")
     with (
         node(command, redis_shop.root, "prod") as (url, _),
-        httpx.Client(base_url=url, timeout=10) as client,
+        httpx.Client(base_url=url, headers=redis_shop.caller(), timeout=10) as client,
     ):
         wait_for(lambda: client.get("/coupon-response/v1").is_success)
         for body in (asked, asked["rows"][0]):
@@ -180,7 +180,7 @@ def test_a_node_outlives_its_redis(released_shop: Shop, tmp_path: Path) -> None:
         command = shop.command("serve", "prod", "--port", "0")
         with (
             node(command, shop.root, "prod") as (url, _),
-            httpx.Client(base_url=url, timeout=20) as client,
+            httpx.Client(base_url=url, headers=released_shop.caller(), timeout=20) as client,
         ):
             wait_for(lambda: client.get("/coupon-response/v1").is_success)
             answer = client.post(PREDICT, json={"household_id": 1})

@@ -39,7 +39,9 @@ def test_it_serves_takes_runs_restarts_what_dies_and_stops_all(shop_copy: Shop) 
         assert set(addresses) == {"portal", "dev", "test", "prod"}
         assert httpx.get(addresses["portal"] + "/features").is_success
         path = "/coupon-response/v1/predict"
-        answer = httpx.post(addresses["prod"] + path, json={"household_id": 1})
+        answer = httpx.post(
+            addresses["prod"] + path, json={"household_id": 1}, headers=shop_copy.caller()
+        )
         assert answer.is_success
         run = shop_copy.run("etl", "run", "demographics")["views"][0]
         assert run["status"] == "succeeded"

@@ -1,4 +1,4 @@
-"""Tokens that a person keeps in a workspace on his own machine, readable by him alone."""
+"""Tokens and keys that a person keeps in a workspace on his machine, readable by him alone."""
 
 import os
 from http import HTTPStatus
@@ -18,6 +18,14 @@ def save_token(state: Path, profile: str, token: str) -> Path:
     path = _path(state, profile)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_atomically(path, token.encode(), mode=0o600)
+    return path
+
+
+def save_api_key(state: Path, name: str, environment: str, key: str) -> Path:
+    """Keep a system's key, readable by its owner alone."""
+    path = state / "keys" / f"{name}-{environment}"
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_atomically(path, key.encode(), mode=0o600)
     return path
 
 

@@ -26,6 +26,7 @@ class Permission(StrEnum):
     APPROVE_RELEASE = "approve releases"
     WAIVE_GATE = "waive gates"
     OPERATE_RELEASE = "promote and roll back releases"
+    MANAGE_KEYS = "manage API keys"
     MANAGE_PEOPLE = "manage people"
 
 
@@ -49,6 +50,7 @@ GRANTS: dict[Role, frozenset[Permission]] = {
             Permission.REVIEW_RELEASE,
             Permission.APPROVE_RELEASE,
             Permission.OPERATE_RELEASE,
+            Permission.MANAGE_KEYS,
             *_DEVELOP,
         }
     ),

@@ -1,4 +1,4 @@
-"""Tables of people and their tokens."""
+"""Tables of people, their tokens, and the API keys of systems."""
 
 from typing import Any
 
@@ -25,4 +25,20 @@ class TokenRow(Base):
     person: Mapped[str] = mapped_column(ForeignKey("people.name"), index=True)
     issued_us: Mapped[int]
     expires_us: Mapped[int]
+    revoked_us: Mapped[int | None]
+
+
+class ApiKeyRow(Base):
+    """`digest` is the SHA-256 of the key; the key itself is kept nowhere."""
+
+    __tablename__ = "api_keys"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(index=True)
+    environment: Mapped[str]
+    applications: Mapped[list[Any]]
+    rate_per_s: Mapped[float | None]
+    created_us: Mapped[int]
+    created_by: Mapped[str]
+    expires_us: Mapped[int | None]
     revoked_us: Mapped[int | None]

@@ -63,9 +63,16 @@ class Listen(_Section, frozen=True):
 
 
 class Environment(Listen, frozen=True):
-    """Where its nodes listen, and the online store that they read (the workspace's when None)."""
+    """Where its nodes listen, and the online store that they read (the workspace's when None).
+
+    `keys` tells whether callers need one. A node has as many `processes` as there are cores when
+    that is 0; each answers `most_under_way` requests at a time, and refuses more.
+    """
 
     online: str | None = None
+    keys: Literal["required", "open"] = "required"
+    processes: int = 0
+    most_under_way: int = 512
 
 
 class ReleasesSettings(_Section, frozen=True):
@@ -81,7 +88,11 @@ class ReleasesSettings(_Section, frozen=True):
 
 
 def _three_environments() -> dict[str, Environment]:
-    return {"dev": Environment(), "test": Environment(), "prod": Environment(port=8081)}
+    return {
+        "dev": Environment(processes=1),
+        "test": Environment(processes=1),
+        "prod": Environment(port=8081),
+    }
 
 
 class Settings(_Section, frozen=True):

@@ -13,7 +13,7 @@ from konveyer.execution.releases.records import (
     live_versions,
     load_release,
 )
-from konveyer.execution.serving.contract import describe
+from konveyer.execution.serving.description import describe
 from konveyer.execution.serving.presence import nodes_of
 from konveyer.feature_store.datamart.search import search_features
 from konveyer.feature_store.datamart.show import show_view

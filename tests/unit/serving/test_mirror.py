@@ -19,6 +19,7 @@ from konveyer.execution.serving.desired import (
     write_desired,
 )
 from konveyer.execution.serving.mirror import Mirror
+from konveyer.execution.serving.rates import SharedRates
 from konveyer.execution.serving.router import Router
 from konveyer.feature_store.online.memory import MemoryOnlineStore
 from tests.unit.serving.test_router import packed
@@ -71,6 +72,7 @@ class Site:
             bundles=BundleStore(self.folder),
             online=MemoryOnlineStore(),
             clock=FeatureClock(0),
+            rates=SharedRates(self.folder.parent / "rates"),
         )
 
     def desire(self, bundle: Bundle, *, canary: Bundle | None = None) -> None:
@@ -97,7 +99,7 @@ def site(tmp_path: Path) -> Site:
 
 
 def served(router: Router) -> str:
-    return router.find("scoring", 1).desired.digest
+    return router.find("scoring", 1).live.digest
 
 
 def test_a_node_gets_its_bundles_and_starts_without_the_storage(site: Site) -> None:

@@ -18,6 +18,7 @@ from konveyer.core.schema import Column, ColumnType, ScalarColumn
 from konveyer.core.storage import FolderStorage
 from konveyer.execution.serving.desired import Desired, DesiredVersion, write_desired
 from konveyer.execution.serving.errors import ApplicationNotFound, VersionNotFound
+from konveyer.execution.serving.rates import SharedRates
 from konveyer.execution.serving.router import Router
 from konveyer.feature_store.definitions.resolved import (
     ResolvedFeature,
@@ -107,6 +108,7 @@ def router(tmp_path: Path, bundles: BundleStore) -> Router:
         bundles=bundles,
         online=MemoryOnlineStore(),
         clock=FeatureClock(0),
+        rates=SharedRates(tmp_path / "rates"),
     )
 
 
@@ -127,16 +129,16 @@ def test_a_node_follows_its_document(router: Router, bundles: BundleStore, tmp_p
     desire(tmp_path, first.digest)
     assert router.refresh()
     assert not router.refresh()
-    assert router.find("scoring", 1).desired.digest == first.digest
+    assert router.find("scoring", 1).live.digest == first.digest
     with pytest.raises(VersionNotFound) as caught:
         router.find("scoring", 2)
     assert caught.value.hint == "it has v1"
     desire(tmp_path, second.digest)
     assert router.refresh()
-    assert router.find("scoring", 1).desired.digest == second.digest
+    assert router.find("scoring", 1).live.digest == second.digest
     desire(tmp_path)
     assert router.refresh()
-    assert router.live == []
+    assert router.endpoints == []
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone", "manifest", "unknown"])
@@ -160,7 +162,7 @@ def test_a_damaged_bundle_is_refused_and_the_old_one_keeps_serving(
         bundles.open(digest)
     desire(tmp_path, digest)
     router.refresh()
-    assert router.find("scoring", 1).desired.digest == first.digest
+    assert router.find("scoring", 1).live.digest == first.digest
     assert "scoring/v1" in router.refused
     desire(tmp_path, first.digest)
     router.refresh()
@@ -239,6 +241,6 @@ def test_a_model_that_is_not_its_contract_is_refused(
     newer = ModelSpec(form="of next year")
     desire(tmp_path, packed(bundles, 3, two).digest, packed(bundles, 3, newer).digest)
     router.refresh()
-    assert router.live == []
+    assert router.endpoints == []
     assert "gives 3 numbers, its contract has 2" in router.refused["scoring/v1"]
     assert "of next year" in router.refused["scoring/v2"]

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from konveyer.core.storage import FolderStorage, StorageUnavailable
-from konveyer.execution.serving.prediction_log import Prediction, PredictionLog, log_folder
+from konveyer.execution.serving.prediction_log import Prediction, PredictionLog
 from konveyer.execution.serving.prediction_reader import read_predictions
+from konveyer.execution.serving.segments import log_folder
 from konveyer.execution.serving.shipping import Shipper
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
@@ -21,6 +22,13 @@ class NodeMissing(KonveyerError):
     """No node came up, or none took up the version that it should serve."""
 
     code = "node_missing"
+
+
+class NodeAccess(NamedTuple):
+    """Where a node answers, and the headers with which it lets gates in."""
+
+    url: str
+    headers: dict[str, str]
 
 
 @contextmanager
@@ -86,21 +94,25 @@ def wait_until_all_serve(
         time.sleep(0.1)
 
 
-def wait_until_serving(url: str, application: str, api_version: int, digest: str) -> None:
-    """Return once the node at `url` answers for this bundle; raise with its reason otherwise."""
+def wait_until_serving(node: NodeAccess, application: str, api_version: int, digest: str) -> None:
+    """Return once the node answers for this bundle, and to this key; raise with its reason
+    otherwise.
+    """
     deadline = time.monotonic() + FOLLOW_WITHIN_S
+    wanted = {"application": application, "api_version": api_version, "bundle": digest}
     seen = "nothing"
-    with httpx.Client(base_url=url, timeout=5.0) as client:
+    with httpx.Client(base_url=node.url, headers=node.headers, timeout=5.0) as client:
         while time.monotonic() < deadline:
             try:
-                answer = client.get(f"/{application}/v{api_version}")
-                if answer.is_success and answer.json()["bundle"] == digest:
+                ready = client.get("/health/ready").json()
+                contract = client.get(f"/{application}/v{api_version}")
+                serves = any(wanted.items() <= one.items() for one in ready["versions"])
+                if serves and contract.is_success and contract.json()["bundle"] == digest:
                     return
-                refused = client.get("/health/ready").json()["refused"]
-                seen = refused.get(f"{application}/v{api_version}", answer.text)
+                seen = ready["refused"].get(f"{application}/v{api_version}", contract.text)
             except httpx.HTTPError as error:
                 seen = str(error)
             time.sleep(0.1)
     raise NodeMissing(
-        f"The node at {url} did not take up bundle {digest}: {seen}", hint="read state/logs"
+        f"The node at {node.url} did not take up bundle {digest}: {seen}", hint="read state/logs"
     )

@@ -6,13 +6,14 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from konveyer.access.api_keys import published_keys
 from konveyer.bundle.store import Bundle
 from konveyer.core.clock import now_us
 from konveyer.core.errors import NotFound, did_you_mean
 from konveyer.execution.releases.machine import HUMAN, STAGES, WATCHING, State
 from konveyer.execution.releases.sides import Side, sides_of
 from konveyer.execution.releases.tables import LiveVersionRow, ReleaseRow, StageRow
-from konveyer.execution.serving.desired import Desired, DesiredVersion
+from konveyer.execution.serving.desired import ApiKey, Desired, DesiredVersion
 
 
 class ReleaseNotFound(NotFound):
@@ -228,6 +229,16 @@ def desired_of(session: Session, environment: str) -> Desired:
                 shadows=shadows.get((live.application, live.api_version), ()),
             )
             for live in live_versions(session, environment)
+        ),
+        keys=tuple(
+            ApiKey(
+                digest=key.digest,
+                name=key.name,
+                applications=key.applications,
+                rate_per_s=key.rate_per_s,
+                expires_us=key.expires_us,
+            )
+            for key in published_keys(session, environment)
         ),
     )
 

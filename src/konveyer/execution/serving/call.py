@@ -3,14 +3,13 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 
 from konveyer.core.clock import now_us
 from konveyer.core.errors import KonveyerError
 from konveyer.execution.serving.contract import AskedRow
-from konveyer.execution.serving.prediction_log import LIVE, Prediction, PredictionLog
+from konveyer.execution.serving.prediction_log import Prediction, PredictionLog
+from konveyer.execution.serving.reading import Row
 from konveyer.execution.serving.router import LiveVersion
-from konveyer.feature_store.online.codec import Value
 
 
 @dataclass(slots=True, kw_only=True)
@@ -22,58 +21,75 @@ class Call:
     started_s: float
     caller: str = ""
     version: LiveVersion | None = None
-    side: str = LIVE
     asked: Sequence[AskedRow] | None = None
 
     def log_answer(
         self,
         log: PredictionLog,
         asked: Sequence[AskedRow],
-        rows: Sequence[tuple[Value, ...]],
-        outputs: Sequence[tuple[Value, ...]],
+        rows: Sequence[Row],
+        outputs: Sequence[Row],
+        fallbacks: tuple[str, ...],
     ) -> None:
         """Note the features used and the answer of each row."""
+        at_us, latency_us = now_us(), self._latency_us()
         for one, features, answer in zip(asked, rows, outputs, strict=True):
-            self._log(log, HTTPStatus.OK, None, one, features, answer)
+            self._log(log, 200, None, at_us, latency_us, one, fallbacks, features, answer)
 
     def log_failure(self, log: PredictionLog, error: type[KonveyerError]) -> None:
         """Note each row of a request that failed; one without keys when it could not be read."""
+        at_us, latency_us = now_us(), self._latency_us()
         for one in (None,) if self.asked is None else self.asked:
-            self._log(log, error.status, error.code, one, None, None)
+            self._log(log, int(error.status), error.code, at_us, latency_us, one, (), None, None)
+
+    def seconds(self) -> float:
+        """Since the request was taken up."""
+        return time.perf_counter() - self.started_s
+
+    def _latency_us(self) -> int:
+        return int(self.seconds() * 1e6)
 
     def _log(
         self,
         log: PredictionLog,
-        status: HTTPStatus,
+        status: int,
         error: str | None,
+        at_us: int,
+        latency_us: int,
         asked: AskedRow | None,
-        features: tuple[Value, ...] | None,
-        outputs: tuple[Value, ...] | None,
+        fallbacks: tuple[str, ...],
+        features: Row | None,
+        outputs: Row | None,
     ) -> None:
         version = self.version
         if version is None:
             return
+        manifest = version.loaded.manifest
         first = outputs[0] if outputs else None
+        given: tuple[str, ...] = ()
+        if asked is not None and asked.given:
+            names = version.loaded.contract.features
+            given = tuple(names[place].name for place in asked.given)
         log.add(
             Prediction(
-                request_id=self.request_id,
-                at_us=now_us(),
-                environment=self.environment,
-                application=version.manifest.application,
-                api_version=version.manifest.api_version,
-                bundle=version.desired.digest,
-                release=version.desired.release,
-                side=self.side,
-                caller=self.caller,
-                status=int(status),
-                error=error,
-                keys=None if asked is None else asked.keys,
-                request=None if asked is None else asked.fields,
-                given=(),
-                fallbacks=(),
-                features=features,
-                outputs=outputs,
-                prediction=float(first) if isinstance(first, int | float) else None,
-                latency_us=int((time.perf_counter() - self.started_s) * 1e6),
+                self.request_id,
+                at_us,
+                self.environment,
+                manifest.application,
+                manifest.api_version,
+                version.loaded.digest,
+                version.release,
+                version.side,
+                self.caller,
+                status,
+                error,
+                None if asked is None else asked.keys,
+                None if asked is None else asked.fields,
+                given,
+                fallbacks,
+                features,
+                outputs,
+                float(first) if isinstance(first, int | float) else None,
+                latency_us,
             )
         )

@@ -1,15 +1,17 @@
-"""The contract of one served version: which fields a request has, and what comes back."""
+"""The contract of one served version: which fields a request has, and of which types."""
 
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from decimal import Decimal, InvalidOperation
+from types import MappingProxyType
+from typing import Any, NamedTuple, assert_never
 from uuid import UUID
 
 import msgspec
 
-from konveyer.bundle.manifest import Manifest
 from konveyer.core.clock import BadInstant, parse_instant
-from konveyer.core.errors import did_you_mean
-from konveyer.core.schema import ColumnType, ScalarColumn
+from konveyer.core.errors import KonveyerError, did_you_mean
+from konveyer.core.schema import Column, ColumnType, DecimalType, Dtype, ListType, ScalarColumn
 from konveyer.execution.serving.errors import (
     ExtraField,
     InvalidJson,
@@ -17,6 +19,7 @@ from konveyer.execution.serving.errors import (
     MissingKey,
     NoRows,
     TooManyRows,
+    ValueNotAllowed,
     WrongFieldType,
 )
 from konveyer.feature_store.definitions.resolved import ResolvedService
@@ -32,92 +35,200 @@ _EXAMPLES: dict[ColumnType, int | float | str] = {
     ColumnType.UUID: "00000000-0000-0000-0000-000000000001",
 }
 _INT64 = range(-(2**63), 2**63)
+_NOTHING: Mapping[int, Value] = MappingProxyType({})
 
 
 class AskedRow(NamedTuple):
-    """One row of a request: join keys and request fields, each in the order of the service's."""
+    """One row of a request: join keys and request fields, each in the order of the service's.
 
-    keys: tuple[int | str, ...]
+    `given` are the values of features that the caller sent, by their places. When they are all,
+    keys and fields may be missing: then they are None and ().
+    """
+
+    keys: tuple[int | str, ...] | None
     fields: tuple[Value, ...]
+    given: Mapping[int, Value] = _NOTHING
 
 
-def parse_request(body: bytes, service: ResolvedService) -> tuple[list[AskedRow], bool]:
-    """The rows of a request, and whether it was for a single one.
+class RequestContract:
+    """What a request to one version holds. All that does not depend on it is worked out once.
 
     A body is one row `{"household_id": 1}`, or `{"rows": [...]}` with up to `MOST_ROWS`.
     """
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidJson(f"The body is not JSON: {error}.", hint=_example(service)) from error
-    if not isinstance(value, dict):
-        raise WrongFieldType(f"The body is {_kind(value)}, not an object.", hint=_example(service))
-    if "rows" not in value or "rows" in _names(service):
-        return [_row(value, service, "The request")], True
-    rows = value["rows"]
-    if len(value) > 1:
-        extra = next(name for name in value if name != "rows")
-        raise ExtraField(f"'{extra}' stands beside 'rows'.", hint="put every field into a row")
-    if not isinstance(rows, list):
-        raise WrongFieldType(f"'rows' is {_kind(rows)}, not a list.", hint=_example(service))
-    if not rows:
-        raise NoRows("'rows' is empty.", hint=_example(service))
-    if len(rows) > MOST_ROWS:
-        raise TooManyRows(
-            f"The request has {len(rows)} rows.", hint=f"send at most {MOST_ROWS} at a time"
+
+    def __init__(self, service: ResolvedService, givable: Collection[str] = ()) -> None:
+        self.keys, self.fields = service.keys, service.request
+        self.features = service.columns
+        self._key_names = tuple(key.name for key in self.keys)
+        self._inputs = {column.name: column for column in (*self.keys, *self.fields)}
+        self._givable = {
+            column.name: (place, column)
+            for place, column in enumerate(self.features)
+            if column.name in givable and column.name not in self._inputs
+        }
+        self._refused = {column.name for column in self.features} - self._givable.keys()
+        self._needs_one_number = (
+            len(self._inputs) == len(self.keys) == 1 and self.keys[0].dtype is ColumnType.INT64
         )
-    return [_row(row, service, f"Row {place}") for place, row in enumerate(rows)], False
 
+    @property
+    def given(self) -> list[Column]:
+        """The features whose values callers may send."""
+        return [column for _, column in self._givable.values()]
 
-def _names(service: ResolvedService) -> list[str]:
-    return [column.name for column in (*service.keys, *service.request)]
+    def example(self) -> dict[str, Any]:
+        """A request that has the right form."""
+        return {column.name: _EXAMPLES[column.dtype] for column in self._inputs.values()}
 
+    def shape(self, body: bytes) -> tuple[list[Any], bool]:
+        """The rows of a body as they came, and whether it was for a single one."""
+        try:
+            value = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidJson(f"The body is not JSON: {error}.", hint=self._hint()) from error
+        if not isinstance(value, dict):
+            raise WrongFieldType(f"The body is {_kind(value)}, not an object.", hint=self._hint())
+        if "rows" not in value or "rows" in self._inputs:
+            return [value], True
+        rows = value["rows"]
+        if len(value) > 1:
+            extra = next(name for name in value if name != "rows")
+            raise ExtraField(f"'{extra}' stands beside 'rows'.", hint="put every field into a row")
+        if not isinstance(rows, list):
+            raise WrongFieldType(f"'rows' is {_kind(rows)}, not a list.", hint=self._hint())
+        return self.counted(rows), False
 
-def _row(row: Any, service: ResolvedService, where: str) -> AskedRow:
-    if not isinstance(row, dict):
-        raise WrongFieldType(f"{where} is {_kind(row)}, not an object.", hint=_example(service))
-    keys = tuple(_field(row, key, where) for key in service.keys)
-    fields = tuple(_request_field(row, field, where) for field in service.request)
-    if len(row) > len(keys) + len(fields):
-        names = _names(service)
-        extra = next(name for name in row if name not in names)
-        raise ExtraField(
-            f"{where} has the field '{extra}', which this model does not take.",
-            hint=did_you_mean(extra, names, otherwise=f"it takes {', '.join(names)}"),
+    def counted(self, rows: list[Any]) -> list[Any]:
+        """The same rows, unless they are too many or none."""
+        if not rows:
+            raise NoRows("The request has no rows.", hint=self._hint())
+        if len(rows) > MOST_ROWS:
+            raise TooManyRows(
+                f"The request has {len(rows)} rows.", hint=f"send at most {MOST_ROWS} at a time"
+            )
+        return rows
+
+    def keys_of(self, row: Any) -> tuple[Any, ...] | None:
+        """The join keys of a row that is not checked yet; None when they are not there."""
+        if not isinstance(row, dict):
+            return None
+        keys = tuple(row.get(name) for name in self._key_names)
+        return None if None in keys else keys
+
+    def read(self, rows: list[Any], *, is_single: bool) -> list[AskedRow]:
+        """The rows, each value of its type."""
+        if is_single:
+            return [self._row(rows[0], None)]
+        return [self._row(row, place) for place, row in enumerate(rows)]
+
+    def _row(self, row: Any, place: int | None) -> AskedRow:
+        if not isinstance(row, dict):
+            raise WrongFieldType(
+                f"{_where(place)} is {_kind(row)}, not an object.", hint=self._hint()
+            )
+        if self._needs_one_number and len(row) == 1:
+            value = row.get(self._key_names[0])
+            if type(value) is int and value in _INT64:
+                return AskedRow((value,), ())
+        given = self._given(row, place)
+        if len(given) == len(self.features) and not any(name in row for name in self._inputs):
+            return AskedRow(None, (), given)
+        keys = tuple(_key(row, key, place) for key in self.keys)
+        return AskedRow(
+            keys, tuple(_request_field(row, field, place) for field in self.fields), given
         )
-    return AskedRow(keys, fields)
+
+    def _given(self, row: dict[str, Any], place: int | None) -> Mapping[int, Value]:
+        given: dict[int, Value] = {}
+        for name, value in row.items():
+            if name in self._inputs:
+                continue
+            if name not in self._givable:
+                raise self._not_taken(name, place)
+            feature, column = self._givable[name]
+            given[feature] = feature_value(value, column, place)
+        return given or _NOTHING
+
+    def _not_taken(self, name: str, place: int | None) -> KonveyerError:
+        if name in self._refused:
+            return ValueNotAllowed(
+                f"{_where(place)} gives a value for the feature '{name}', which is read online.",
+                hint="leave it out; [serving] given in the model's model.toml lists what may be "
+                "given",
+            )
+        names = [*self._inputs, *self._givable]
+        return ExtraField(
+            f"{_where(place)} has the field '{name}', which this model does not take.",
+            hint=did_you_mean(name, names, otherwise=f"it takes {', '.join(names)}"),
+        )
+
+    def _hint(self) -> str:
+        return f"send {msgspec.json.encode(self.example()).decode()}"
 
 
-def _request_field(row: dict[str, Any], field: ScalarColumn, where: str) -> Value:
+def _where(place: int | None) -> str:
+    return "The request" if place is None else f"Row {place}"
+
+
+def _request_field(row: dict[str, Any], field: ScalarColumn, place: int | None) -> Value:
     """A request field must be there, and may be null."""
     if field.name not in row:
         raise MissingField(
-            f"{where}: '{field.name}' is missing.", hint=f"send it as {field.dtype}, or null"
+            f"{_where(place)}: '{field.name}' is missing.",
+            hint=f"send it as {field.dtype}, or null",
         )
     value = row[field.name]
     exact = None if value is None else _exact(value, field.dtype)
     if value is not None and exact is None:
-        raise _wrong(where, field, value)
+        raise _wrong(place, field, value)
     return exact
 
 
-def _field(row: dict[str, Any], key: ScalarColumn, where: str) -> int | str:
+def _key(row: dict[str, Any], key: ScalarColumn, place: int | None) -> int | str:
     value = row.get(key.name)
     if value is None:
         problem = "is null" if key.name in row else "is missing"
-        raise MissingKey(f"{where}: '{key.name}' {problem}.", hint=f"send it as {key.dtype}")
+        raise MissingKey(
+            f"{_where(place)}: '{key.name}' {problem}.", hint=f"send it as {key.dtype}"
+        )
     exact = _exact(value, key.dtype)
     if exact is None:
-        raise _wrong(where, key, value)
+        raise _wrong(place, key, value)
     assert not isinstance(exact, float)  # noqa: S101 - no join key is one
     return exact
 
 
-def _wrong(where: str, column: ScalarColumn, value: Any) -> WrongFieldType:
+def _wrong(place: int | None, column: Column, value: Any) -> WrongFieldType:
     return WrongFieldType(
-        f"{where}: '{column.name}' is {_kind(value)}, not {column.dtype}.",
+        f"{_where(place)}: '{column.name}' is {_kind(value)}, not {column.dtype}.",
         hint=f"send it as {column.dtype}",
     )
+
+
+def feature_value(value: Any, column: Column, place: int | None = None) -> Value:
+    """A value of a feature as the features have it; raises when it is not of the type."""
+    exact = None if value is None else _exact_feature(value, column.dtype)
+    if value is not None and exact is None:
+        raise _wrong(place, column, value)
+    return exact
+
+
+def _exact_feature(value: Any, dtype: Dtype) -> Value:
+    """Like `_exact`; a decimal comes as a number or as text."""
+    match dtype:
+        case ColumnType():
+            return _exact(value, dtype)
+        case DecimalType():
+            if isinstance(value, bool) or not isinstance(value, int | float | str):
+                return None
+            with suppress(InvalidOperation):
+                decimal = Decimal(str(value))
+                return decimal if decimal.is_finite() else None
+            return None
+        case ListType():
+            return None
+        case _:
+            assert_never(dtype)
 
 
 def _exact(value: Any, dtype: ColumnType) -> int | float | str | None:
@@ -154,35 +265,3 @@ def _kind(value: Any) -> str:
             return "a list"
         case _:
             return "an object"
-
-
-def _example(service: ResolvedService) -> str:
-    return f"send {msgspec.json.encode(example(service)).decode()}"
-
-
-def example(service: ResolvedService) -> dict[str, Any]:
-    """A request that has the right form."""
-    return {column.name: _EXAMPLES[column.dtype] for column in (*service.keys, *service.request)}
-
-
-def describe(manifest: Manifest, *, digest: str, release: str, since_us: int) -> dict[str, Any]:
-    """What `GET /{application}/v{api_version}` answers."""
-    service = manifest.service
-    return {
-        "application": manifest.application,
-        "api_version": manifest.api_version,
-        "description": manifest.description,
-        "owner": manifest.owner,
-        "bundle": digest,
-        "release": release,
-        "live_since_us": since_us,
-        "inputs": {column.name: column.dtype for column in (*service.keys, *service.request)},
-        "output": {column.name: column.dtype for column in manifest.model.outputs},
-        "model": {"form": manifest.model.form, "reason": manifest.model.reason},
-        "features": {column.name: str(column.dtype) for column in service.columns},
-        "example": {
-            "request": example(service),
-            "url": f"/{manifest.application}/v{manifest.api_version}/predict",
-        },
-        "objective": manifest.objective,
-    }

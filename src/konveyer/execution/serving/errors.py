@@ -13,6 +13,16 @@ class BodyTooLarge(KonveyerError):
     code, status = "body_too_large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
+class HeadTooLarge(KonveyerError):
+    code, status = "head_too_large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+
+
+class Overloaded(KonveyerError):
+    """More requests at a time than a process takes."""
+
+    code, status = "overloaded", HTTPStatus.TOO_MANY_REQUESTS
+
+
 class TooManyRows(KonveyerError):
     code, status = "too_many_rows", HTTPStatus.UNPROCESSABLE_ENTITY
 
@@ -31,6 +41,12 @@ class MissingField(KonveyerError):
 
 class WrongFieldType(KonveyerError):
     code, status = "wrong_type", HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class ValueNotAllowed(KonveyerError):
+    """A caller sent the value of a feature that the model reads itself."""
+
+    code, status = "value_not_allowed", HTTPStatus.UNPROCESSABLE_ENTITY
 
 
 class ExtraField(KonveyerError):
@@ -55,3 +71,51 @@ class RouteNotFound(NotFound):
 
 class MethodNotAllowed(KonveyerError):
     code, status = "method_not_allowed", HTTPStatus.METHOD_NOT_ALLOWED
+
+
+class KeyMissing(KonveyerError):
+    code, status = "key_missing", HTTPStatus.UNAUTHORIZED
+
+
+class KeyUnknown(KonveyerError):
+    code, status = "key_unknown", HTTPStatus.UNAUTHORIZED
+
+
+class KeyExpired(KonveyerError):
+    code, status = "key_expired", HTTPStatus.UNAUTHORIZED
+
+
+class KeyNotAllowed(KonveyerError):
+    code, status = "key_not_allowed", HTTPStatus.FORBIDDEN
+
+
+class RateExceeded(KonveyerError):
+    """A key was used more often than it may be; `retry_after_s` says when it may be again."""
+
+    code, status = "rate_exceeded", HTTPStatus.TOO_MANY_REQUESTS
+
+    def __init__(self, message: str, *, hint: str, retry_after_s: float) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class StoreTooSlow(KonveyerError):
+    """The online store did not answer within the model's deadline."""
+
+    code, status = "online_store_unavailable", HTTPStatus.GATEWAY_TIMEOUT
+
+
+class NotFinite(KonveyerError):
+    """A model gave NaN or infinity."""
+
+    code, status = "prediction_not_finite", HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+class BadTensor(KonveyerError):
+    """A tensor that is not what its request says, or that the model does not take."""
+
+    code, status = "bad_tensor", HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class EncodingNotTaken(KonveyerError):
+    code, status = "encoding_not_taken", HTTPStatus.UNSUPPORTED_MEDIA_TYPE

@@ -1,221 +1,284 @@
-"""The ASGI application of a node: one straight line from a request to its answer.
+"""What a node answers at which address: one straight line from a request to its reply.
 
-contract.parse_request -> router.find -> lookup.rows -> lane.predict -> prediction log.
+keys -> router.find -> predictor.predict (or a page) -> reply.
 """
 
+import asyncio
 import logging
+import math
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import msgspec
-from prometheus_client import generate_latest
 
 from konveyer.core.errors import InternalError, KonveyerError
 from konveyer.core.ids import new_id
-from konveyer.execution.serving import metrics
+from konveyer.execution.serving import inference, metrics, openapi
 from konveyer.execution.serving.call import Call
-from konveyer.execution.serving.contract import describe, parse_request
+from konveyer.execution.serving.description import describe
 from konveyer.execution.serving.errors import (
-    BodyTooLarge,
-    EntityNotFound,
+    EncodingNotTaken,
     MethodNotAllowed,
+    RateExceeded,
     RouteNotFound,
 )
+from konveyer.execution.serving.exchange import Reply, Request
 from konveyer.execution.serving.prediction_log import PredictionLog
-from konveyer.execution.serving.router import LiveVersion, Router
+from konveyer.execution.serving.predictor import Predicted, predict
+from konveyer.execution.serving.router import Endpoint, Router
+from konveyer.execution.serving.shadows import Shadows
+from konveyer.execution.serving.siblings import metrics_folder, node_report
 
-MOST_BODY_BYTES = 1_000_000
-# So much of a body that is too large is read and thrown away: a caller that is still sending when
-# the connection closes sees a reset instead of the answer.
-MOST_DRAINED_BYTES = 64_000_000
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-_ROUTE = re.compile(r"/(?P<application>[a-z][a-z0-9-]*)/v(?P<version>[0-9]{1,9})(?P<act>/predict)?")
+_ROUTE = re.compile(
+    rb"/(?P<application>[a-z][a-z0-9-]*)/v(?P<version>[0-9]{1,9})(?P<act>/predict|/openapi\.json)?"
+)
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-_JSON = (b"content-type", b"application/json")
-_TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+_TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+_CHALLENGE = b"www-authenticate: Bearer\r\n"
 _encode = msgspec.json.Encoder().encode
 _log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """Answers `POST /{application}/v{n}/predict`, `GET /{application}/v{n}`, health and metrics."""
+    """Answers `/{application}/v{n}`, the Open Inference Protocol, health, metrics and OpenAPI."""
 
-    def __init__(self, router: Router, log: PredictionLog) -> None:
-        self._router, self._log = router, log
+    def __init__(
+        self,
+        router: Router,
+        log: PredictionLog,
+        shadows: Shadows,
+        folder: Path,
+        *,
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        self._router, self._log, self._shadows = router, log, shadows
+        self._folder, self._is_stopping = folder, is_stopping
+        self._pages = {
+            b"/": self._index,
+            b"/openapi.json": self._openapi,
+            b"/health/live": self._alive,
+            b"/health/ready": self._ready,
+            b"/metrics": self._metrics,
+        }
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
+    async def answer(self, request: Request) -> Reply:
         call = Call(
-            request_id=_request_id(scope),
+            request_id=_request_id(request),
             environment=self._router.environment,
             started_s=time.perf_counter(),
         )
         try:
-            status, content = await self._answer(scope, receive, call)
+            _check(request)
+            reply = await self._answer(request, call)
         except KonveyerError as error:
-            call.log_failure(self._log, type(error))
-            status = error.status
-            content = {"error": error.as_dict(), "request_id": call.request_id}
+            reply = self._failed(error, call, request)
         except Exception:  # noqa: BLE001 - the boundary: a caller must get an answer
             _log.exception("request %s failed", call.request_id)
-            call.log_failure(self._log, InternalError)
-            status = HTTPStatus.INTERNAL_SERVER_ERROR
-            content = _internal_error(call.request_id)
-        if call.version is not None:
-            manifest = call.version.manifest
-            labels = (manifest.application, str(manifest.api_version))
-            metrics.REQUESTS.labels(*labels, str(int(status))).inc()
-            metrics.LATENCY.labels(*labels).observe(time.perf_counter() - call.started_s)
-        is_text = isinstance(content, bytes)
-        body = content if is_text else _encode(content)
-        headers = [
-            _TEXT if is_text else _JSON,
-            (b"content-length", str(len(body)).encode()),
-            (b"x-request-id", call.request_id.encode()),
-        ]
-        await send({"type": "http.response.start", "status": int(status), "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+            reply = self._failed(_internal_error(call.request_id), call, request)
+        return Reply(
+            reply.status,
+            reply.body,
+            reply.content_type,
+            b"%bx-request-id: %b\r\n" % (reply.headers, call.request_id.encode()),
+        )
 
-    async def _answer(self, scope: Scope, receive: Receive, call: Call) -> tuple[HTTPStatus, Any]:
-        path, method = scope["path"], scope["method"]
-        match = _ROUTE.fullmatch(path)
+    async def _answer(self, request: Request, call: Call) -> Reply:
+        url = request.url.partition(b"?")[0]
+        match = _ROUTE.fullmatch(url)
         if match is None:
-            return self._own_page(path, method)
-        version = self._router.find(match["application"], int(match["version"]))
-        if match["act"] is None:
-            _allow(method, "GET")
-            desired = version.desired
-            return HTTPStatus.OK, describe(
-                version.manifest,
-                digest=desired.digest,
-                release=desired.release,
-                since_us=desired.since_us,
-            )
-        _allow(method, "POST")
-        call.version = version
-        body = await _read_body(scope, receive)
-        return HTTPStatus.OK, await self._predict(version, body, call)
+            if url.startswith(b"/v2"):
+                return await self._inference(url, request, call)
+            return await self._page(url, request)
+        application, act = match["application"].decode(), match["act"]
+        call.caller = self._router.keys.caller(request.headers, application)
+        endpoint = self._router.find(application, int(match["version"]))
+        if act == b"/predict":
+            allow(request, b"POST")
+            call.version = endpoint.live
+            return await self._predict(endpoint, request, call)
+        allow(request, b"GET")
+        if act is None:
+            return _json(_described(endpoint))
+        return _json(openapi.document([endpoint]))
 
-    async def _predict(self, live: LiveVersion, body: bytes, call: Call) -> dict[str, Any]:
-        asked, is_single = parse_request(body, live.manifest.service)
-        call.asked = asked
-        found = live.lookup.rows([row.keys for row in asked], [row.fields for row in asked])
-        rows = []
-        for one, row in zip(asked, found, strict=True):
-            if row is None:
-                raise _unknown(live, one.keys)
-            rows.append(row)
-        outputs = await live.lane.predict(rows)
-        call.log_answer(self._log, asked, rows, outputs)
-        manifest = live.manifest
-        labels = (manifest.application, str(manifest.api_version))
-        metrics.PREDICTIONS.labels(*labels).inc(len(rows))
-        answer: dict[str, Any] = {
-            "application": manifest.application,
-            "api_version": manifest.api_version,
-            "bundle": live.desired.digest,
+    async def _predict(self, endpoint: Endpoint, request: Request, call: Call) -> Reply:
+        rows, is_single = endpoint.live.loaded.contract.shape(request.body)
+        predicted = await predict(
+            endpoint, rows, call, self._log, self._shadows, is_single=is_single
+        )
+        predicted.version.meter.answered(metrics.OK, call.seconds(), len(rows))
+        return Reply(metrics.OK, _encode(_answer(predicted, call.request_id, is_single)))
+
+    async def _inference(self, url: bytes, request: Request, call: Call) -> Reply:
+        """The Open Inference Protocol: a model is an application with its latest version here."""
+        asked = inference.parse_url(url)
+        if asked is None:
+            raise RouteNotFound(f"There is no {_shown(url)} here.", hint="GET /v2 names what is")
+        allow(request, b"POST" if asked.act == inference.INFER else b"GET")
+        if asked.model is None:
+            is_up = asked.act == inference.LIVE or not self._is_stopping()
+            body = inference.server_metadata() if asked.act is None else {asked.act: is_up}
+            return _json(body, HTTPStatus.OK if is_up else HTTPStatus.SERVICE_UNAVAILABLE)
+        call.caller = self._router.keys.caller(request.headers, asked.model)
+        endpoint = inference.endpoint_of(self._router, asked)
+        if asked.act == inference.READY:
+            return _json({"name": asked.model, "ready": True})
+        if asked.act is None:
+            return _json(inference.model_metadata(self._router, endpoint))
+        call.version = endpoint.live
+        sent = inference.parse_infer(request, endpoint)
+        rows = endpoint.live.loaded.contract.counted(sent.rows)
+        predicted = await predict(endpoint, rows, call, self._log, self._shadows, is_single=False)
+        predicted.version.meter.answered(metrics.OK, call.seconds(), len(rows))
+        return inference.reply(sent, predicted, call.request_id)
+
+    def _failed(self, error: KonveyerError, call: Call, request: Request) -> Reply:
+        status = int(error.status)
+        if call.version is None:
+            metrics.REFUSED.labels(error.code).inc()
+        else:
+            call.log_failure(self._log, type(error))
+            rows = 0 if call.asked is None else len(call.asked)
+            call.version.meter.answered(status, call.seconds(), rows)
+        headers = b""
+        if status == HTTPStatus.UNAUTHORIZED:
+            headers = _CHALLENGE
+        elif isinstance(error, RateExceeded):
+            headers = b"retry-after: %d\r\n" % math.ceil(error.retry_after_s)
+        elif status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+            headers = b"retry-after: 1\r\n"
+        # Clients of the Open Inference Protocol expect a text.
+        is_inference = request.url.startswith(b"/v2")
+        content = {
+            "error": str(error) if is_inference else error.as_dict(),
             "request_id": call.request_id,
         }
-        names = [column.name for column in manifest.model.outputs]
-        predictions = [
-            given[0] if len(names) == 1 else dict(zip(names, given, strict=True))
-            for given in outputs
-        ]
-        if is_single:
-            return {"prediction": predictions[0], **answer}
-        return {"predictions": predictions, **answer}
+        return Reply(status, _encode(content), headers=headers)
 
-    def _own_page(self, path: str, method: str) -> tuple[HTTPStatus, Any]:
-        pages = {
-            "/health/live": self._alive,
-            "/health/ready": self._ready,
-            "/metrics": self._metrics,
-        }
-        page = pages.get(path)
+    async def _page(self, url: bytes, request: Request) -> Reply:
+        page = self._pages.get(url)
         if page is None:
             raise RouteNotFound(
-                f"There is no {path} here.",
+                f"There is no {_shown(url)} here.",
                 hint="POST /{application}/v{api_version}/predict, or GET /health/ready for a list",
             )
-        _allow(method, "GET")
-        return page()
+        allow(request, b"GET")
+        return await page(request)
 
-    def _alive(self) -> tuple[HTTPStatus, Any]:
-        return HTTPStatus.OK, {"status": "alive"}
+    async def _alive(self, _request: Request) -> Reply:
+        return _json({"status": "alive"})
 
-    def _metrics(self) -> tuple[HTTPStatus, Any]:
-        return HTTPStatus.OK, generate_latest()
+    async def _metrics(self, _request: Request) -> Reply:
+        # Adding up the counts of many models takes a while: not on the loop.
+        folder = metrics_folder(self._folder)
+        text = await asyncio.to_thread(metrics.exposition, str(folder))
+        return Reply(metrics.OK, text, _TEXT)
 
-    def _ready(self) -> tuple[HTTPStatus, Any]:
+    async def _ready(self, _request: Request) -> Reply:
+        """What every process of the node serves, and what some process refused."""
+        report = node_report(self._folder)
         versions = [
             {
-                "application": live.manifest.application,
-                "api_version": live.manifest.api_version,
-                "bundle": live.desired.digest,
+                "application": one.application,
+                "api_version": one.api_version,
+                "bundle": one.digest,
+                "side": one.side,
             }
-            for live in self._router.live
+            for one in report.serving
         ]
-        return HTTPStatus.OK, {
-            "status": "ready",
+        content = {
+            "status": "draining" if self._is_stopping() else "ready",
             "environment": self._router.environment,
             "versions": versions,
-            "refused": self._router.refused,
+            "refused": {
+                f"{one.application}/v{one.api_version}": one.reason for one in report.refused
+            },
         }
+        up = HTTPStatus.SERVICE_UNAVAILABLE if self._is_stopping() else HTTPStatus.OK
+        return _json(content, up)
+
+    async def _index(self, request: Request) -> Reply:
+        return _json({"applications": [_described(one) for one in self._callable(request)]})
+
+    async def _openapi(self, request: Request) -> Reply:
+        return _json(openapi.document(self._callable(request)))
+
+    def _callable(self, request: Request) -> list[Endpoint]:
+        """What the request's key may call."""
+        names = self._router.keys.applications(request.headers)
+        return [
+            endpoint
+            for endpoint in self._router.endpoints
+            if names is None or endpoint.desired.application in names
+        ]
 
 
-def _unknown(live: LiveVersion, key: tuple[int | str, ...]) -> EntityNotFound:
-    names = [column.name for column in live.manifest.service.keys]
-    named = ", ".join(f"{name} {value}" for name, value in zip(names, key, strict=True))
-    return EntityNotFound(
-        f"No features are known for {named}.",
-        hint="check the key; a new entity is known after the next ETL run",
+def allow(request: Request, allowed: bytes) -> None:
+    """Raise unless the method is the allowed one; HEAD is where GET is."""
+    if request.method != allowed and not (request.method == b"HEAD" and allowed == b"GET"):
+        raise MethodNotAllowed(
+            f"{request.method.decode('latin-1')} is not possible here.",
+            hint=f"use {allowed.decode()}",
+        )
+
+
+def _answer(predicted: Predicted, request_id: str, is_single: bool) -> dict[str, Any]:
+    version = predicted.version
+    manifest = version.loaded.manifest
+    names = [column.name for column in manifest.model.outputs]
+    given = [
+        output[0] if len(names) == 1 else dict(zip(names, output, strict=True))
+        for output in predicted.outputs
+    ]
+    answer: dict[str, Any] = {"prediction": given[0]} if is_single else {"predictions": given}
+    answer["application"] = manifest.application
+    answer["api_version"] = manifest.api_version
+    answer["bundle"] = version.loaded.digest
+    answer["request_id"] = request_id
+    if predicted.fallbacks:
+        answer["fallbacks"] = predicted.fallbacks
+    return answer
+
+
+def _described(endpoint: Endpoint) -> dict[str, Any]:
+    desired = endpoint.desired
+    return describe(
+        endpoint.live.manifest,
+        digest=endpoint.live.digest,
+        release=endpoint.live.release,
+        since_us=desired.since_us,
+        canary=desired.canary,
     )
 
 
-async def _read_body(scope: Scope, receive: Receive) -> bytes:
-    """The whole body; one that is, or says it will be, too large is drained and refused."""
-    announced = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
-    parts: list[bytes] = []
-    size = int(announced) if announced.isdigit() else 0
-    received, more = 0, True
-    while more and received <= MOST_DRAINED_BYTES:
-        message = await receive()
-        part = message.get("body", b"")
-        received += len(part)
-        more = message.get("more_body", False)
-        if max(size, received) <= MOST_BODY_BYTES:
-            parts.append(part)
-    if max(size, received) > MOST_BODY_BYTES:
-        raise BodyTooLarge(
-            f"The body is larger than {MOST_BODY_BYTES:,} bytes.", hint="send fewer rows at a time"
-        )
-    return b"".join(parts)
+def _json(content: object, status: HTTPStatus = HTTPStatus.OK) -> Reply:
+    return Reply(int(status), _encode(content))
 
 
-def _allow(method: str, allowed: str) -> None:
-    if method != allowed and not (method == "HEAD" and allowed == "GET"):
-        raise MethodNotAllowed(f"{method} is not possible here.", hint=f"use {allowed}")
+def _check(request: Request) -> None:
+    if request.problem is not None:
+        raise request.problem
+    if b"content-encoding" in request.headers:
+        raise EncodingNotTaken("The body is compressed.", hint="send it as it is")
 
 
-def _request_id(scope: Scope) -> str:
+def _request_id(request: Request) -> str:
     """The caller's own `x-request-id` when it is a plain one, otherwise a new one."""
-    given: bytes = next((v for k, v in scope["headers"] if k == b"x-request-id"), b"")
-    return given.decode() if _REQUEST_ID.fullmatch(given) else new_id("req")
+    given = request.headers.get(b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode()
+    return new_id("req")
 
 
-def _internal_error(request_id: str) -> dict[str, Any]:
-    return {
-        "error": {
-            "code": "internal_error",
-            "message": "The request could not be answered.",
-            "hint": f"report the request id {request_id}",
-        },
-        "request_id": request_id,
-    }
+def _shown(url: bytes) -> str:
+    return url[:200].decode("ascii", "replace")
+
+
+def _internal_error(request_id: str) -> InternalError:
+    return InternalError(
+        "The request could not be answered.", hint=f"report the request id {request_id}"
+    )

@@ -1,71 +1,40 @@
-"""The prediction log: every row that was asked, with the features used and the answer, in Parquet.
+"""The prediction log: every row that was asked, with the features used and the answer.
 
-Requests never wait for it. What is logged reaches the disk within a second, in a file that appears
-whole: a clean stop loses nothing, a kill at most the last second.
+Requests never wait for it. What is logged is in a segment, a file of JSON lines, within half a
+second: a clean stop loses nothing, a kill at most the last second. A process of its own makes
+Parquet of segments (`prediction_files`), so that a node needs no Arrow and answers without pauses.
 """
 
 import logging
+import os
 import queue
+import secrets
 import threading
+import time
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import msgspec
-import pyarrow as pa
-import pyarrow.json as pj
-import pyarrow.parquet as pq
-from prometheus_client import Counter
 
-from konveyer.core.clock import format_us, now_us
-from konveyer.core.ids import new_id
+from konveyer.core.clock import now_us
+from konveyer.execution.serving.metrics import LOG_LOST
+from konveyer.execution.serving.segments import CLOSED, segment_name
 
-FLUSH_EVERY_S = 0.5
+FLUSH_EVERY_S = 0.25
 MOST_WAITING = 100_000
-_ROWS_A_FILE = 20_000
-SCHEMA = pa.schema(
-    [
-        ("request_id", pa.string()),
-        ("at", pa.timestamp("us", "UTC")),
-        ("environment", pa.string()),
-        ("application", pa.string()),
-        ("api_version", pa.int64()),
-        ("bundle", pa.string()),
-        ("release", pa.string()),
-        ("side", pa.string()),
-        ("caller", pa.string()),
-        ("status", pa.int64()),
-        ("error", pa.string()),
-        ("keys", pa.string()),
-        ("request", pa.string()),
-        ("given", pa.string()),
-        ("fallbacks", pa.string()),
-        ("features", pa.string()),
-        ("outputs", pa.string()),
-        ("prediction", pa.float64()),
-        ("latency_us", pa.int64()),
-    ]
-)
-LISTS = ("keys", "request", "given", "fallbacks", "features", "outputs")
+# While lines are made nothing else of the process runs: few at a time.
+_ROWS_AT_ONCE = 100
+_SEGMENT_BYTES = 64_000_000
+SEGMENT_S = 60.0
 LIVE, CANARY, SHADOW = "live", "canary", "shadow"
-_lost = Counter("konveyer_prediction_log_lost", "Entries dropped because the log was full")
 _encoder = msgspec.json.Encoder()
 _log = logging.getLogger(__name__)
-
-
-def shipped_folder(environment: str) -> str:
-    """Where the logs of an environment's nodes are in shared storage."""
-    return f"predictions/{environment}"
-
-
-def log_folder(root: Path, environment: str) -> Path:
-    """Where a node writes its log, below `root`."""
-    return root / shipped_folder(environment)
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):
     """One row of one request; its fields are the columns of the log.
 
-    `at_us` is kept as a timestamp, tuples as JSON lists. `side` tells which of the releases at a
+    `side` tells which of the releases at a
     URL answered: `live`, `canary`, or `shadow`, whose answers nobody got. Of a request that failed
     `error` is the code, and what was not come to (`keys` of a body that cannot be read, `features`)
     is None. `request` are the request fields; `given` names the features whose values the caller
@@ -97,15 +66,18 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
 class PredictionLog:
     """Takes entries from any thread and writes them from one of its own. Memory is bounded.
 
-    When more than `MOST_WAITING` entries wait (a full or slow disk), further ones are dropped and
-    counted in the metric `konveyer_prediction_log_lost`; answers are never held up.
+    A segment is closed, to be packed, when it is `segment_s` old. When more than `MOST_WAITING`
+    entries wait (a full or slow disk), further ones are dropped and counted in the metric
+    `konveyer_prediction_log_lost`; answers are never held up.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, segment_s: float = SEGMENT_S) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
+        self._folder, self._segment_s = folder, segment_s
         self._waiting: queue.SimpleQueue[Prediction] = queue.SimpleQueue()
         self._closing = threading.Event()
+        self._segment: _Segment | None = None
+        self._is_failing = False
         self._writer = threading.Thread(target=self._write, name="prediction-log")
         self._writer.start()
 
@@ -113,10 +85,10 @@ class PredictionLog:
         if self._waiting.qsize() < MOST_WAITING:
             self._waiting.put(prediction)
         else:
-            _lost.inc()
+            LOG_LOST.inc()
 
     def close(self) -> None:
-        """Write what waits and stop."""
+        """Write what waits and stop. What cannot be written now is lost, and counted."""
         self._closing.set()
         self._writer.join()
 
@@ -124,39 +96,67 @@ class PredictionLog:
         entries: list[Prediction] = []
         while not self._closing.wait(FLUSH_EVERY_S):
             entries = self._flush(entries)
-        self._flush(entries)
+            if self._segment is not None and self._segment.is_full(self._segment_s):
+                self._close_segment()
+        entries = self._flush(entries)
+        if entries:
+            LOG_LOST.inc(len(entries))
+            _log.error("%d row(s) of the prediction log are lost", len(entries))
+        self._close_segment()
 
     def _flush(self, entries: list[Prediction]) -> list[Prediction]:
         """Write all that waits; entries that the disk refused are kept for the next try."""
-        while len(entries) < MOST_WAITING and not self._waiting.empty():
-            entries.append(self._waiting.get())
-        while entries:
+        for _ in range(MOST_WAITING):
+            while len(entries) < _ROWS_AT_ONCE and not self._waiting.empty():
+                entries.append(self._waiting.get())
+            if not entries:
+                break
             try:
-                self._write_file(entries[:_ROWS_A_FILE])
+                if self._segment is None:
+                    self._segment = _Segment(self._folder)
+                self._segment.append(_encoder.encode_lines(entries))
             except OSError as error:
-                _log.error("the prediction log cannot be written: %s", error)
+                if not self._is_failing:
+                    _log.error("the prediction log cannot be written: %s", error)
+                self._is_failing = True
                 return entries
-            entries = entries[_ROWS_A_FILE:]
+            self._is_failing = False
+            entries = []
         return entries
 
-    def _write_file(self, entries: list[Prediction]) -> None:
-        name = new_id(f"{now_us():016d}")
-        draft = self._folder / f".{name}.draft"
-        pq.write_table(_as_table(entries), draft, compression="zstd")
-        draft.rename(self._folder / f"{name}.parquet")
+    def _close_segment(self) -> None:
+        if self._segment is not None:
+            self._segment.close()
+            self._segment = None
 
 
-def _as_table(entries: list[Prediction]) -> pa.Table:
-    """Through JSON lines, which Arrow parses in C++; `pa.array` would import pandas if it could."""
-    lines = _encoder.encode_lines([_columns(entry) for entry in entries])
-    options = pj.ParseOptions(explicit_schema=SCHEMA, unexpected_field_behavior="error")
-    read = pj.ReadOptions(use_threads=False, block_size=len(lines))
-    return pj.read_json(pa.BufferReader(lines), read_options=read, parse_options=options)
+class _Segment:
+    """The file that is written now."""
 
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / segment_name(now_us(), os.getpid(), secrets.token_hex(4))
+        self._file: IO[bytes] = self._path.open("wb", buffering=0)
+        self._bytes, self._opened_s = 0, time.monotonic()
 
-def _columns(entry: Prediction) -> dict[str, Any]:
-    columns = msgspec.structs.asdict(entry)
-    columns["at"] = format_us(columns.pop("at_us"))
-    for name in LISTS:
-        columns[name] = _encoder.encode(columns[name]).decode()
-    return columns
+    def append(self, lines: bytes) -> None:
+        """All of the lines or, when that fails, none."""
+        try:
+            written = 0
+            while written < len(lines):
+                written += self._file.write(lines[written:])
+        except OSError:
+            self._file.truncate(self._bytes)
+            self._file.seek(self._bytes)
+            raise
+        self._bytes += len(lines)
+
+    def is_full(self, most_s: float) -> bool:
+        return self._bytes > _SEGMENT_BYTES or time.monotonic() > self._opened_s + most_s
+
+    def close(self) -> None:
+        """What is closed is ready to be packed."""
+        self._file.close()
+        if self._bytes:
+            self._path.rename(self._path.with_suffix(CLOSED))
+        else:
+            self._path.unlink(missing_ok=True)

@@ -6,14 +6,15 @@ from itertools import islice
 from typing import Any
 
 import msgspec
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from konveyer.bundle.store import BundleStore
 from konveyer.core.clock import to_us
-from konveyer.core.storage import ObjectMissing, Storage
-from konveyer.execution.serving.prediction_log import LISTS, SCHEMA, shipped_folder
+from konveyer.core.storage import Storage
+from konveyer.execution.serving.prediction_files import LISTS, newest_first, read_file
+from konveyer.execution.serving.segments import shipped_folder
+
+# Longer than a process writes to one file.
+_LONGEST_US = 180_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,32 +47,29 @@ def read_predictions(
     """The logged rows of requests whose id begins with `request_prefix`, newest file first.
 
     Those of failed requests too: their `status` is not 200. Lists are lists again. What a node of
-    another machine has not shipped yet is not there.
+    another machine has not shipped yet is not there. Files of several processes stand beside one
+    another: only those of one process are in order.
     """
-    condition = pc.starts_with(pc.field("request_id"), request_prefix)
-    for name in _newest_first(storage, shipped_folder(environment)):
-        try:
-            file = pq.read_table(pa.BufferReader(storage.read(name)), schema=SCHEMA)
-        except ObjectMissing:
-            continue
-        for row in file.filter(condition).to_pylist()[::-1]:
+    for name in newest_first(storage, shipped_folder(environment)):
+        for row in read_file(storage, name, request_prefix):
             yield row | {name: msgspec.json.decode(row[name]) for name in LISTS}
-
-
-def _newest_first(storage: Storage, folder: str) -> Iterator[str]:
-    """The files of a folder by name, then those of its days: names begin with their time."""
-    found = sorted(storage.listed(folder), key=lambda one: one.name, reverse=True)
-    yield from (one.name for one in found if one.name.endswith(".parquet"))
-    for day in (one.name for one in found if one.is_folder):
-        yield from _newest_first(storage, day)
 
 
 def newest_predictions(
     storage: Storage, environment: str, bundles: BundleStore, *, request_prefix: str, limit: int
 ) -> list[LoggedPrediction]:
     """At most `limit` answers, newest first, with the names that their bundles give the values."""
-    found = read_predictions(storage, environment, request_prefix=request_prefix)
-    rows = list(islice(found, limit))
+    rows: list[dict[str, Any]] = []
+    for name in newest_first(storage, shipped_folder(environment)):
+        # A file that began so long before the rows that are found holds none that are newer.
+        began_us = int(name.rpartition("/")[2].partition("-")[0])
+        if len(rows) >= limit and began_us < to_us(rows[-1]["at"]) - _LONGEST_US:
+            break
+        rows += [
+            row | {name: msgspec.json.decode(row[name]) for name in LISTS}
+            for row in islice(read_file(storage, name, request_prefix), limit)
+        ]
+        rows = sorted(rows, key=lambda row: row["at"], reverse=True)[:limit]
     services = {
         digest: bundles.open(digest).manifest.service for digest in {row["bundle"] for row in rows}
     }

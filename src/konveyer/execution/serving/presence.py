@@ -39,8 +39,10 @@ class Presence(Struct, frozen=True, kw_only=True):
     report: Report = Report()
     seen_us: int = 0
 
-    def serves(self, application: str, api_version: int, digest: str) -> bool:
-        asked = Serving(application=application, api_version=api_version, digest=digest)
+    def serves(
+        self, application: str, api_version: int, digest: str, *, side: str = "live"
+    ) -> bool:
+        asked = Serving(application=application, api_version=api_version, digest=digest, side=side)
         return asked in self.report.serving
 
     def refusal(self, application: str, api_version: int, digest: str) -> str | None:

@@ -4,11 +4,12 @@ from msgspec import Struct
 
 
 class Serving(Struct, frozen=True, kw_only=True):
-    """One version that a node serves."""
+    """One version that a node serves, and on which side: `live`, `canary` or `shadow`."""
 
     application: str
     api_version: int
     digest: str
+    side: str = "live"
 
 
 class Refused(Struct, frozen=True, kw_only=True):

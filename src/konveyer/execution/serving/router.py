@@ -2,6 +2,8 @@
 
 import logging
 import threading
+import time
+import weakref
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -10,31 +12,94 @@ from konveyer.bundle.store import BundleStore
 from konveyer.core.clock import FeatureClock
 from konveyer.core.errors import KonveyerError, did_you_mean
 from konveyer.core.storage import Storage
-from konveyer.execution.serving.desired import DesiredVersion, read_absent, read_desired
+from konveyer.execution.serving.contract import RequestContract
+from konveyer.execution.serving.desired import (
+    Desired,
+    DesiredVersion,
+    Share,
+    read_absent,
+    read_desired,
+)
 from konveyer.execution.serving.errors import ApplicationNotFound, VersionNotFound
+from konveyer.execution.serving.keys import KeyRing
 from konveyer.execution.serving.lanes import Lane, lane_of
+from konveyer.execution.serving.metrics import Meter
+from konveyer.execution.serving.prediction_log import CANARY, LIVE, SHADOW
+from konveyer.execution.serving.rates import SharedRates
+from konveyer.execution.serving.reading import FeatureReader
+from konveyer.execution.serving.remote_reads import RemoteReads
 from konveyer.execution.serving.report import Refused, Report, Serving
-from konveyer.feature_store.datamart.lookup import OnlineLookup
+from konveyer.execution.serving.sides import WHOLE, place_of
 from konveyer.feature_store.online.base import OnlineStore
 
 Route = tuple[str, int]
+_RETRY_REFUSED_S = 5.0
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
+class Loaded:
+    """A bundle ready to answer: its contract, its features' reader, its lane."""
+
+    digest: str
+    manifest: Manifest
+    contract: RequestContract
+    reader: FeatureReader
+    lane: Lane
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveVersion:
-    """A bundle ready to answer: its contract, its features' reader, its lane."""
+    """A release that answers at a URL, and on which side. `per_mille` is its share of requests."""
+
+    loaded: Loaded
+    release: str
+    since_us: int
+    side: str
+    per_mille: int
+    meter: Meter
+
+    @property
+    def digest(self) -> str:
+        return self.loaded.digest
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.loaded.manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """All that answers at one URL, and what sees copies of its requests."""
 
     desired: DesiredVersion
-    manifest: Manifest
-    lookup: OnlineLookup
-    lane: Lane
+    live: LiveVersion
+    canary: LiveVersion | None
+    shadows: tuple[LiveVersion, ...]
+
+    @property
+    def sides(self) -> list[LiveVersion]:
+        """All of them, the live one first."""
+        return [self.live, *([] if self.canary is None else [self.canary]), *self.shadows]
+
+    def side_of(self, row: object, request_id: str) -> LiveVersion:
+        """Who answers: the canary for its share of the entities, each time the same ones.
+
+        A request of several rows is answered whole, by the side of its first row; one without
+        keys by the side of its id.
+        """
+        canary = self.canary
+        if canary is None:
+            return self.live
+        keys = self.live.loaded.contract.keys_of(row) or (request_id,)
+        return canary if place_of(canary.release, keys) < canary.per_mille else self.live
 
 
 class Router:
     """Follows the environment's desired document. Reading is lock-free; `refresh` is not.
 
-    A version that cannot be loaded is refused with its reason, and the one before keeps serving.
+    A version that cannot be loaded is refused with its reason, and what answered before goes on;
+    it is tried again every five seconds. What was live before stays loaded, for a rollback.
     """
 
     def __init__(
@@ -45,27 +110,36 @@ class Router:
         bundles: BundleStore,
         online: OnlineStore,
         clock: FeatureClock,
+        rates: SharedRates,
+        keys_are_required: bool = True,
     ) -> None:
         self.environment = environment
         self._storage, self._bundles, self._online, self._clock = storage, bundles, online, clock
-        self._live: MappingProxyType[Route, LiveVersion] = MappingProxyType({})
-        self._refused: dict[Route, tuple[DesiredVersion, KonveyerError]] = {}
+        self._rates, self._keys_are_required = rates, keys_are_required
+        self._remote = RemoteReads(online) if online.is_remote else None
+        self._endpoints: MappingProxyType[Route, Endpoint] = MappingProxyType({})
+        self._loaded: dict[str, Loaded] = {}
+        self._before: dict[Route, str] = {}
+        self._desired: Desired | None = None
+        self._refused: dict[Refused, None] = {}
         self._absent: tuple[Refused, ...] = ()
+        self._retry_s = 0.0
         self._lock = threading.Lock()
+        self.keys = KeyRing((), rates, are_required=keys_are_required)
 
-    def find(self, application: str, api_version: int) -> LiveVersion:
-        live = self._live
-        found = live.get((application, api_version))
+    def find(self, application: str, api_version: int) -> Endpoint:
+        endpoints = self._endpoints
+        found = endpoints.get((application, api_version))
         if found is not None:
             return found
-        versions = sorted(version for name, version in live if name == application)
+        versions = sorted(version for name, version in endpoints if name == application)
         if versions:
             known = ", ".join(f"v{version}" for version in versions)
             raise VersionNotFound(
                 f"Application '{application}' has no version v{api_version} here.",
                 hint=f"it has {known}",
             )
-        names = {name for name, _ in live}
+        names = {name for name, _ in endpoints}
         raise ApplicationNotFound(
             f"Application '{application}' is not served here.",
             hint=did_you_mean(
@@ -74,8 +148,8 @@ class Router:
         )
 
     @property
-    def live(self) -> list[LiveVersion]:
-        return list(self._live.values())
+    def endpoints(self) -> list[Endpoint]:
+        return list(self._endpoints.values())
 
     @property
     def refused(self) -> dict[str, str]:
@@ -86,46 +160,103 @@ class Router:
     def report(self) -> Report:
         """What is served and refused right now, for those who wait for it elsewhere."""
         serving = (
-            Serving(application=name, api_version=version, digest=live.desired.digest)
-            for (name, version), live in self._live.items()
+            Serving(application=name, api_version=version, digest=side.digest, side=side.side)
+            for (name, version), endpoint in self._endpoints.items()
+            for side in endpoint.sides
         )
-        refused = (
-            Refused(application=name, api_version=version, digest=one.digest, reason=str(error))
-            for (name, version), (one, error) in self._refused.items()
-        )
-        return Report(serving=tuple(serving), refused=(*self._absent, *refused))
+        return Report(serving=tuple(serving), refused=(*self._absent, *self._refused))
 
     def refresh(self) -> bool:
         """Load what is newly desired, drop what is not any more; whether anything changed."""
         with self._lock:
-            desired = read_desired(self._storage, self.environment).versions
-            routes = {(one.application, one.api_version): one for one in desired}
-            live = {route: one for route, one in self._live.items() if route in routes}
-            refused = {}
-            for route, one in routes.items():
-                if route in live and live[route].desired.digest == one.digest:
-                    continue
-                if route in self._refused and self._refused[route][0] == one:
-                    refused[route] = self._refused[route]
-                    continue
-                try:
-                    live[route] = self._load(one)
-                except KonveyerError as error:
-                    _log.error("refused bundle %s: %s", one.digest, error)
-                    refused[route] = (one, error)
+            desired = read_desired(self._storage, self.environment)
             absent = read_absent(self._storage, self.environment)
-            changed = live != dict(self._live) or absent != self._absent
-            changed = changed or refused != self._refused
-            self._refused, self._absent = refused, absent
-            self._live = MappingProxyType(live)
-            return changed
+            is_due = bool(self._refused) and time.monotonic() >= self._retry_s
+            if desired == self._desired and absent == self._absent and not is_due:
+                return False
+            if self._desired is None or desired.keys != self._desired.keys:
+                self.keys = KeyRing(desired.keys, self._rates, are_required=self._keys_are_required)
+            before, report = self._refused, self.report
+            self._refused = {}
+            endpoints: dict[Route, Endpoint] = {}
+            for one in desired.versions:
+                route = (one.application, one.api_version)
+                endpoint = self._endpoint(one, self._endpoints.get(route))
+                if endpoint is not None:
+                    endpoints[route] = endpoint
+            for refused in self._refused:
+                if refused not in before:
+                    _log.error("refused bundle %s: %s", refused.digest, refused.reason)
+            self._remember(endpoints)
+            self._endpoints = MappingProxyType(endpoints)
+            self._desired, self._absent = desired, absent
+            self._retry_s = time.monotonic() + _RETRY_REFUSED_S
+            return self.report != report
 
-    def _load(self, desired: DesiredVersion) -> LiveVersion:
-        bundle = self._bundles.open(desired.digest)
-        manifest = bundle.manifest
+    def close(self) -> None:
+        if self._remote is not None:
+            self._remote.close()
+
+    def _endpoint(self, one: DesiredVersion, before: Endpoint | None) -> Endpoint | None:
+        own = Share(digest=one.digest, release=one.release, per_mille=WHOLE)
+        live = self._version(one, own, LIVE)
+        if live is None:
+            return before
+        canary = None if one.canary is None else self._version(one, one.canary, CANARY)
+        shadows = [self._version(one, share, SHADOW) for share in one.shadows]
+        return Endpoint(
+            desired=one,
+            live=live,
+            canary=canary,
+            shadows=tuple(shadow for shadow in shadows if shadow is not None),
+        )
+
+    def _version(self, one: DesiredVersion, share: Share, side: str) -> LiveVersion | None:
+        """None when its bundle cannot be loaded, which is then noted."""
+        try:
+            loaded = self._loaded.get(share.digest) or self._load(share.digest)
+        except KonveyerError as error:
+            refused = Refused(
+                application=one.application,
+                api_version=one.api_version,
+                digest=share.digest,
+                reason=str(error),
+            )
+            self._refused[refused] = None
+            return None
         return LiveVersion(
-            desired=desired,
+            loaded=loaded,
+            release=share.release,
+            since_us=one.since_us,
+            side=side,
+            per_mille=share.per_mille,
+            meter=Meter(one.application, one.api_version, side),
+        )
+
+    def _load(self, digest: str) -> Loaded:
+        bundle = self._bundles.open(digest)
+        manifest = bundle.manifest
+        service, serving = manifest.service, manifest.serving
+        loaded = Loaded(
+            digest=digest,
             manifest=manifest,
-            lookup=OnlineLookup(manifest.service, self._online, self._clock),
+            contract=RequestContract(service, serving.given),
+            reader=FeatureReader(service, serving, self._online, self._remote, self._clock),
             lane=lane_of(bundle),
         )
+        # The last request that uses it may still be under way when it is forgotten here.
+        weakref.finalize(loaded, loaded.lane.close)
+        self._loaded[digest] = loaded
+        return loaded
+
+    def _remember(self, endpoints: dict[Route, Endpoint]) -> None:
+        """Keep what answers, and for each URL what was live before."""
+        for route, endpoint in endpoints.items():
+            was = self._endpoints.get(route)
+            if was is not None and was.live.digest != endpoint.live.digest:
+                self._before[route] = was.live.digest
+        self._before = {route: old for route, old in self._before.items() if route in endpoints}
+        used = {*self._before.values()}
+        for endpoint in endpoints.values():
+            used |= {side.digest for side in endpoint.sides}
+        self._loaded = {digest: one for digest, one in self._loaded.items() if digest in used}

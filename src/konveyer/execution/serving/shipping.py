@@ -16,7 +16,8 @@ from konveyer.core.clock import now_us
 from konveyer.core.files import locked
 from konveyer.core.ids import new_id
 from konveyer.core.storage import Storage
-from konveyer.execution.serving.prediction_log import SCHEMA, shipped_folder
+from konveyer.execution.serving.prediction_files import SCHEMA, pack_segments
+from konveyer.execution.serving.segments import shipped_folder
 
 MOST_FILES, MOST_BYTES = 256, 64 * 2**20
 _SENT = ".sent"
@@ -24,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class Shipper:
-    """Sends the files that appear in `folder`, the log of `environment`, and then removes them.
+    """Packs and sends the segments that appear in `folder`, the log of `environment`.
 
     Of those who ship from one folder only one is at work at a time.
     """
@@ -38,6 +39,7 @@ class Shipper:
         stopped, and goes on there when called again.
         """
         self._parcels.mkdir(parents=True, exist_ok=True)
+        pack_segments(self._folder)
         with locked(self._parcels / ".lock"):
             return self._ship()
 

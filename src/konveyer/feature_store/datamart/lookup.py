@@ -47,30 +47,64 @@ class OnlineLookup:
         self._key_places = {view.key_places for view in self._views}
         cells = _cells(service)
         self._on_demand = [_OnDemandReader(view, service, cells) for view in service.on_demand]
-        self._pick = _picker([cells[feature.view, feature.feature] for feature in service.features])
+        self._cells = [cells[feature.view, feature.feature] for feature in service.features]
+        self._stored_cells = sum(len(view.columns) for view in service.views)
+        self._pick = _picker(self._cells)
 
     def rows(
-        self, keys: Sequence[KeyValues], requests: Sequence[Sequence[Value]] = ()
+        self,
+        keys: Sequence[KeyValues],
+        requests: Sequence[Sequence[Value]] = (),
+        given: Sequence[Mapping[int, Value]] = (),
     ) -> list[tuple[Value, ...] | None]:
         """The features of each entity, in the order of the service; `keys` in that of its keys.
 
         `requests` are the request fields of each row, in the order of the service's. An entity
-        that no view knows gives None. One read of the store for all views and entities.
+        that no view knows gives None. One read of the store for all views and entities. `given`
+        are values of each row's features, by their places, that win over those that are read; what
+        is computed on demand is computed from them.
         """
-        now_us = self._clock.now_us()
+        return self.found(self._store.get(self.places(keys)), len(keys), requests, given)
+
+    def places(self, keys: Sequence[KeyValues]) -> list[tuple[str, bytes]]:
+        """What `found` needs of the store, in this order."""
         encoded = {
             places: [encode_key([key[place] for place in places]) for key in keys]
             for places in self._key_places
         }
-        records = self._store.get(
-            [(view.space, key) for view in self._views for key in encoded[view.key_places]]
-        )
-        rows = [self._stored(records[row :: len(keys)], now_us) for row in range(len(keys))]
+        return [(view.space, key) for view in self._views for key in encoded[view.key_places]]
+
+    def found(
+        self,
+        records: Sequence[bytes | None],
+        count: int,
+        requests: Sequence[Sequence[Value]] = (),
+        given: Sequence[Mapping[int, Value]] = (),
+    ) -> list[tuple[Value, ...] | None]:
+        """Like `rows` for `count` entities, from what the store has at their `places`."""
+        now_us = self._clock.now_us()
+        rows = [self._stored(records[row::count], now_us) for row in range(count)]
+        if given:
+            self._give(rows, given, range(self._stored_cells))
         if self._on_demand:
             self._compute(rows, requests)
+            if given:
+                self._give(rows, given, range(self._stored_cells, 2**31))
         return [None if cells is None else self._pick(cells) for cells in rows]
 
-    def _stored(self, records: list[bytes | None], now_us: int) -> list[Value] | None:
+    def _give(
+        self,
+        rows: Sequence[list[Value] | None],
+        given: Sequence[Mapping[int, Value]],
+        cells: range,
+    ) -> None:
+        """Put given values into those of the `cells` that they belong to."""
+        for row, values in zip(rows, given, strict=True):
+            for place, value in values.items():
+                if row is not None and self._cells[place] in cells:
+                    row[self._cells[place]] = value
+
+    def _stored(self, records: Sequence[bytes | None], now_us: int) -> list[Value] | None:
         """The cells of one entity, from its record of each view; None when there is none."""
         cells: list[Value] = []
         known = not records

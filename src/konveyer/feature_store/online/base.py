@@ -45,9 +45,11 @@ class OnlineStore(Protocol):
     written gives None. `delete` leaves nothing behind, not even the event time: a replay that still
     holds the entity writes it again.
 
-    A backend that settings can name also has `from_url(url, root)`; `root` is the workspace's
-    folder.
+    A store that is on a network `is_remote`: an event loop must not wait for it. A backend that
+    settings can name also has `from_url(url, root)`; `root` is the workspace's folder.
     """
+
+    is_remote: bool
 
     def put(self, space: str, records: Iterable[Record], *, even_older: bool = False) -> None: ...
 

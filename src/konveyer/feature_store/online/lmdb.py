@@ -25,6 +25,8 @@ class LmdbOnlineStore:
     under its digest.
     """
 
+    is_remote = False
+
     @classmethod
     def from_url(cls, url: str, root: Path) -> "LmdbOnlineStore":
         return cls(path_of(url, root))

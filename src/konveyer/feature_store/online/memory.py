@@ -9,6 +9,8 @@ from konveyer.feature_store.online.base import Record, event_us_of
 class MemoryOnlineStore:
     """See `OnlineStore`. Gone when the process ends."""
 
+    is_remote = False
+
     def __init__(self) -> None:
         self._spaces: dict[str, dict[bytes, bytes]] = {}
         self._lock = threading.Lock()

@@ -42,6 +42,8 @@ class RedisOnlineStore:
     a `put` that fails has written some of its records, and putting them again is harmless.
     """
 
+    is_remote = True
+
     @classmethod
     def from_url(cls, url: str, root: Path) -> "RedisOnlineStore":
         return cls(parse_redis_url(url, root))

@@ -23,6 +23,7 @@ class SeveralOnlineStores:
 
     def __init__(self, stores: Mapping[str, OnlineStore]) -> None:
         self._stores = dict(stores)
+        self.is_remote = any(store.is_remote for store in stores.values())
 
     def put(self, space: str, records: Iterable[Record], *, even_older: bool = False) -> None:
         rows = list(records)

@@ -13,6 +13,26 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "api_keys",
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("environment", sa.String(), nullable=False),
+        sa.Column("applications", sa.JSON(), nullable=False),
+        sa.Column("rate_per_s", sa.Double(), nullable=True),
+        sa.Column(
+            "created_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.Column("created_by", sa.String(), nullable=False),
+        sa.Column(
+            "expires_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
+        ),
+        sa.Column(
+            "revoked_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
+        ),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_api_keys")),
+    )
+    op.create_index(op.f("ix_api_keys_name"), "api_keys", ["name"], unique=False)
+    op.create_table(
         "audit_log",
         sa.Column(
             "id",
@@ -348,5 +368,7 @@ def downgrade() -> None:
     op.drop_table("batch_runs")
     op.drop_index("ix_audit_log_subject", table_name="audit_log")
     op.drop_table("audit_log")
+    op.drop_index(op.f("ix_api_keys_name"), table_name="api_keys")
+    op.drop_table("api_keys")
     if op.get_bind().dialect.name == "postgresql":
         op.execute("DROP FUNCTION audit_log_append_only()")

@@ -10,8 +10,9 @@ from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import FeatureClock
 from konveyer.core.storage import Storage
+from konveyer.execution.releases.gate_key import gate_key
 from konveyer.execution.releases.live import TEST, put_live
-from konveyer.execution.releases.nodes import node_of, wait_until_serving
+from konveyer.execution.releases.nodes import NodeAccess, node_of, wait_until_serving
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
 
@@ -43,9 +44,10 @@ class GateContext:
     release: str
 
     @contextmanager
-    def on_test(self, bundle: Bundle) -> Iterator[str]:
-        """The URL of a node of the test environment that serves this bundle."""
+    def on_test(self, bundle: Bundle) -> Iterator[NodeAccess]:
+        """A node of the test environment that serves this bundle, and how to call it."""
         services, manifest = self.services, bundle.manifest
+        key = gate_key(services.catalog, services.storage, services.state, TEST)
         put_live(
             services.catalog,
             services.storage,
@@ -55,8 +57,9 @@ class GateContext:
         )
         logs = services.state / "logs"
         with node_of(services.storage, TEST, services.node_command(TEST), logs) as url:
-            wait_until_serving(url, manifest.application, manifest.api_version, bundle.digest)
-            yield url
+            node = NodeAccess(url, {"x-api-key": key})
+            wait_until_serving(node, manifest.application, manifest.api_version, bundle.digest)
+            yield node
 
 
 def predict_path(manifest: Manifest) -> str:

@@ -16,9 +16,10 @@ from konveyer.core.schema import ColumnType
 from konveyer.execution.releases.gates.answers import answering
 from konveyer.execution.releases.gates.context import GateContext, predict_path
 from konveyer.execution.releases.gates.invariants import Held, check_all
+from konveyer.execution.releases.nodes import NodeAccess
 from konveyer.execution.releases.verdict import Verdict
-from konveyer.execution.serving.contract import MOST_ROWS, example
-from konveyer.execution.serving.gateway import MOST_BODY_BYTES
+from konveyer.execution.serving.connection import MOST_BODY_BYTES
+from konveyer.execution.serving.contract import MOST_ROWS, RequestContract
 from konveyer.feature_store.definitions.resolved import ResolvedService
 
 ANY = "4xx"
@@ -35,8 +36,8 @@ def functional_gate(context: GateContext, bundle: Bundle) -> Verdict:
         golden = parity(answer, cases)
         rows = [case.features for case in cases if not case.error]
         held = check_all(bundle.manifest, rows, answer)
-    with context.on_test(bundle) as url:
-        answers = _malformed_answers(url, bundle)
+    with context.on_test(bundle) as node:
+        answers = _malformed_answers(node, bundle)
     return judge(golden, answers, held, tolerance=bundle.manifest.release.tolerance)
 
 
@@ -68,7 +69,7 @@ def judge(
 
 def malformed_requests(service: ResolvedService) -> list[tuple[str, bytes, str]]:
     """(what is wrong, the body, the error code it must get)."""
-    good, keys = example(service), service.keys
+    good, keys = RequestContract(service).example(), service.keys
     first = keys[0]
     wrong: Any = "text" if first.dtype is ColumnType.INT64 else 1
     unknown = good | {key.name: _UNKNOWN[key.dtype] for key in keys}
@@ -120,10 +121,10 @@ def _nonsense(good: dict[str, Any], key: str) -> list[tuple[str, bytes]]:
     ]
 
 
-def _malformed_answers(url: str, bundle: Bundle) -> list[dict[str, Any]]:
+def _malformed_answers(node: NodeAccess, bundle: Bundle) -> list[dict[str, Any]]:
     path = predict_path(bundle.manifest)
     answers = []
-    with httpx.Client(base_url=url, timeout=10.0) as client:
+    with httpx.Client(base_url=node.url, headers=node.headers, timeout=10.0) as client:
         for what, body, code in malformed_requests(bundle.manifest.service):
             answers.append(_answer(what, code, client.post(path, content=body)))
         missing = f"/{bundle.manifest.application}/v999999999/predict"

@@ -24,6 +24,7 @@ from konveyer.execution.releases.freshness import Age, ages, named
 from konveyer.execution.releases.gates.answers import answering, distance
 from konveyer.execution.releases.gates.context import GateContext, predict_path
 from konveyer.execution.releases.live import PROD, TEST
+from konveyer.execution.releases.nodes import NodeAccess
 from konveyer.execution.releases.records import current_live
 from konveyer.execution.releases.verdict import Verdict
 from konveyer.execution.serving.errors import EntityNotFound
@@ -68,8 +69,8 @@ def integration_gate(context: GateContext, bundle: Bundle) -> Verdict:
     entities = sampled_entities(bundle)
     with services.catalog.reading() as session:
         published = ages(session, service.views, services.clock.now_us())
-    with context.on_test(bundle) as url:
-        served = _serve(context, bundle, url, entities)
+    with context.on_test(bundle) as node:
+        served = _serve(context, bundle, node, entities)
     offline = published_features(
         services.catalog,
         services.engine,
@@ -203,7 +204,9 @@ def bodies_of(bundle: Bundle, entities: Entities) -> list[dict[str, Any]]:
     ]
 
 
-def _serve(context: GateContext, bundle: Bundle, url: str, entities: Entities) -> list[Served]:
+def _serve(
+    context: GateContext, bundle: Bundle, node: NodeAccess, entities: Entities
+) -> list[Served]:
     """Ask for each entity; the features used are read from the prediction log.
 
     An entity that the node does not know must have nothing offline either.
@@ -212,7 +215,7 @@ def _serve(context: GateContext, bundle: Bundle, url: str, entities: Entities) -
     path, batch = predict_path(bundle.manifest), new_id("gate")
     problems: dict[tuple[int | str, ...], str] = {}
     unknown: set[tuple[int | str, ...]] = set()
-    with httpx.Client(base_url=url, timeout=10.0) as client:
+    with httpx.Client(base_url=node.url, headers=node.headers, timeout=10.0) as client:
         for place, (key, body) in enumerate(zip(keys, bodies_of(bundle, entities), strict=True)):
             request_id = f"{batch}-{place}"
             answer = client.post(path, json=body, headers={"x-request-id": request_id})

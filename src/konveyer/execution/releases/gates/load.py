@@ -17,7 +17,7 @@ from konveyer.core.errors import KonveyerError
 from konveyer.execution.releases.gates.context import GateContext, predict_path
 from konveyer.execution.releases.gates.integration import bodies_of, sampled_entities
 from konveyer.execution.releases.live import TEST
-from konveyer.execution.releases.nodes import local_pid
+from konveyer.execution.releases.nodes import NodeAccess, local_pid
 from konveyer.execution.releases.usage import Usage, measured
 from konveyer.execution.releases.verdict import Verdict
 
@@ -54,9 +54,9 @@ class LoadProfile:
 def load_gate(context: GateContext, bundle: Bundle) -> Verdict:
     bodies = bodies_of(bundle, sampled_entities(bundle))
     storage = context.services.storage
-    with context.on_test(bundle) as url, measured(local_pid(storage, TEST, url)) as usage:
+    with context.on_test(bundle) as node, measured(local_pid(storage, TEST, node.url)) as usage:
         profile = generate_load(
-            url,
+            node,
             predict_path(bundle.manifest),
             bodies,
             rate_per_s=max(bundle.manifest.objective.rate_per_s, _LOWEST_RATE),
@@ -83,9 +83,9 @@ def judge(profile: LoadProfile, objective: Objective, usage: Usage) -> Verdict:
 
 
 def generate_load(
-    url: str, path: str, bodies: list[dict[str, Any]], *, rate_per_s: float, seconds: float
+    node: NodeAccess, path: str, bodies: list[dict[str, Any]], *, rate_per_s: float, seconds: float
 ) -> LoadProfile:
-    """Run locust against `url` for `seconds`: the rate grows to `rate_per_s`, then stays.
+    """Run locust against `node` for `seconds`: the rate grows to `rate_per_s`, then stays.
 
     Only what is asked at the whole rate is counted.
     """
@@ -95,16 +95,22 @@ def generate_load(
         )
     users = max(1, math.ceil(rate_per_s / _RATE_OF_A_USER))
     ramp_s = min(seconds * _RAMP_SHARE, _LONGEST_RAMP_S)
-    plan = {"path": path, "bodies": bodies, "rate_per_user": rate_per_s / users}
+    plan = {
+        "path": path,
+        "headers": node.headers,
+        "bodies": bodies,
+        "rate_per_user": rate_per_s / users,
+    }
     with tempfile.TemporaryDirectory() as folder:
         plan_file = Path(folder) / "plan.json"
+        plan_file.touch(mode=0o600)
         plan_file.write_text(json.dumps(plan))
         done = subprocess.run(
             [
                 *(sys.executable, "-W", "ignore", "-m", "locust", "--headless", "--json"),
                 *("--locustfile", str(Path(__file__).with_name("load_user.py"))),
                 *("--users", str(users), "--spawn-rate", f"{users / ramp_s:.3f}", "--reset-stats"),
-                *("--run-time", f"{seconds:.0f}s", "--host", url, "--loglevel", "ERROR"),
+                *("--run-time", f"{seconds:.0f}s", "--host", node.url, "--loglevel", "ERROR"),
             ],
             env={**os.environ, "KONVEYER_LOAD_PLAN": str(plan_file)},
             start_new_session=True,  # Ctrl-C must not cut the measurement short

@@ -24,7 +24,11 @@ class Caller(FastHttpUser):
         if os.getppid() != _PARENT:  # the gate was killed
             self.environment.runner.quit()
         call = self.client.post(
-            _PLAN["path"], json=next(_BODIES), name="predict", catch_response=True
+            _PLAN["path"],
+            json=next(_BODIES),
+            headers=_PLAN["headers"],
+            name="predict",
+            catch_response=True,
         )
         with call as answer:
             if '"entity_not_found"' in (answer.text or ""):

@@ -29,7 +29,10 @@ def replay_gate(context: GateContext, bundle: Bundle) -> Verdict:
     recorded = answered_rows(context.services.storage, url, policy.rows)
     if not recorded:
         return needless("production has recorded no request that it answered")
-    with context.on_test(bundle) as node, httpx.Client(base_url=node, timeout=10.0) as client:
+    with (
+        context.on_test(bundle) as node,
+        httpx.Client(base_url=node.url, headers=node.headers, timeout=10.0) as client,
+    ):
         path, batch = predict_path(manifest), new_id("replay")
         answers = [
             _asked(client, path, f"{batch}-{place}", row, manifest.service)

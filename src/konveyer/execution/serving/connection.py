@@ -1,0 +1,212 @@
+"""One caller's connection: HTTP/1.1 through httptools, within limits of size.
+
+Requests of one connection are answered in order, one at a time. Limits of time are kept by the
+server, which looks at every connection once a second.
+"""
+
+import asyncio
+from collections import deque
+from http import HTTPStatus
+from typing import Protocol
+
+import httptools
+
+from konveyer.execution.serving.errors import BodyTooLarge, HeadTooLarge
+from konveyer.execution.serving.exchange import JSON, WANTED, Reply, Request
+
+MOST_HEAD_BYTES = 32_768
+MOST_BODY_BYTES = 1_000_000
+# So much of a body that is too large is read and thrown away: a caller that is still sending when
+# the connection closes sees a reset instead of the answer.
+MOST_DRAINED_BYTES = 64_000_000
+_MOST_PIPELINED = 16
+IDLE, HEAD, BODY, ANSWERING = "idle", "head", "body", "answering"
+
+_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+_CLOSE = b"connection: close\r\n"
+
+
+class Server(Protocol):
+    """What a connection needs of the server that it belongs to."""
+
+    turn_s: float
+    draining: bool
+
+    def opened(self, connection: "Connection") -> None: ...
+    def closed(self, connection: "Connection") -> None: ...
+    def submit(self, connection: "Connection", request: Request) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """`stage` and `since_s` tell what the connection has been at since when."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._pipelined: deque[Request] = deque()
+        self._parts: list[bytes] = []
+        self._headers: dict[bytes, bytes] = {}
+        self._url = b""
+        self._head_bytes = self._announced_bytes = self._received_bytes = 0
+        self._is_paused = self._is_ending = False
+        self.stage, self.since_s = IDLE, server.turn_s
+        self.is_choked = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment] # of TCP, which can be written to
+        self._server.opened(self)
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self._transport = None
+        self._pipelined.clear()
+        self._server.closed(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_ending:
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._is_ending = True
+        except httptools.HttpParserError:
+            if not self._is_ending:
+                self.refuse(HTTPStatus.BAD_REQUEST, "bad_http", "This is not HTTP/1.1.")
+
+    def pause_writing(self) -> None:
+        self.is_choked, self.since_s = True, self._server.turn_s
+
+    def resume_writing(self) -> None:
+        self.is_choked = False
+
+    # What httptools calls.
+
+    def on_message_begin(self) -> None:
+        self._url, self._headers, self._parts = b"", {}, []
+        self._head_bytes = self._announced_bytes = self._received_bytes = 0
+        if self.stage is IDLE:
+            self.stage, self.since_s = HEAD, self._server.turn_s
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        self._head_bytes += len(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value)
+        name = name.lower()
+        if name in WANTED:
+            self._headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        if self.stage is HEAD:
+            self.stage, self.since_s = BODY, self._server.turn_s
+        announced = self._headers.get(b"content-length", b"0")
+        if announced.isdigit() and len(announced) < 20:
+            self._announced_bytes = int(announced)
+        if self._headers.get(b"expect", b"").lower() == b"100-continue":
+            self._go_on()
+
+    def on_body(self, body: bytes) -> None:
+        self._received_bytes += len(body)
+        if not self._is_too_large:
+            self._parts.append(body)
+            return
+        self._parts.clear()
+        if self._received_bytes > MOST_DRAINED_BYTES and not self._is_ending:
+            self.refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", _TOO_LARGE)
+
+    def on_message_complete(self) -> None:
+        if self._is_ending:
+            return
+        parser = self._parser
+        request = Request(parser.get_method(), self._url, self._headers)
+        if self._head_bytes > MOST_HEAD_BYTES:
+            request.problem = HeadTooLarge(
+                f"The head is larger than {MOST_HEAD_BYTES:,} bytes.", hint="send fewer headers"
+            )
+        elif self._is_too_large:
+            request.problem = BodyTooLarge(_TOO_LARGE, hint="send fewer rows at a time")
+        elif self._parts:
+            request.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        if not parser.should_keep_alive() or parser.get_http_version() == "1.0":
+            self._is_ending = True
+        if self.stage is ANSWERING:
+            self._pipelined.append(request)
+            if len(self._pipelined) >= _MOST_PIPELINED and self._transport is not None:
+                self._is_paused = True
+                self._transport.pause_reading()
+            return
+        self._submit(request)
+
+    # What the server calls.
+
+    def reply(self, request: Request, reply: Reply) -> None:
+        """Send the answer to the request that was submitted last, and go on with the next."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        keep = bool(self._pipelined) or not (self._is_ending or self._server.draining)
+        body = b"" if request.method == b"HEAD" else reply.body
+        transport.write(
+            b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b%b\r\n%b"
+            % (
+                _LINES[reply.status],
+                reply.content_type,
+                len(reply.body),
+                reply.headers,
+                b"" if keep else _CLOSE,
+                body,
+            )
+        )
+        self.stage, self.since_s = IDLE, self._server.turn_s
+        if not keep:
+            self._is_ending = True
+            transport.close()
+        elif self._pipelined:
+            if self._is_paused:
+                self._is_paused = False
+                transport.resume_reading()
+            self._submit(self._pipelined.popleft())
+
+    def refuse(self, status: HTTPStatus, code: str, message: str) -> None:
+        """Answer what is no request, or none yet, and close; requests before it come first."""
+        self._is_ending = True
+        if self.stage is ANSWERING:
+            return
+        body = b'{"error":{"code":"%b","message":"%b"}}' % (code.encode(), message.encode())
+        if self._transport is not None:
+            self._transport.write(
+                b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b"
+                % (_LINES[status], JSON, len(body), _CLOSE, body)
+            )
+            self._transport.close()
+
+    def close(self) -> None:
+        """Close without an answer."""
+        self._is_ending = True
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close without waiting for a caller that does not read."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def _is_too_large(self) -> bool:
+        return max(self._announced_bytes, self._received_bytes) > MOST_BODY_BYTES
+
+    def _submit(self, request: Request) -> None:
+        self.stage, self.since_s = ANSWERING, self._server.turn_s
+        self._server.submit(self, request)
+
+    def _go_on(self) -> None:
+        if self._is_too_large:
+            self.refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", _TOO_LARGE)
+        elif self._transport is not None:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+_TOO_LARGE = f"The body is larger than {MOST_BODY_BYTES:,} bytes."

@@ -1,0 +1,90 @@
+"""Who calls, and what he may call: API keys, checked without a database."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from konveyer.core.clock import format_us, now_us
+from konveyer.execution.serving.desired import ApiKey
+from konveyer.execution.serving.errors import (
+    KeyExpired,
+    KeyMissing,
+    KeyNotAllowed,
+    KeyUnknown,
+    RateExceeded,
+)
+from konveyer.execution.serving.rates import Limit, SharedRates
+
+ANYBODY = ""
+_BEARER = b"bearer "
+_HINT = "send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'; 'konveyer key create' makes one"
+
+
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    key: ApiKey
+    applications: frozenset[str]
+    limit: Limit | None
+
+
+class KeyRing:
+    """The keys of an environment. Nothing is read or written for a check but shared memory."""
+
+    def __init__(self, keys: Iterable[ApiKey], rates: SharedRates, *, are_required: bool) -> None:
+        self._are_required = are_required
+        self._holders = {
+            bytes.fromhex(key.digest): _Holder(
+                key,
+                frozenset(key.applications),
+                None if key.rate_per_s is None else rates.limit(key.digest, key.rate_per_s),
+            )
+            for key in keys
+        }
+
+    def caller(self, headers: dict[bytes, bytes], application: str | None) -> str:
+        """The name of the key that a request carries; `ANYBODY` where keys are not required.
+
+        Raises when it may not call `application`, or not now; None is no application in
+        particular. A key that is sent is checked also where none is required.
+        """
+        sent = headers.get(b"x-api-key") or _bearer(headers.get(b"authorization", b""))
+        if not sent:
+            if self._are_required:
+                raise KeyMissing("The request has no API key.", hint=_HINT)
+            return ANYBODY
+        holder = self._holders.get(hashlib.sha256(sent).digest())
+        if holder is None:
+            raise KeyUnknown("This API key is not known here.", hint=_HINT)
+        key = holder.key
+        if key.expires_us is not None and key.expires_us <= now_us():
+            raise KeyExpired(
+                f"The API key '{key.name}' expired {format_us(key.expires_us)}.",
+                hint="ask for a new one: konveyer key create NAME",
+            )
+        if application is not None and not self._may_call(holder, application):
+            raise KeyNotAllowed(
+                f"The API key '{key.name}' may not call '{application}'.",
+                hint=f"it may call {', '.join(key.applications)}",
+            )
+        wait_ns = 0 if holder.limit is None else holder.limit.wait_ns()
+        if wait_ns:
+            raise RateExceeded(
+                f"The API key '{key.name}' may be used {key.rate_per_s:g} times a second.",
+                hint="send it again after the seconds in Retry-After",
+                retry_after_s=wait_ns / 1e9,
+            )
+        return key.name
+
+    def applications(self, headers: dict[bytes, bytes]) -> frozenset[str] | None:
+        """What the request's key may call; None is everything. Raises like `caller`."""
+        self.caller(headers, None)
+        sent = headers.get(b"x-api-key") or _bearer(headers.get(b"authorization", b""))
+        holder = self._holders.get(hashlib.sha256(sent).digest())
+        return (holder.applications or None) if holder is not None else None
+
+    def _may_call(self, holder: _Holder, application: str) -> bool:
+        return not holder.applications or application in holder.applications
+
+
+def _bearer(header: bytes) -> bytes:
+    return header[len(_BEARER) :].strip() if header[: len(_BEARER)].lower() == _BEARER else b""

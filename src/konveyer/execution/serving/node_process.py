@@ -1,0 +1,124 @@
+"""One process of a node: it serves all versions of its environment until it is told to stop."""
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from konveyer.core.errors import KonveyerError
+from konveyer.execution.serving import metrics
+from konveyer.execution.serving.control import BEAT, BEAT_EVERY_S, READY
+from konveyer.execution.serving.gateway import Gateway
+from konveyer.execution.serving.json_logs import log_json
+from konveyer.execution.serving.prediction_log import PredictionLog
+from konveyer.execution.serving.predictor import ask_alone
+from konveyer.execution.serving.router import Router
+from konveyer.execution.serving.server import Limits, Server
+from konveyer.execution.serving.shadows import Shadows
+from konveyer.execution.serving.siblings import tell
+
+REFRESH_EVERY_S = 0.2
+DRAIN_WITHIN_S = 10.0
+_SHADOWS_WITHIN_S = 1.0
+_log = logging.getLogger(__name__)
+
+
+def run_process(
+    router: Router,
+    *,
+    log: PredictionLog,
+    folder: Path,
+    number: int,
+    listener: socket.socket,
+    control: socket.socket,
+    limits: Limits,
+) -> None:
+    """Serve until the parent says so through `control`, or is gone, or SIGTERM.
+
+    Then the requests under way are answered and the log is closed. The processes of a node share
+    `folder`; each has a `number`.
+    """
+    log_json()
+
+    def follow() -> None:
+        _follow(router, lambda: tell(folder, number, router.report))
+
+    def keep_following() -> None:
+        while not done.wait(REFRESH_EVERY_S):
+            follow()
+
+    follow()
+    done = threading.Event()
+    follower = threading.Thread(target=keep_following, name="follower")
+    follower.start()
+    try:
+        uvloop.run(_serve(router, log, folder, listener, control, limits))
+    finally:
+        done.set()
+        follower.join()
+        router.close()
+        log.close()
+
+
+async def _serve(
+    router: Router,
+    log: PredictionLog,
+    folder: Path,
+    listener: socket.socket,
+    control: socket.socket,
+    limits: Limits,
+) -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    control.setblocking(False)
+    loop.add_reader(control, _heard, loop, control, stop)
+
+    shadows = Shadows(log, ask_alone, lambda: server.under_way)
+    gateway = Gateway(router, log, shadows, folder, is_stopping=stop.is_set)
+    server = Server(gateway.answer, limits)
+    beating = loop.create_task(_beat(control))
+    try:
+        await server.serve(listener, stop, DRAIN_WITHIN_S)
+        await shadows.close(_SHADOWS_WITHIN_S)
+    finally:
+        beating.cancel()
+
+
+def _heard(loop: asyncio.AbstractEventLoop, control: socket.socket, stop: asyncio.Event) -> None:
+    """Whatever the parent says means stop, and so does its end."""
+    with suppress(BlockingIOError):
+        control.recv(64)
+        loop.remove_reader(control)
+        stop.set()
+
+
+async def _beat(control: socket.socket) -> None:
+    """Tell the parent that the loop turns."""
+    said = READY
+    while True:
+        with suppress(OSError):
+            control.send(said)
+        said = BEAT
+        await asyncio.sleep(BEAT_EVERY_S)
+
+
+def _follow(router: Router, changed: Callable[[], None]) -> None:
+    try:
+        if router.refresh():
+            metrics.LIVE.set(len(router.endpoints))
+            changed()
+            _log.info("now serving %d version(s)", len(router.endpoints))
+            # What is loaded stays: later collections need not look at it.
+            gc.collect()
+            gc.freeze()
+    except (OSError, KonveyerError, msgspec.MsgspecError):
+        _log.exception("the desired versions cannot be read")

@@ -1,0 +1,143 @@
+"""The prediction log at rest: segments become Parquet files, and both are read alike."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+import pyarrow.parquet as pq
+
+from konveyer.core.clock import format_us, from_us
+from konveyer.core.files import file_written_whole, locked
+from konveyer.core.storage import ObjectMissing, Storage
+from konveyer.execution.serving.prediction_log import Prediction
+from konveyer.execution.serving.segments import CLOSED, OPEN, ready_segments
+
+PACKED = ".parquet"
+_ROWS_A_GROUP = 20_000
+SCHEMA = pa.schema(
+    [
+        ("request_id", pa.string()),
+        ("at", pa.timestamp("us", "UTC")),
+        ("environment", pa.string()),
+        ("application", pa.string()),
+        ("api_version", pa.int64()),
+        ("bundle", pa.string()),
+        ("release", pa.string()),
+        ("side", pa.string()),
+        ("caller", pa.string()),
+        ("status", pa.int64()),
+        ("error", pa.string()),
+        ("keys", pa.string()),
+        ("request", pa.string()),
+        ("given", pa.string()),
+        ("fallbacks", pa.string()),
+        ("features", pa.string()),
+        ("outputs", pa.string()),
+        ("prediction", pa.float64()),
+        ("latency_us", pa.int64()),
+    ]
+)
+LISTS = ("keys", "request", "given", "fallbacks", "features", "outputs")
+_encoder = msgspec.json.Encoder()
+_log = logging.getLogger(__name__)
+
+
+def pack_segments(folder: Path) -> int:
+    """Make Parquet of the segments that nobody writes any more; how many they were.
+
+    Also of those whose process died: what it wrote of its last line only is left out. One process
+    packs at a time; killed in the middle, it leaves a segment that the next one packs.
+    """
+    packed = 0
+    with locked(folder / ".packing"):
+        for path in ready_segments(folder):
+            target = path.with_suffix(PACKED)
+            with file_written_whole(target) as draft, pq.ParquetWriter(draft, SCHEMA) as writer:
+                rows: list[Prediction] = []
+                for row in _rows_of(path.read_bytes()):
+                    rows.append(row)
+                    if len(rows) == _ROWS_A_GROUP:
+                        writer.write_table(_as_table(rows))
+                        rows.clear()
+                if rows:
+                    writer.write_table(_as_table(rows))
+            path.unlink()
+            packed += 1
+    return packed
+
+
+def read_file(storage: Storage, name: str, request_prefix: str) -> Iterator[dict[str, Any]]:
+    """The rows of one file, newest first, lists as JSON; of requests that begin with the prefix.
+
+    A segment may be closed or packed meanwhile: then it is read where it is now.
+    """
+    stem, _, kind = name.rpartition(".")
+    kinds = (OPEN, CLOSED, PACKED)
+    for suffix in kinds[kinds.index(f".{kind}") :]:
+        try:
+            content = storage.read(stem + suffix)
+        except ObjectMissing:
+            continue
+        if suffix == PACKED:
+            condition = pc.starts_with(pc.field("request_id"), request_prefix)
+            table = pq.read_table(pa.BufferReader(content), schema=SCHEMA)
+            yield from table.filter(condition).to_pylist()[::-1]
+        else:
+            rows = [row for row in _rows_of(content) if row.request_id.startswith(request_prefix)]
+            for row in reversed(rows):
+                yield _columns(row) | {"at": from_us(row.at_us)}
+        return
+
+
+def newest_first(storage: Storage, folder: str) -> Iterator[str]:
+    """The files of a folder by name, then those of its days: names begin with their time."""
+    found = sorted(storage.listed(folder), key=lambda one: one.name, reverse=True)
+    kinds: dict[str, str] = {}
+    for one in found:
+        stem, dot, kind = one.name.rpartition(".")
+        is_hidden = one.last_part.startswith(".")
+        if dot + kind in (PACKED, CLOSED, OPEN) and not is_hidden and not one.is_folder:
+            # Between packing and removing a segment there are both.
+            kinds[stem] = PACKED if dot + kind == PACKED else kinds.get(stem, dot + kind)
+    yield from (stem + kinds[stem] for stem in sorted(kinds, reverse=True))
+    for day in (one.name for one in found if one.is_folder):
+        yield from newest_first(storage, day)
+
+
+def _rows_of(content: bytes) -> Iterator[Prediction]:
+    """Of a segment; a process that was killed may have left half a line at its end."""
+    decoder = msgspec.json.Decoder(Prediction)
+    for line in content.splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            yield decoder.decode(line)
+
+
+def _as_table(entries: list[Prediction]) -> pa.Table:
+    """Through JSON lines, which Arrow parses in C++; `pa.array` would import pandas if it could."""
+    lines = _encoder.encode_lines(
+        [_columns(entry) | {"at": format_us(entry.at_us)} for entry in entries]
+    )
+    options = pj.ParseOptions(explicit_schema=SCHEMA, unexpected_field_behavior="error")
+    read = pj.ReadOptions(use_threads=False, block_size=len(lines))
+    return pj.read_json(pa.BufferReader(lines), read_options=read, parse_options=options)
+
+
+def _columns(entry: Prediction) -> dict[str, Any]:
+    columns = msgspec.structs.asdict(entry)
+    del columns["at_us"]
+    for name in LISTS:
+        columns[name] = _encoder.encode(columns[name]).decode()
+    return columns
+
+
+if __name__ == "__main__":
+    import sys
+
+    os.nice(10)
+    pack_segments(Path(sys.argv[1]))
