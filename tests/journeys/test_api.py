@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from konveyer.access.profiles import saved_token
-from tests.support import Shop, served
+from tests.support import Shop, served, wait_for
 
 
 @pytest.fixture
@@ -62,6 +62,31 @@ def test_etl_and_a_training_set(api: httpx.Client, shop: Shop) -> None:
     outside = {**order, "labels": "../../etc/passwd"}
     answer = api.post("/api/training-sets", json=outside, headers=bearer(shop, "ana"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "outside_workspace")
+
+
+def test_a_run_is_submitted_reviewed_and_taken_back(api: httpx.Client, shop: Shop) -> None:
+    ana, boris = bearer(shop, "ana"), bearer(shop, "boris")
+    order = {"application": "coupon-response"}
+    assert api.post("/api/releases", json=order, headers=bearer(shop, "eva")).status_code == 403
+    nobody = api.post("/api/releases", json={"application": "nope"}, headers=ana)
+    assert (nobody.status_code, nobody.json()["error"]["code"]) == (404, "run_not_found")
+    opened = api.post("/api/releases", json=order, headers=ana)
+    assert (opened.status_code, opened.json()["state"]) == (202, "checks")
+    path = f"/api/releases/{opened.json()['id']}"
+    wait_for(lambda: api.get(path, headers=ana).json()["state"] == "review")
+    changed = api.get(f"{path}/diff", headers=boris).json()
+    assert changed["against"] is None
+    assert changed["features"]
+    would = api.post(f"{path}/approval", params={"dry_run": True}, json={}, headers=boris)
+    assert (would.status_code, would.json()["state"]) == (202, "functional")
+    own = api.post(f"{path}/approval", json={}, headers=ana)
+    assert own.status_code == 403
+    nothing = api.post(f"{path}/waiver", json={"reason": "x"}, headers=bearer(shop, None))
+    assert nothing.json()["error"]["code"] in ("release_in_flight", "release_wrong_state")
+    taken = api.post(f"{path}/withdrawal", json={"reason": "later"}, headers=ana).json()
+    assert (taken["state"], taken["reason"]) == ("withdrawn", "withdrawn by ana: later")
+    times = api.get("/api/lead-time", params={"since": "1d"}, headers=ana).json()
+    assert (times["arrivals"], times["stopped"]) == ([], 1)
 
 
 def test_openapi_describes_every_route(api: httpx.Client) -> None:

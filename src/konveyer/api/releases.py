@@ -22,10 +22,19 @@ from konveyer.execution.releases.records import (
     load_release,
 )
 from konveyer.execution.releases.rollback import Rollback, plan_rollback, roll_back
+from konveyer.execution.releases.submission import plan_submission
+from konveyer.execution.releases.submission import submit as submit_run
 from konveyer.wiring import Workspace
 
 router = APIRouter(tags=["execution"])
 DryRun = Annotated[bool, Query(description="Show what would be and change nothing.")]
+
+
+class SubmitOrder(BaseModel):
+    """`run` is a training run; without it, the newest of the application."""
+
+    application: str
+    run: str | None = None
 
 
 class Approval(BaseModel):
@@ -61,6 +70,20 @@ def releases(
     """Newest first, each with its stages."""
     with here.catalog.reading() as session:
         return list_releases(session, application=application, limit=limit)
+
+
+@router.post("/releases", status_code=202)
+def submit(here: Here, caller: Caller, order: SubmitOrder, later: BackgroundTasks) -> Release:
+    """Pack a kept training run and open its release; the checks run in the pipeline worker."""
+    here.refuse_if_busy()
+    planned = plan_submission(
+        here.catalog, here.workshop, caller, order.application, order.run
+    )
+    release = submit_run(here.catalog, here.bundles, here.workshop, here.settings.releases, caller, planned)
+    with here.catalog.reading() as session:
+        opened = load_release(session, release)
+    _go_on(here, opened, caller.name, later)
+    return opened
 
 
 @router.get("/lead-time")

@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -20,9 +19,6 @@ from konveyer.cli.release_view import (
 )
 from konveyer.cli.render import print_json, print_table
 from konveyer.core.wording import seconds, when
-
-if TYPE_CHECKING:
-    from konveyer.development.training import TrainingRun
 
 _LOOK_EVERY_S = 0.3
 _project = click.argument("project", type=click.Path(path_type=Path, file_okay=False))
@@ -45,42 +41,44 @@ def submit(context: Context, project: Path, run_id: str | None, dry_run: bool) -
     \b
     Example: konveyer submit models/coupon_response
     """
-    from konveyer.development.package import pack_run
-    from konveyer.execution.releases.required import required_stages
-    from konveyer.execution.releases.service import check_free, open_release
+    from konveyer.execution.releases.submission import plan_submission
+    from konveyer.execution.releases.submission import submit as submit_run
 
     workspace = context.workspace
     workspace.refuse_if_busy()
-    run, folder, api_version = _found_run(context, project, run_id)
     with workspace.catalog.reading() as session:
         actor = context.actor(session)
-        check_free(session, actor, run.application, api_version)
+    planned = plan_submission(
+        workspace.catalog,
+        workspace.workshop,
+        actor,
+        _application(context, project),
+        run_id,
+    )
+    run, version = planned.run, planned.api_version
     if dry_run:
         answer = {"application": run.application, "run": run.run_id, "metrics": run.metrics}
         print_json(answer) if context.as_json else click.echo(
-            f"Would release run {run.run_id} of {run.application} ({run.summary})."
+            f"Would release run {run.run_id} as {run.application}/v{version} ({run.summary})."
         )
         return
-    bundle = pack_run(run, folder, actor.name, workspace.bundles, workspace.workshop.environments)
-    required = required_stages(bundle.manifest, workspace.settings.releases)
-    with workspace.catalog.transaction() as session:
-        release_id = open_release(session, actor, bundle, required=required)
+    release_id = submit_run(
+        workspace.catalog,
+        workspace.bundles,
+        workspace.workshop,
+        workspace.settings.releases,
+        actor,
+        planned,
+    )
     if not context.as_json:
-        version = bundle.manifest.api_version
         click.echo(f"{release_id}: {run.application}/v{version}, running checks ...")
     advance(context, release_id, actor.name)
 
 
-def _found_run(
-    context: Context, project: Path, run_id: str | None
-) -> tuple["TrainingRun", Path, int]:
-    """A training run of the project, its folder, and the API version it is for."""
+def _application(context: Context, project: Path) -> str:
     from konveyer.development.project import load_project
-    from konveyer.development.training import find_run
 
-    model = load_project(context.found(project)).model
-    run, folder = find_run(context.workspace.workshop.runs, model.application, run_id)
-    return run, folder, model.api_version
+    return load_project(context.found(project)).model.application
 
 
 @click.group()
@@ -174,17 +172,20 @@ def try_(context: Context, project: Path, run_id: str | None) -> None:
     Example: konveyer release try models/coupon_response
     """
     from konveyer.development.package import pack_run
+    from konveyer.development.training import find_run
     from konveyer.execution.releases.live import DEV, try_out
     from konveyer.execution.releases.nodes import wait_until_all_serve
 
     workspace = context.workspace
-    run, folder, version = _found_run(context, project, run_id)
+    application = _application(context, project)
+    run, folder = find_run(workspace.workshop.runs, application, run_id)
     with workspace.catalog.reading() as session:
         actor = context.actor(session)
     bundle = pack_run(run, folder, actor.name, workspace.bundles, workspace.workshop.environments)
     storage = workspace.storage
     try_out(workspace.catalog, storage, actor, bundle)
-    nodes = wait_until_all_serve(storage, DEV, run.application, version, bundle.digest)
+    version = bundle.manifest.api_version
+    nodes = wait_until_all_serve(storage, DEV, application, version, bundle.digest)
     urls = [f"{node.url}/{run.application}/v{version}/predict" for node in nodes]
     if context.as_json:
         print_json({"bundle": bundle.digest, "run": run.run_id, "urls": urls})

@@ -1,0 +1,58 @@
+"""Candidates for production that stand in some stage, with policies and models of their own."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from konveyer.access.actor import Actor
+from konveyer.access.roles import Role
+from konveyer.core.settings import load_settings
+from konveyer.development.package import pack_run
+from konveyer.development.training import find_run
+from konveyer.execution.releases.machine import State
+from konveyer.execution.releases.records import release_row
+from konveyer.execution.releases.required import required_stages
+from konveyer.execution.releases.service import open_release
+from konveyer.wiring import open_workspace
+
+PROJECT, PATH = "models/coupon_response", "/coupon-response/v1/predict"
+ANA = Actor("ana", frozenset({Role.DATA_SCIENTIST}))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    release: str
+    digest: str
+
+
+def opened_at(
+    root: Path,
+    state: State,
+    *,
+    policy: str = "",
+    leaf: Callable[[float], float] = lambda value: value,
+) -> Candidate:
+    """A release of the newest run that stands in `state`, as if all before had passed.
+
+    The gates before are the business of other tests, and take a minute. `policy` is added to the
+    run's model.toml; `leaf` changes the values of the model's leaves.
+    """
+    workspace = open_workspace(load_settings(root))
+    run, folder = find_run(workspace.workshop.runs, "coupon-response", None)
+    toml = folder / "code" / "model.toml"
+    toml.write_text(f"{toml.read_text()}\n{policy}")
+    for model in folder.rglob("model.txt"):
+        text = re.sub(r"(?m)^leaf_value=(.*)$", lambda m: _leaves(m[1], leaf), model.read_text())
+        model.write_text(re.sub(r"(?m)^tree_sizes=.*\n", "", text))
+    bundle = pack_run(run, folder, "ana", workspace.bundles)
+    required = required_stages(bundle.manifest, workspace.settings.releases)
+    with workspace.catalog.transaction() as session:
+        release = open_release(session, ANA, bundle, required=required)
+        release_row(session, release).state = str(state)
+    workspace.close()
+    return Candidate(release, bundle.digest)
+
+
+def _leaves(values: str, leaf: Callable[[float], float]) -> str:
+    return "leaf_value=" + " ".join(str(leaf(float(value))) for value in values.split())
