@@ -79,9 +79,12 @@ def test_a_run_is_submitted_reviewed_and_taken_back(api: httpx.Client, shop: Sho
     assert changed["features"]
     would = api.post(f"{path}/approval", params={"dry_run": True}, json={}, headers=boris)
     assert (would.status_code, would.json()["state"]) == (202, "functional")
-    own = api.post(f"{path}/approval", json={}, headers=ana)
+    own = api.post(f"{path}/approval", params={"dry_run": True}, json={}, headers=ana)
     assert own.status_code == 403
-    nothing = api.post(f"{path}/waiver", json={"reason": "x"}, headers=bearer(shop, None))
+    waiver = {"reason": "x"}
+    nothing = api.post(
+        f"{path}/waiver", params={"dry_run": True}, json=waiver, headers=bearer(shop, None)
+    )
     assert nothing.json()["error"]["code"] in ("release_in_flight", "release_wrong_state")
     taken = api.post(f"{path}/withdrawal", json={"reason": "later"}, headers=ana).json()
     assert (taken["state"], taken["reason"]) == ("withdrawn", "withdrawn by ana: later")

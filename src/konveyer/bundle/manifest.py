@@ -79,6 +79,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     release: ReleasePolicy = ReleasePolicy()
     invariants: tuple[Invariant, ...] = ()
     batch: Batch | None = None
+    trained_by: str = ""
     format: int = FORMAT
 
 

@@ -58,7 +58,8 @@ def approve(context: Context, release_id: str, comment: str, dry_run: bool) -> N
     """
     from konveyer.execution.releases import service
 
-    context.workspace.refuse_if_busy()
+    if not dry_run:
+        context.workspace.refuse_if_busy()
     person = _act(
         context,
         release_id,
@@ -107,7 +108,8 @@ def waive(context: Context, release_id: str, reason: str, dry_run: bool) -> None
     """
     from konveyer.execution.releases import service
 
-    context.workspace.refuse_if_busy()
+    if not dry_run:
+        context.workspace.refuse_if_busy()
     person = _act(
         context,
         release_id,
@@ -180,10 +182,11 @@ def promote(context: Context, release_id: str, dry_run: bool) -> None:
 def rollback(context: Context, release_id: str, reason: str, to: str | None, dry_run: bool) -> None:
     """Let production serve an earlier release again at once, or end the canary of RELEASE.
 
-    No gate runs: what production served before has been through all of them.
+    RELEASE may be APPLICATION/vN too, for what production serves there. No gate runs: what
+    production served before has been through all of them.
 
     \b
-    Example: konveyer release rollback rel-01a20f41cfdb3908c07b --reason "refuses every student"
+    Example: konveyer release rollback coupon-response/v1 --reason "refuses every student"
     """
     from konveyer.execution.releases.rollback import plan_rollback, roll_back
 

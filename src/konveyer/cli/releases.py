@@ -150,7 +150,7 @@ def watch(context: Context, release_id: str) -> None:
         for line in lines:
             if line not in told and not context.as_json:
                 click.echo(f"  {line}")
-            told.append(line)
+        told = [*told, *(line for line in lines if line not in told)]
         if not goes_on(found):
             break
         time.sleep(_LOOK_EVERY_S)

@@ -38,6 +38,7 @@ def pack_run(
         description=project.model.description,
         owner=project.model.owner,
         author=author,
+        trained_by=run.person,
         created_us=now_us(),
         run_id=run.run_id,
         service=training.service,

@@ -24,10 +24,14 @@ class Steps(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A named function of (steps, payload) to a JSON value; it does its work in steps only."""
+    """A named function of (steps, payload) to a JSON value; it does its work in steps only.
+
+    A worker takes at most `at_once` of its runs from commands at a time.
+    """
 
     name: str
     run: Callable[[Steps, Payload], Json]
+    at_once: int = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,8 @@ from konveyer.pipeline.schedule import Due
 
 # One worker at a time holds the workspace's lease, so one stable name is unique, and a run that
 # waits across an upgrade is not stranded by a changed version.
-EXECUTOR, VERSION, QUEUE = "worker", "1", "flows"
+EXECUTOR, VERSION = "worker", "1"
 _POLL_S = 0.1
-_AT_ONCE = 4
 # Runs that are due wait in a queue of their own, so that a person's run does not wait for them.
 _DUE_QUEUE, _DUE_AT_ONCE = "due", 2
 _UNFINISHED = ["PENDING", "ENQUEUED"]
@@ -162,7 +161,9 @@ def started_worker(url: str, flows: Sequence[Flow]) -> Iterator[Worker]:
     worker = Worker(flows)
     try:
         DBOS.launch()
-        for queue, at_once in ((QUEUE, _AT_ONCE), (_DUE_QUEUE, _DUE_AT_ONCE)):
+        # Each flow has a queue of its own: what waits long holds up only its like.
+        queues = {flow.name: flow.at_once for flow in flows} | {_DUE_QUEUE: _DUE_AT_ONCE}
+        for queue, at_once in queues.items():
             DBOS.register_queue(queue, worker_concurrency=at_once, polling_interval_sec=_POLL_S)
         yield worker
     finally:
@@ -175,7 +176,7 @@ def run_elsewhere(url: str, run: Run, *, is_served: Callable[[], bool]) -> Json:
     try:
         handle: Any = client.enqueue(
             {
-                "queue_name": QUEUE,
+                "queue_name": run.flow,
                 "workflow_name": run.flow,
                 "workflow_id": run.id,
                 "app_version": VERSION,

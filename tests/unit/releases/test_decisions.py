@@ -1,5 +1,6 @@
 """What people may do with a release, and what is recorded of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -147,6 +148,16 @@ def test_author_reviewer_and_approver_are_three_people_whatever_their_roles(
     ]
 
 
+def test_who_trained_the_model_is_an_author_too(catalog: Catalog) -> None:
+    plain = bundle()
+    manifest = msgspec.structs.replace(plain.manifest, trained_by="boris")
+    with catalog.transaction() as session:
+        release = open_release(session, ANA, replace(plain, manifest=manifest))
+        release_row(session, release).state = str(State.REVIEW)
+    with catalog.transaction() as session, pytest.raises(OwnRelease, match="boris trained"):
+        approve(session, BORIS, release)
+
+
 def test_approval_waits_for_a_person_only_where_it_is_required(catalog: Catalog) -> None:
     waiting = opened(catalog, State.APPROVAL)
     with catalog.transaction() as session:
@@ -232,7 +243,10 @@ def test_production_goes_back_to_the_release_before_or_to_any_other(
         plan_rollback(session, QUINN, third)
     with pytest.raises(ReasonMissing):
         roll_back(catalog, bundles, storage, BORIS, third, reason="")
-    done = roll_back(catalog, bundles, storage, BORIS, third, reason="refuses all")
+    with catalog.transaction() as session, pytest.raises(NotServed):
+        plan_rollback(session, BORIS, "scoring/v2")
+    done = roll_back(catalog, bundles, storage, BORIS, "scoring/v1", reason="refuses all")
+    assert done.release == third
     assert (done.serves, done.digest) == (second, "sha256:bb")
     assert [one.release for one in read_desired(storage, "prod").versions] == [second]
     states = [state_of(catalog, one) for one in (first, second, third)]

@@ -37,6 +37,8 @@ from konveyer.execution.releases.verdict import Verdict, as_json
 from konveyer.pipeline.flow import Flow, Json, Payload, Run, Steps, packed_error
 
 NAME = "release"
+# Most of them watch production for hours, and do nothing meanwhile.
+_AT_ONCE = 16
 
 
 class ReleasePayload(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +59,7 @@ class ReleaseServices:
 
 
 def release_flow(services: ReleaseServices) -> Flow:
-    return Flow(NAME, partial(_run, services))
+    return Flow(NAME, partial(_run, services), at_once=_AT_ONCE)
 
 
 def run_from(state: str, release: str, person: str) -> Run | None:

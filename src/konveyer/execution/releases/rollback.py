@@ -1,5 +1,6 @@
 """Rolling back: production serves an earlier release again, at once, without any gate."""
 
+import re
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -32,6 +33,9 @@ class NothingToRollBackTo(Conflict):
     code = "nothing_to_roll_back_to"
 
 
+_URL = re.compile(r"(?P<application>[a-z][a-z0-9-]*)/v(?P<version>[0-9]{1,9})")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollback:
     """What a rollback changes. Without `serves`, only a canary ends and production stays."""
@@ -47,10 +51,11 @@ class Rollback:
 def plan_rollback(session: Session, actor: Actor, release: str, to: str | None = None) -> Rollback:
     """What `roll_back` would do: end a canary, or replace a live release by `to`.
 
-    Without `to` it is the release that production served before.
+    `release` is an id, or `application/vN` for what production serves there. Without `to` it is the
+    release that production served before.
     """
     actor.require(Permission.OPERATE_RELEASE)
-    row = release_row(session, release)
+    row = release_row(session, _served_release(session, release))
     if row.state == State.CANARY:
         live = current_live(session, PROD, row.application, row.api_version)
         target = None if live is None or live.release_id is None else live.release_id
@@ -101,6 +106,17 @@ def roll_back(
 def _check_usable(session: Session, bundle: Bundle) -> None:
     for view in bundle.manifest.service.views:
         readable_table(session, view.name, view.version)
+
+
+def _served_release(session: Session, named: str) -> str:
+    """The release that production serves at `application/vN`; any other text is one by its id."""
+    match = _URL.fullmatch(named)
+    if match is None:
+        return named
+    live = current_live(session, PROD, match["application"], int(match["version"]))
+    if live is None or live.release_id is None:
+        raise NotServed(f"Production serves no {named}.", hint="konveyer models shows what it does")
+    return live.release_id
 
 
 def _plan(row: ReleaseRow, serves: str, digest: str) -> Rollback:

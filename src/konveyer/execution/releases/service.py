@@ -36,7 +36,7 @@ class ReleaseInFlight(Conflict):
 
 
 class OwnRelease(Forbidden):
-    """The author of a release cannot review, approve or waive it."""
+    """Who submitted a release, or trained its model, cannot review, approve or waive it."""
 
     code = "own_release"
 
@@ -68,6 +68,7 @@ def open_release(
             api_version=manifest.api_version,
             digest=bundle.digest,
             author=actor.name,
+            trained_by=manifest.trained_by,
             state=str(State.CHECKS),
             required=[str(stage) for stage in required],
             opened_us=now_us(),
@@ -194,9 +195,10 @@ def _decidable(session: Session, actor: Actor, row: ReleaseRow) -> State:
 
 
 def _refuse_author(actor: Actor, row: ReleaseRow, what: str) -> None:
-    if row.author == actor.name:
+    if actor.name in (row.author, row.trained_by):
+        did = "is the author of" if actor.name == row.author else "trained the model of"
         raise OwnRelease(
-            f"{actor.name} is the author of release {row.id} and cannot {what} it.",
+            f"{actor.name} {did} release {row.id} and cannot {what} it.",
             hint="ask another person who may",
         )
 

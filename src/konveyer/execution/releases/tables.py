@@ -19,6 +19,7 @@ class ReleaseRow(Base):
     api_version: Mapped[int]
     digest: Mapped[str]
     author: Mapped[str]
+    trained_by: Mapped[str] = mapped_column(default="")
     state: Mapped[str]
     reason: Mapped[str | None]
     required: Mapped[list[Any]] = mapped_column(default=list)

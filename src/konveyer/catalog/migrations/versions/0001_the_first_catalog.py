@@ -210,6 +210,7 @@ def upgrade() -> None:
         ),
         sa.Column("digest", sa.String(), nullable=False),
         sa.Column("author", sa.String(), nullable=False),
+        sa.Column("trained_by", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=True),
         sa.Column("required", sa.JSON(), nullable=False),
