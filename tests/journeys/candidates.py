@@ -45,7 +45,8 @@ def opened_at(
     for model in folder.rglob("model.txt"):
         text = re.sub(r"(?m)^leaf_value=(.*)$", lambda m: _leaves(m[1], leaf), model.read_text())
         model.write_text(re.sub(r"(?m)^tree_sizes=.*\n", "", text))
-    bundle = pack_run(run, folder, "ana", workspace.bundles)
+    shop = workspace.workshop
+    bundle = pack_run(run, folder, "ana", workspace.bundles, shop.environments)
     required = required_stages(bundle.manifest, workspace.settings.releases)
     with workspace.catalog.transaction() as session:
         release = open_release(session, ANA, bundle, required=required)

@@ -166,7 +166,7 @@ def _breaking(context: GateContext, bundle: Bundle) -> list[str]:
 def compared_predictions(bundle: Bundle, served: Sequence[Served]) -> Predictions:
     """The node's answers against the model's own: recorded in development, or given here."""
     cases = msgspec.json.decode((bundle.path / GOLDEN).read_bytes(), type=Golden).cases
-    recorded = {repr(case.features): case.outputs for case in cases}
+    recorded = {repr(case.features): case.outputs for case in cases if not case.error}
     rows = [one for one in served if one.outputs is not None and one.features is not None]
     with answering(bundle) as answer:
         own = answer([list(one.features or ()) for one in rows])
