@@ -208,6 +208,7 @@ def _release(conveyor: Conveyor, summary: dict[str, Any]) -> None:
             "measured": stage["measured"],
         }
         for stage in release["stages"]
+        if stage["verdict"] != "not required"
     ]
 
 

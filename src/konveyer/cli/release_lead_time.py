@@ -33,7 +33,7 @@ def lead_time(context: Context, since: str, application: str | None) -> None:
     click.echo(f"{when(found.since_us)} to {when(found.until_us)}, goal {goal_days:g} working days")
     if found.median_days is not None:
         click.echo(
-            f"{len(found.arrivals)} reached production, half of them in {found.median_days:.2g} "
+            f"{len(found.arrivals)} reached production, half of them in {found.median_days:.1f} "
             f"working days, {found.within_goal} within the goal; {found.stopped} stopped."
         )
     rows = [
@@ -49,7 +49,7 @@ def lead_time(context: Context, since: str, application: str | None) -> None:
     columns = ("stage", "releases", "waited (median)", "worked (median)", "longest")
     print_table(columns, rows, empty="No release reached production in this time.")
     late = [
-        (one.release, f"{one.application}/v{one.api_version}", one.author, f"{one.days:.2g}")
+        (one.release, f"{one.application}/v{one.api_version}", one.author, f"{one.days:.1f}")
         for one in found.arrivals
         if one.days > goal_days
     ]

@@ -84,9 +84,21 @@ def _packed(session: Session, bundle: Bundle) -> Packed:
 
 
 def _readable(spec: object) -> str:
-    """JSON over lines; texts of several lines, such as SQL, line by line."""
-    text = msgspec.json.format(msgspec.json.encode(spec, order="sorted"), indent=2).decode()
-    return text.replace("\\n", "\n")
+    """What a definition says, as JSON over lines; texts such as SQL line by line."""
+    said = msgspec.json.encode(_said(spec), order="sorted")
+    return msgspec.json.format(said, indent=2).decode().replace("\\n", "\n")
+
+
+def _said(spec: object) -> object:
+    """Without what was left out."""
+    match spec:
+        case dict():
+            kept = {name: _said(value) for name, value in spec.items()}
+            return {name: value for name, value in kept.items() if value not in (None, "", [], {})}
+        case list():
+            return [_said(one) for one in spec]
+        case _:
+            return spec
 
 
 def _texts(folder: Path) -> dict[str, str]:
