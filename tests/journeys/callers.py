@@ -27,13 +27,19 @@ class Callers:
 
 @contextmanager
 def calling(
-    url: str, path: str, *, threads: int = 2, pause_s: float = 0.0, entities: int = 200
+    url: str,
+    path: str,
+    headers: dict[str, str],
+    *,
+    threads: int = 2,
+    pause_s: float = 0.0,
+    entities: int = 200,
 ) -> Iterator[Callers]:
     """Ask for one household after another for as long as the block lasts."""
     callers, ended = Callers(), threading.Event()
 
     def call(number: int) -> None:
-        with httpx.Client(base_url=url, timeout=10) as client:
+        with httpx.Client(base_url=url, headers=headers, timeout=10) as client:
             key = number
             while not ended.wait(pause_s):
                 key = key % entities + 1

@@ -55,11 +55,12 @@ def test_a_failed_gate_is_waived_and_a_third_person_approves(shop: Shop) -> None
 def test_production_is_rolled_back_under_load_without_a_lost_request(shop_copy: Shop) -> None:
     """And forward again, over the API; a release that never was there is no target."""
     (first,) = shop_copy.run("release", "list")
+    headers = shop_copy.caller()
     made = opened_at(shop_copy.root, State.PRODUCTION)
     second, digest = made.release, made.digest
     command = shop_copy.command("serve", "prod", "--port", "0")
     with node(command, shop_copy.root, "prod") as (url, _):
-        with calling(url, PATH) as callers:
+        with calling(url, PATH, headers) as callers:
             wait_for(lambda: callers.bundles_since(0) == {first["digest"]})
             assert shop_copy.run("release", "continue", second)["state"] == "live"
             wait_for(lambda: callers.answers[-1][2] == digest)

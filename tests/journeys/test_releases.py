@@ -88,11 +88,12 @@ def test_training_again_gives_the_same_model(shop: Shop, tmp_path: Path) -> None
 
 
 def test_an_author_tries_a_model_on_dev_without_a_release(shop: Shop) -> None:
+    headers = shop.caller("dev")
     command = shop.command("serve", "dev", "--port", "0")
     with node(command, shop.root, "dev") as (url, _):
         tried = shop.run("release", "try", PROJECT, profile="ana")
         assert tried["urls"] == [f"{url}/coupon-response/v1/predict"]
-        answer = httpx.post(tried["urls"][0], json={"household_id": 1}).json()
+        answer = httpx.post(tried["urls"][0], json={"household_id": 1}, headers=headers).json()
         assert answer["bundle"] == tried["bundle"]
     assert shop.run("release", "list") == []
     (live,) = shop.run("models")
