@@ -17,6 +17,7 @@ from konveyer.bundle.store import BundleStore
 from konveyer.core.plugins import backend_for, scheme_of
 from konveyer.core.settings import Settings
 from konveyer.core.storage import FolderStorage, Storage, StorageUnavailable
+from konveyer.core.variables import filled, variables_of
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -307,6 +308,7 @@ def create_catalog(settings: Settings) -> "Catalog":
 def open_online_store(settings: Settings, url: str | None = None) -> "OnlineStore":
     """The online store at `url`, or the workspace's."""
     url = url or settings.online.url
+    url = filled(url, variables_of(url, os.environ, setting="online"))
     store = backend_for(url, ONLINE_STORES, setting="online")
     return cast("OnlineStore", store.from_url(url, settings.root))
 
@@ -498,6 +500,7 @@ def serve_process(
         clock=settings.clock,
         rates=SharedRates(rates_file(folder)),
         keys_are_required=own.keys == "required",
+        waits_for_document=places.is_apart,
     )
     # What is shipped elsewhere is to be read there soon.
     segment_s = 1.0 if places.is_apart else SEGMENT_S

@@ -128,6 +128,14 @@ class Callers:
             thread.join()
 
 
+def said_url(machine: Path, node: "subprocess.Popen[bytes]", starts: int) -> str:
+    """Where a node says in its log that it answers, after so many starts."""
+    log = machine / "node.log"
+    wait_for(lambda: log.read_text().count("serving prod at") == starts, node)
+    urls: list[str] = re.findall(r"serving prod at (http://[0-9.:]+)", log.read_text())
+    return urls[-1]
+
+
 def served_by(url: str) -> str:
     bundle: str = httpx.get(f"{url}{PATH}", timeout=20).json()["bundle"]
     return bundle
@@ -165,6 +173,10 @@ def test_nodes_answer_and_start_without_the_storage_and_catch_up_with_it(
     site: Site, tmp_path: Path
 ) -> None:
     live = site.live
+    with site.server.hanging(), site.node(tmp_path / "new") as node:
+        url = said_url(tmp_path / "new", node, 1)
+        ready = httpx.get(f"{url}/health/ready", timeout=20)
+        assert (ready.status_code, ready.json()["status"]) == (503, "starting")
     with site.node(tmp_path / "one") as node:
         url = site.url_of(node, live)
         callers = Callers([url])
@@ -174,9 +186,7 @@ def test_nodes_answer_and_start_without_the_storage_and_catch_up_with_it(
         node.kill()
         node.wait()
     with site.server.hanging(), site.node(tmp_path / "one") as node:
-        log = tmp_path / "one" / "node.log"
-        wait_for(lambda: log.read_text().count("serving prod at") == 2, node)
-        url = re.findall(r"serving prod at (http://[0-9.:]+)", log.read_text())[-1]
+        url = said_url(tmp_path / "one", node, 2)
         assert served_by(url) == live
         assert httpx.post(f"{url}{PATH}/predict", json={"household_id": 1}).is_success
     with site.node(tmp_path / "one") as node:

@@ -73,6 +73,7 @@ class Site:
             online=MemoryOnlineStore(),
             clock=FeatureClock(0),
             rates=SharedRates(self.folder.parent / "rates"),
+            waits_for_document=True,
         )
 
     def desire(self, bundle: Bundle, *, canary: Bundle | None = None) -> None:
@@ -191,8 +192,13 @@ def test_a_document_that_is_gone_or_unreadable_changes_nothing(site: Site) -> No
 def test_a_node_of_an_environment_without_a_document_knows_that_nothing_is_desired(
     site: Site,
 ) -> None:
+    router = site.router()
+    router.refresh()
+    assert not router.is_told
     site.mirror().refresh()
     assert site.cache.has(desired_name("prod"))
+    router.refresh()
+    assert router.is_told
 
 
 def test_a_damaged_cache_is_made_whole(site: Site) -> None:

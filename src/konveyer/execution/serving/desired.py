@@ -73,6 +73,12 @@ def read_desired(storage: Storage, environment: str) -> Desired:
     return msgspec.json.decode(content, type=Desired)
 
 
+def is_told(storage: Storage, environment: str) -> bool:
+    """Whether there is a document."""
+    name = desired_name(environment)
+    return any(found.name == name for found in storage.listed(name.rpartition("/")[0]))
+
+
 def write_absent(storage: Storage, environment: str, absent: tuple[Refused, ...]) -> None:
     """Note beside the document of a node what it should have and could not be brought to it."""
     storage.write(_absent_name(environment), msgspec.json.encode(absent))

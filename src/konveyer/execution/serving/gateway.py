@@ -190,16 +190,20 @@ class Gateway:
             }
             for one in report.serving
         ]
+        status = "ready" if self._router.is_told else "starting"
+        if self._is_stopping():
+            status = "draining"
         content = {
-            "status": "draining" if self._is_stopping() else "ready",
+            "status": status,
             "environment": self._router.environment,
             "versions": versions,
             "refused": {
                 f"{one.application}/v{one.api_version}": one.reason for one in report.refused
             },
         }
-        up = HTTPStatus.SERVICE_UNAVAILABLE if self._is_stopping() else HTTPStatus.OK
-        return _json(content, up)
+        return _json(
+            content, HTTPStatus.OK if status == "ready" else HTTPStatus.SERVICE_UNAVAILABLE
+        )
 
     async def _index(self, request: Request) -> Reply:
         return _json({"applications": [_described(one) for one in self._callable(request)]})

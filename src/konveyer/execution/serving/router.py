@@ -17,6 +17,7 @@ from konveyer.execution.serving.desired import (
     Desired,
     DesiredVersion,
     Share,
+    is_told,
     read_absent,
     read_desired,
 )
@@ -100,6 +101,9 @@ class Router:
 
     A version that cannot be loaded is refused with its reason, and what answered before goes on;
     it is tried again every five seconds. What was live before stays loaded, for a rollback.
+
+    With `waits_for_document` an environment without one is not known to serve nothing: `is_told`
+    is false until there is one.
     """
 
     def __init__(
@@ -112,6 +116,7 @@ class Router:
         clock: FeatureClock,
         rates: SharedRates,
         keys_are_required: bool = True,
+        waits_for_document: bool = False,
     ) -> None:
         self.environment = environment
         self._storage, self._bundles, self._online, self._clock = storage, bundles, online, clock
@@ -123,6 +128,7 @@ class Router:
         self._desired: Desired | None = None
         self._refused: dict[Refused, None] = {}
         self._absent: tuple[Refused, ...] = ()
+        self.is_told = not waits_for_document
         self._retry_s = 0.0
         self._lock = threading.Lock()
         self.keys = KeyRing((), rates, are_required=keys_are_required)
@@ -169,6 +175,7 @@ class Router:
     def refresh(self) -> bool:
         """Load what is newly desired, drop what is not any more; whether anything changed."""
         with self._lock:
+            self.is_told = self.is_told or is_told(self._storage, self.environment)
             desired = read_desired(self._storage, self.environment)
             absent = read_absent(self._storage, self.environment)
             is_due = bool(self._refused) and time.monotonic() >= self._retry_s

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
 from konveyer.core.plugins import scheme_of
-from konveyer.core.settings import BadSettings
+from konveyer.core.variables import filled, variables_of
 
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
 _PASSWORDS = re.compile(r"://[^:/]*:(.*)@|[?&]\w*password=([^&]*)")
 _SPECIAL = re.compile(r"[@:/?#\[\] ]")
 
@@ -42,18 +41,8 @@ def database_url(name: str, url: str, environment: Mapping[str, str]) -> Databas
     >>> url
     DatabaseUrl()
     """
-    values = {}
-    for variable in _VARIABLE.findall(url):
-        if not environment.get(variable):
-            raise BadSettings(
-                f"[databases.{name}] takes {variable} from the environment, where it is not set.",
-                hint=f"set {variable} for commands and for 'konveyer up', then run again",
-            )
-        values[variable] = environment[variable]
-    if whole := _VARIABLE.fullmatch(url):
-        full = values[whole[1]]
-    else:
-        full = _VARIABLE.sub(lambda found: quote(values[found[1]], safe=""), url)
+    values = variables_of(url, environment, setting=f"databases.{name}")
+    full = filled(url, values)
     return DatabaseUrl(full, tuple(_secrets(full, values.values())))
 
 
