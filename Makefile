@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(VENV)/bin/uv
 
-.PHONY: setup demo test test-spark chromium check bench-features format lock lock-peers clean
+.PHONY: setup demo test test-spark chromium wrk check bench-features bench-serving format lock lock-peers clean
 
 setup: $(VENV)/ready
 
@@ -19,7 +19,7 @@ $(VENV)/ready: requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/konveyer demo
 
-test: setup chromium
+test: setup chromium wrk
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not spark"
 
 test-spark: setup
@@ -28,6 +28,10 @@ test-spark: setup
 # The portal is tested in a real browser.
 chromium:
 	command -v chromium >/dev/null || (apt-get -qq update && apt-get -qq install --yes chromium >/dev/null)
+
+# The load generator of the serving benchmark.
+wrk:
+	@command -v wrk >/dev/null || (apt-get -qq update && apt-get -qq install --yes wrk >/dev/null)
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -38,6 +42,9 @@ check: setup
 # One JSON object a line; ARGS="--quick" or ARGS="--only publish" narrow it (benchmarks/README.md).
 bench-features: setup
 	@$(BIN)/python -m benchmarks.features.run $(ARGS)
+
+bench-serving: setup wrk
+	@$(BIN)/python -m benchmarks.serving.run $(ARGS)
 
 format: setup
 	$(BIN)/ruff format .
@@ -54,7 +61,7 @@ lock: setup
 
 # Benchmarks are run against the versions that these name.
 lock-peers: setup
-	for peer in benchmarks/peers/*/requirements.in; do \
+	for peer in benchmarks/peers/*/requirements.in benchmarks/serving/project/requirements.in; do \
 		(cd $$(dirname $$peer) && $(abspath $(UV)) $(COMPILE) --upgrade requirements.in \
 			--output-file requirements.lock) || exit 1; done
 

@@ -41,14 +41,14 @@ def peer_line(
     """
     return {
         "bench": bench,
-        "ours": _digits(ours.seconds * PER_SECOND[unit]),
+        "ours": digits(ours.seconds * PER_SECOND[unit]),
         "peer": peer,
-        "peer_value": _digits(theirs.seconds * PER_SECOND[unit]),
-        "ratio": _digits(theirs.seconds / ours.seconds),
+        "peer_value": digits(theirs.seconds * PER_SECOND[unit]),
+        "ratio": digits(theirs.seconds / ours.seconds),
         "unit": unit,
         "ours_peak_rss_mb": round(ours.peak_rss_mb),
         "peer_peak_rss_mb": round(theirs.peak_rss_mb),
-        "cpu_ratio": _digits(theirs.cpu_seconds / ours.cpu_seconds),
+        "cpu_ratio": digits(theirs.cpu_seconds / ours.cpu_seconds),
         **more,
     }
 
@@ -69,9 +69,7 @@ def growth_lines(by_times: Mapping[int, Measured]) -> list[dict[str, Any]]:
         )
         exponent = math.log(ours.seconds / start.seconds) / math.log(times / first)
         line = peer_line("growth", "s", for_each, f"ours-{first}x", start)
-        lines.append(
-            {**line, "unit": "s/1x", "history": f"{times}x", "exponent": _digits(exponent)}
-        )
+        lines.append({**line, "unit": "s/1x", "history": f"{times}x", "exponent": digits(exponent)})
     before, last = sorted(by_times)[-2:]
     lower, higher = by_times[before].peak_rss_mb, by_times[last].peak_rss_mb
     memory = {
@@ -79,7 +77,7 @@ def growth_lines(by_times: Mapping[int, Measured]) -> list[dict[str, Any]]:
         "ours": round(higher),
         "peer": f"ours-{before}x",
         "peer_value": round(lower),
-        "ratio": _digits(lower / higher),
+        "ratio": digits(lower / higher),
         "unit": "MB",
         "ours_peak_rss_mb": round(higher),
         "peer_peak_rss_mb": round(lower),
@@ -89,6 +87,6 @@ def growth_lines(by_times: Mapping[int, Measured]) -> list[dict[str, Any]]:
     return [*lines, memory]
 
 
-def _digits(number: float) -> float:
+def digits(number: float) -> float:
     """Three significant digits: more would be noise."""
     return float(f"{number:.3g}")

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.processes import cpu_s_of, peak_kb_of, started_by
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
@@ -70,7 +72,9 @@ def run_task(benches: Mapping[str, Bench]) -> None:
         prepared.operation()
         wall_s = time.perf_counter() - start_s
         cpu_s = _cpu_s() - cpu_s
-        peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + _peak_kb_of_others()
+        peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + peak_kb_of(
+            started_by(os.getpid())
+        )
         if task.check:
             prepared.finish()
     measured = {
@@ -83,31 +87,4 @@ def run_task(benches: Mapping[str, Bench]) -> None:
 
 def _cpu_s() -> float:
     """Of this process and of those that it started: Spark works in others."""
-    ticks = 0
-    for pid in _started():
-        with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
-            # The fields after the process's name, which may have blanks.
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += sum(map(int, fields[11:15]))
-    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _peak_kb_of_others() -> int:
-    """The peaks of all processes that this one started and that are still there."""
-    peaks = 0
-    for pid in _started():
-        with contextlib.suppress(FileNotFoundError):
-            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-            peaks += sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    return peaks
-
-
-def _started() -> list[int]:
-    found, parents = [], [os.getpid()]
-    while parents:
-        for tasks in Path(f"/proc/{parents.pop()}/task").glob("*/children"):
-            with contextlib.suppress(FileNotFoundError):
-                children = [int(pid) for pid in tasks.read_text().split()]
-                found += children
-                parents += children
-    return found
+    return time.process_time() + cpu_s_of(started_by(os.getpid()))

@@ -7,22 +7,11 @@ memory of a process that starts another one into the other one's peak.
 import argparse
 import json
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.features.benches import AGAINST_PEERS, NAMES
 from benchmarks.features.suite import Options, ProcessFailed, Suite
-
-
-@contextmanager
-def _kept_or_temporary(folder: Path | None) -> Iterator[Path]:
-    if folder is not None:
-        yield folder.resolve()
-        return
-    with tempfile.TemporaryDirectory(prefix="konveyer-bench-") as temporary:
-        yield Path(temporary)
+from benchmarks.options import kept_or_temporary
 
 
 def main() -> None:
@@ -35,7 +24,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep data and workspaces here, and use them")
     parser.add_argument("--here", action="store_true", help="run peers in our own environment")
     parsed = parser.parse_args()
-    with _kept_or_temporary(parsed.folder) as folder:
+    with kept_or_temporary(parsed.folder) as folder:
         options = Options(
             folder=folder,
             only=frozenset(parsed.only),

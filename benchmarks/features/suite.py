@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.environment import module_of, python_of
 from benchmarks.features.benches import (
     AGAINST_PEERS,
     DENSE,
@@ -21,7 +22,6 @@ from benchmarks.features.benches import (
     Bench,
     Peer,
 )
-from benchmarks.features.environment import module_of, python_of
 from benchmarks.features.lines import Measured, growth_lines, peer_line, typical
 from benchmarks.features.measure import Task, task_as_json
 

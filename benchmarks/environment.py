@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PEERS = Path(__file__).parents[1] / "peers"
+PEERS = Path(__file__).parent / "peers"
 BUILT = PEERS / ".environments"
 
 
