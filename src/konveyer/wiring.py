@@ -5,11 +5,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
 from konveyer.bundle.origin import BundleOrigin
@@ -410,6 +411,21 @@ class NodePlaces:
             return open_bundle_store(self.settings)
         return BundleStore(self.root / "bundles")
 
+    @contextmanager
+    def around(self, shared: Storage, sockets: Path) -> Iterator[None]:
+        """What a node needs around it: `following()`, and the processes of isolated models."""
+        from konveyer.execution.serving.families import families_following
+
+        families = families_following(
+            self.environment,
+            storage=self.local,
+            bundles=self.bundles,
+            environments=self.settings.state / "venvs",
+            folder=sockets,
+        )
+        with self.following(shared), families:
+            yield
+
     def following(self, shared: Storage) -> AbstractContextManager[None]:
         if not self.is_apart:
             return nullcontext()
@@ -452,21 +468,24 @@ def serve_node(
 
     def command(number: int, listener: int, control: int, folder: Path) -> list[str]:
         where = ["--listener", str(listener), "--control", str(control), "--folder", str(folder)]
+        where += ["--sockets", sockets]
         return [*workspace, "node-process", environment, "--number", str(number), *where]
 
-    run_node(
-        environment,
-        storage=storage,
-        following=lambda: places.following(storage),
-        logs=places.root,
-        run=settings.state / "run",
-        host=host or own.host,
-        port=own.port if port is None else port,
-        processes=processes or own.processes or cores or 1,
-        command=command,
-        advertised=url,
-        parent=parent,
-    )
+    # The path of a Unix socket is short, so these have a folder of their own.
+    with TemporaryDirectory(prefix="konveyer-", ignore_cleanup_errors=True) as sockets:
+        run_node(
+            environment,
+            storage=storage,
+            following=lambda: places.around(storage, Path(sockets)),
+            logs=places.root,
+            run=settings.state / "run",
+            host=host or own.host,
+            port=own.port if port is None else port,
+            processes=processes or own.processes or cores or 1,
+            command=command,
+            advertised=url,
+            parent=parent,
+        )
 
 
 def serve_process(
@@ -477,8 +496,12 @@ def serve_process(
     listener: int,
     control: int,
     folder: Path,
+    sockets: Path,
 ) -> None:
-    """Be one process of a node; the parent gives the descriptors of its sockets."""
+    """Be one process of a node; the parent gives the descriptors of its sockets.
+
+    Those of isolated models are in the folder `sockets`.
+    """
     import socket
 
     from konveyer.execution.serving.node_process import run_process
@@ -501,6 +524,7 @@ def serve_process(
         rates=SharedRates(rates_file(folder)),
         keys_are_required=own.keys == "required",
         waits_for_document=places.is_apart,
+        families=sockets,
     )
     # What is shipped elsewhere is to be read there soon.
     segment_s = 1.0 if places.is_apart else SEGMENT_S

@@ -42,6 +42,17 @@ class Batch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     every: str
 
 
+class Isolated(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the process of an isolated model may take: `[isolated]` of model.toml.
+
+    `memory_mb` is beyond what the libraries take that all models of its environment share;
+    `limit_ms` is for one call of the model, and how long a caller waits.
+    """
+
+    memory_mb: int = 1024
+    limit_ms: float = 1000.0
+
+
 class ModelSpec(Struct, frozen=True, kw_only=True):
     """How the model runs and what it answers.
 
@@ -53,6 +64,7 @@ class ModelSpec(Struct, frozen=True, kw_only=True):
     form: str = "lightgbm"
     reason: str = ""
     outputs: tuple[ScalarColumn, ...] = (ScalarColumn("prediction", ColumnType.FLOAT64),)
+    isolated: Isolated = Isolated()
 
 
 class Manifest(Struct, frozen=True, kw_only=True):

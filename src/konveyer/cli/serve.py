@@ -56,9 +56,16 @@ def serve(
 @click.option("--listener", type=int, required=True)
 @click.option("--control", type=int, required=True)
 @click.option("--folder", type=click.Path(path_type=Path), required=True)
+@click.option("--sockets", type=click.Path(path_type=Path), required=True)
 @pass_context
 def node_process(
-    context: Context, environment: str, number: int, listener: int, control: int, folder: Path
+    context: Context,
+    environment: str,
+    number: int,
+    listener: int,
+    control: int,
+    folder: Path,
+    sockets: Path,
 ) -> None:
     """One process of a node, started by `konveyer serve`."""
     from konveyer.wiring import serve_process
@@ -70,4 +77,5 @@ def node_process(
         listener=listener,
         control=control,
         folder=folder,
+        sockets=sockets,
     )

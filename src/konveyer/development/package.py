@@ -50,7 +50,7 @@ def pack_run(
         parameters=run.parameters,
         metrics=run.metrics,
         files={},
-        model=ModelSpec(outputs=run.outputs),
+        model=ModelSpec(outputs=run.outputs, isolated=project.isolated),
     )
     check_invariants(manifest)
     python = ensure_environment(folder / bundle.LOCK, environments)

@@ -78,10 +78,21 @@ def _best(booster: Any) -> int:
     return 0 if best is None else int(best) + 1
 
 
+def modules_loaded() -> list[str]:
+    """The modules of installed libraries that this process has imported."""
+    places = tuple(path for path in sys.path if path.endswith("site-packages"))
+    return sorted(
+        name
+        for name, module in list(sys.modules.items())
+        if places and (getattr(module, "__file__", None) or "").startswith(places)
+    )
+
+
 def save(model: Any, spec: NativeSpec, folder: Path) -> None:
     """Keep `model` in `folder`. An MLflow model is kept as MLflow's own folder."""
     folder.mkdir()
-    (folder / SPEC).write_text(json.dumps(asdict(spec), default=sorted))
+    described = {**asdict(spec), "modules": modules_loaded()}
+    (folder / SPEC).write_text(json.dumps(described, default=sorted))
     if type(model).__module__.startswith("mlflow.pyfunc"):
         _save_mlflow(model, folder / MLFLOW)
         return

@@ -65,6 +65,24 @@ class VersionNotFound(NotFound):
     code = "version_not_found"
 
 
+class ModelUnavailable(KonveyerError):
+    """The process of an isolated model is not there, or ended before it answered."""
+
+    code, status = "model_unavailable", HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class LaneNotReady(ModelUnavailable):
+    """It has not started yet: whoever waits for it asks again."""
+
+    code = "lane_not_ready"
+
+
+class ModelTimedOut(KonveyerError):
+    """An isolated model took longer than its limit."""
+
+    code, status = "model_timed_out", HTTPStatus.GATEWAY_TIMEOUT
+
+
 class RouteNotFound(NotFound):
     code = "route_not_found"
 

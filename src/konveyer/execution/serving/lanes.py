@@ -1,10 +1,15 @@
 """Lanes: where a model's code runs, behind one method."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
 from konveyer.bundle.compiled import CompiledModel, compiled_model
+from konveyer.bundle.errors import ModelFailed, ModelUnusable
+from konveyer.bundle.manifest import ISOLATED
 from konveyer.bundle.store import Bundle
+from konveyer.execution.serving.isolated import IsolatedLane, socket_of
 from konveyer.feature_store.online.codec import Value
 
 
@@ -34,11 +39,24 @@ class CompiledLane:
         pass
 
 
-def lane_of(bundle: Bundle) -> Lane:
+def lane_of(bundle: Bundle, families: Path | None = None) -> Lane:
     """The lane that the bundle's form asks for, ready to answer.
 
-    A model that fails on a row of nulls is refused here, before any caller meets it.
+    `families` is the folder of the sockets of isolated models; one whose process is not there yet
+    raises `LaneNotReady`. A compiled model that crashes on a row of nulls is met here, before any
+    caller meets it.
     """
+    spec = bundle.manifest.model
+    if spec.form == ISOLATED:
+        if families is None:
+            raise ModelUnusable(
+                f"This model runs in a process of its own ({spec.reason}), and none is kept here.",
+                hint="run it in a serving node",
+            )
+        lane = IsolatedLane(socket_of(families, bundle.digest), spec)
+        lane.check_ready()
+        return lane
     model = compiled_model(bundle)
-    model.predict([[None] * len(bundle.manifest.service.columns)])
+    with suppress(ModelFailed):
+        model.predict([[None] * len(bundle.manifest.service.columns)])
     return CompiledLane(model)

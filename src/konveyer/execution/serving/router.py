@@ -5,6 +5,7 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 from konveyer.bundle.manifest import Manifest
@@ -21,7 +22,7 @@ from konveyer.execution.serving.desired import (
     read_absent,
     read_desired,
 )
-from konveyer.execution.serving.errors import ApplicationNotFound, VersionNotFound
+from konveyer.execution.serving.errors import ApplicationNotFound, LaneNotReady, VersionNotFound
 from konveyer.execution.serving.keys import KeyRing
 from konveyer.execution.serving.lanes import Lane, lane_of
 from konveyer.execution.serving.metrics import Meter
@@ -34,7 +35,7 @@ from konveyer.execution.serving.sides import WHOLE, place_of
 from konveyer.feature_store.online.base import OnlineStore
 
 Route = tuple[str, int]
-_RETRY_REFUSED_S = 5.0
+_RETRY_REFUSED_S, _RETRY_STARTING_S = 5.0, 0.25
 _log = logging.getLogger(__name__)
 
 
@@ -102,6 +103,9 @@ class Router:
     A version that cannot be loaded is refused with its reason, and what answered before goes on;
     it is tried again every five seconds. What was live before stays loaded, for a rollback.
 
+    `families` is the folder of the sockets of isolated models. One whose process has not started is
+    refused too, and is asked for again four times a second.
+
     With `waits_for_document` an environment without one is not known to serve nothing: `is_told`
     is false until there is one.
     """
@@ -117,8 +121,10 @@ class Router:
         rates: SharedRates,
         keys_are_required: bool = True,
         waits_for_document: bool = False,
+        families: Path | None = None,
     ) -> None:
         self.environment = environment
+        self._families = families
         self._storage, self._bundles, self._online, self._clock = storage, bundles, online, clock
         self._rates, self._keys_are_required = rates, keys_are_required
         self._remote = RemoteReads(online) if online.is_remote else None
@@ -185,6 +191,7 @@ class Router:
                 self.keys = KeyRing(desired.keys, self._rates, are_required=self._keys_are_required)
             before, report = self._refused, self.report
             self._refused = {}
+            self._retry_s = time.monotonic() + _RETRY_REFUSED_S
             endpoints: dict[Route, Endpoint] = {}
             for one in desired.versions:
                 route = (one.application, one.api_version)
@@ -197,7 +204,6 @@ class Router:
             self._remember(endpoints)
             self._endpoints = MappingProxyType(endpoints)
             self._desired, self._absent = desired, absent
-            self._retry_s = time.monotonic() + _RETRY_REFUSED_S
             return self.report != report
 
     def close(self) -> None:
@@ -230,6 +236,8 @@ class Router:
                 reason=str(error),
             )
             self._refused[refused] = None
+            if isinstance(error, LaneNotReady):
+                self._retry_s = min(self._retry_s, time.monotonic() + _RETRY_STARTING_S)
             return None
         return LiveVersion(
             loaded=loaded,
@@ -249,7 +257,7 @@ class Router:
             manifest=manifest,
             contract=RequestContract(service, serving.given),
             reader=FeatureReader(service, serving, self._online, self._remote, self._clock),
-            lane=lane_of(bundle),
+            lane=lane_of(bundle, self._families),
         )
         # The last request that uses it may still be under way when it is forgotten here.
         weakref.finalize(loaded, loaded.lane.close)

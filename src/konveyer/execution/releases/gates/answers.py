@@ -4,9 +4,11 @@ import asyncio
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from konveyer.bundle.store import Bundle
+from konveyer.execution.serving.families import families_of
 from konveyer.execution.serving.lanes import lane_of
 
 Rows = Sequence[Sequence[Any]]
@@ -14,13 +16,19 @@ Answer = Callable[[Rows], list[tuple[Any, ...]]]
 
 
 @contextmanager
-def answering(bundle: Bundle) -> Iterator[Answer]:
-    """From rows of features, in the order of the service, to a tuple of outputs for each."""
-    lane = lane_of(bundle)
-    try:
-        yield lambda rows: asyncio.run(lane.predict(rows)) if rows else []
-    finally:
-        lane.close()
+def answering(bundle: Bundle, environments: Path) -> Iterator[Answer]:
+    """From rows of features, in the order of the service, to a tuple of outputs for each.
+
+    An isolated model is asked in a process of its own, whose environment is in `environments`.
+    """
+    with families_of(bundle, environments) as families, asyncio.Runner() as runner:
+        lane = lane_of(bundle, families)
+        try:
+            yield lambda rows: runner.run(lane.predict(rows)) if rows else []
+        finally:
+            lane.close()
+            # What was closed goes with the next turns of the loop.
+            runner.run(asyncio.sleep(0.01))
 
 
 def distance(one: Sequence[Any], other: Sequence[Any]) -> float:

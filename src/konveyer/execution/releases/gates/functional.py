@@ -32,7 +32,7 @@ _UNKNOWN = {
 
 def functional_gate(context: GateContext, bundle: Bundle) -> Verdict:
     cases = msgspec.json.decode((bundle.path / GOLDEN).read_bytes(), type=Golden).cases
-    with answering(bundle) as answer:
+    with answering(bundle, context.services.environments) as answer:
         golden = parity(answer, cases)
         rows = [case.features for case in cases if not case.error]
         held = check_all(bundle.manifest, rows, answer)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -87,7 +88,7 @@ def integration_gate(context: GateContext, bundle: Bundle) -> Verdict:
         {f.name for f in service.features if f.view in on_demand},
         breaking=_breaking(context, bundle),
         published=published,
-        predictions=compared_predictions(bundle, served),
+        predictions=compared_predictions(bundle, served, services.environments),
         tolerance=bundle.manifest.release.tolerance,
     )
 
@@ -163,12 +164,14 @@ def _breaking(context: GateContext, bundle: Bundle) -> list[str]:
     return breaking_changes(services.bundles.open(live.digest).manifest, manifest)
 
 
-def compared_predictions(bundle: Bundle, served: Sequence[Served]) -> Predictions:
+def compared_predictions(
+    bundle: Bundle, served: Sequence[Served], environments: Path
+) -> Predictions:
     """The node's answers against the model's own: recorded in development, or given here."""
     cases = msgspec.json.decode((bundle.path / GOLDEN).read_bytes(), type=Golden).cases
     recorded = {repr(case.features): case.outputs for case in cases if not case.error}
     rows = [one for one in served if one.outputs is not None and one.features is not None]
-    with answering(bundle) as answer:
+    with answering(bundle, environments) as answer:
         own = answer([list(one.features or ()) for one in rows])
     worst, found = 0.0, 0
     for one, computed in zip(rows, own, strict=True):

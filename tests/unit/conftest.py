@@ -6,7 +6,7 @@ import pytest
 
 from konveyer.development.environment import ensure_environment
 
-LOCKS = Path(__file__).parents[2] / "environments"
+LOCKS = Path(__file__).parents[1] / "environments"
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,175 @@
+"""A worker family: a process that has imported the libraries and forks a worker for each model.
+
+Run in the models' own environment. Reads what is wanted from its input, a JSON line each time it
+changes: `{"modules": [...], "models": [{"digest", "bundle", "socket", "memory_mb", "limit_s"}]}`.
+It ends, and its workers with it, when its input ends.
+
+A worker that ends, takes longer than its limit for a call, or more memory, is started again: at
+once, and after every failure that follows soon with twice the pause.
+"""
+
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from konveyer.bundle.native.worker import BusySince, run_worker
+
+LOOK_EVERY_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, WELL_AFTER_S = 0.05, 0.1, 30.0, 30.0
+_START_WITHIN_S = 120.0
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(slots=True)
+class Worker:
+    """One model that is wanted, and the process that answers for it, if it runs."""
+
+    wanted: dict[str, Any]
+    busy: BusySince = field(default_factory=BusySince)
+    pid: int = 0
+    started: float = 0.0
+    failures: int = 0
+    due: float = 0.0
+
+    @property
+    def socket(self) -> Path:
+        return Path(self.wanted["socket"])
+
+    @property
+    def said(self) -> Path:
+        """A file beside the socket with the reason of the last failure."""
+        return self.socket.with_suffix(".why")
+
+    def fork(self) -> None:
+        self.busy.stop()
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            run_worker(self.wanted, self.busy, self.said)
+        self.pid, self.started = pid, time.monotonic()
+
+    def look(self) -> str:
+        """Why the worker must go; nothing when it is well."""
+        is_starting = not self.socket.exists()
+        limit_s = _START_WITHIN_S if is_starting else self.wanted["limit_s"]
+        if self.busy.seconds() > limit_s:
+            return f"it took longer than {limit_s:g} s"
+        if _resident_bytes(self.pid) > self.wanted["memory_mb"] * 1_000_000:
+            return f"it took more than {self.wanted['memory_mb']} MB of memory"
+        return ""
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def ended(self, reason: str) -> None:
+        """Nobody can connect until another has started, after a pause that grows."""
+        self.socket.unlink(missing_ok=True)
+        if reason:
+            self.said.write_text(reason)
+        lived_s = time.monotonic() - self.started
+        self.failures = 1 if lived_s > WELL_AFTER_S else self.failures + 1
+        pause_s = min(FIRST_PAUSE_S * 2 ** (self.failures - 1), LONGEST_PAUSE_S)
+        self.pid, self.due = 0, time.monotonic() + pause_s
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
+    except (OSError, ValueError):
+        return 0
+    return (int(resident) - int(shared)) * _PAGE
+
+
+class Family:
+    """Keeps a worker alive for every wanted model."""
+
+    def __init__(self) -> None:
+        self._workers: dict[str, Worker] = {}
+        self._imported: set[str] = set()
+        self._killed: dict[int, str] = {}
+
+    def run(self) -> None:
+        buffer = b""
+        while True:
+            ready, _, _ = select.select([0], [], [], LOOK_EVERY_S)
+            if ready:
+                part = os.read(0, 1 << 20)
+                if not part:
+                    break
+                *lines, buffer = (buffer + part).split(b"\n")
+                if lines:
+                    self._want(json.loads(lines[-1]))
+            self._reap()
+            self._supervise()
+        for worker in self._workers.values():
+            worker.kill()
+
+    def _want(self, wanted: dict[str, Any]) -> None:
+        models = {one["digest"]: one for one in wanted["models"]}
+        for digest in [*self._workers]:
+            if digest not in models:
+                worker = self._workers.pop(digest)
+                worker.socket.unlink(missing_ok=True)
+                worker.kill()
+        self._import(wanted["modules"])
+        for digest, one in models.items():
+            if digest in self._workers:
+                self._workers[digest].wanted = one
+            else:
+                self._workers[digest] = Worker(wanted=one)
+
+    def _import(self, names: list[str]) -> None:
+        """What models will import, once for all of them; what cannot be imported here is left."""
+        for name in names:
+            if name in self._imported:
+                continue
+            self._imported.add(name)
+            with suppress(Exception):
+                importlib.import_module(name)
+        gc.collect()
+        # Nothing that is there now is moved by a worker's collector: its pages stay shared.
+        gc.freeze()
+
+    def _supervise(self) -> None:
+        now = time.monotonic()
+        for worker in self._workers.values():
+            if not worker.pid and now >= worker.due:
+                worker.fork()
+            reason = worker.look() if worker.pid else ""
+            if reason and worker.pid not in self._killed:
+                self._killed[worker.pid] = reason
+                worker.kill()
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            reason = self._killed.pop(pid, "") or _ending(status)
+            for worker in self._workers.values():
+                if worker.pid == pid:
+                    worker.ended(reason)
+
+
+def _ending(status: int) -> str:
+    """Nothing when the worker has said itself why it ended."""
+    if os.WIFSIGNALED(status):
+        return f"it was ended by signal {os.WTERMSIG(status)}"
+    code = os.waitstatus_to_exitcode(status)
+    return "" if code == 1 else f"it ended with exit status {code}"
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Family().run()

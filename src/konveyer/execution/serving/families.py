@@ -1,0 +1,267 @@
+"""Worker families: one process for each locked environment, which runs its isolated models.
+
+Owned by one process of a node, which need not be the one that answers requests.
+"""
+
+import json
+import logging
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+
+from konveyer.bundle.manifest import ISOLATED, LOCK, NATIVE
+from konveyer.bundle.store import Bundle, BundleStore
+from konveyer.core.digest import digest_file
+from konveyer.core.errors import KonveyerError
+from konveyer.core.storage import Storage, StorageUnavailable
+from konveyer.development.environment import ensure_environment, native_command
+from konveyer.execution.serving.desired import DesiredVersion, read_desired
+from konveyer.execution.serving.errors import LaneNotReady
+from konveyer.execution.serving.isolated import IsolatedLane, socket_of
+
+FOLLOW_EVERY_S, STOP_WITHIN_S, START_WITHIN_S = 0.2, 5.0, 120.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 60.0
+_MODULE = "konveyer.bundle.native.family"
+# A process is forked safely while it has one thread, and workers share the cores among them.
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_log = logging.getLogger(__name__)
+
+
+class Families:
+    """Keeps families running for the bundles that are wanted. One thread calls it.
+
+    Environments are built under `environments`, by a thread of their own, so that a long build
+    holds up no other family. Sockets are in `folder`, whose path must be short: that of a Unix
+    socket may have no more than about a hundred characters.
+    """
+
+    def __init__(self, environments: Path, folder: Path) -> None:
+        self._environments, self.folder = environments, folder
+        self._families: dict[str, _Family] = {}
+
+    def reconcile(self, bundles: Iterable[Bundle]) -> None:
+        """Start what is missing, stop what is not wanted; call it often, it waits for nothing."""
+        wanted: dict[str, dict[str, Bundle]] = {}
+        for bundle in bundles:
+            lock = bundle.path / LOCK
+            wanted.setdefault(digest_file(lock), {})[bundle.digest] = bundle
+        for digest in [*self._families]:
+            if digest not in wanted:
+                self._families.pop(digest).stop()
+        for digest, models in wanted.items():
+            if digest not in self._families:
+                first = next(iter(models.values()))
+                self._families[digest] = _Family(first.path / LOCK, self._environments)
+            self._families[digest].want([_wanted(one, self.folder) for one in models.values()])
+
+    def stop(self) -> None:
+        for family in self._families.values():
+            family.stop()
+        self._families.clear()
+
+
+def _wanted(bundle: Bundle, folder: Path) -> dict[str, Any]:
+    limits = bundle.manifest.model.isolated
+    return {
+        "digest": bundle.digest,
+        "bundle": str(bundle.path),
+        "socket": str(socket_of(folder, bundle.digest)),
+        "memory_mb": limits.memory_mb,
+        "limit_s": limits.limit_ms / 1000,
+    }
+
+
+def _modules_of(models: list[dict[str, Any]]) -> list[str]:
+    """What their libraries had imported when they were trained."""
+    found: dict[str, None] = {}
+    for one in models:
+        content = json.loads((Path(one["bundle"]) / NATIVE / "native.json").read_text())
+        found |= dict.fromkeys(content["modules"])
+    return [*found]
+
+
+class _Family:
+    """One environment: its build, then its process, started again after it ended."""
+
+    def __init__(self, lock: Path, environments: Path) -> None:
+        self._python: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._told: list[dict[str, Any]] | None = None
+        self._failures, self._due, self._started = 0, 0.0, 0.0
+        self._builder = threading.Thread(target=self._build, args=(lock, environments), daemon=True)
+        self._builder.start()
+
+    def want(self, models: list[dict[str, Any]]) -> None:
+        python = self._python
+        if python is None or time.monotonic() < self._due:
+            return
+        if self._process is not None and self._process.poll() is not None:
+            self._ended(self._process)
+        if self._process is None:
+            if time.monotonic() < self._due:
+                return
+            self._start(python)
+        if models != self._told:
+            self._tell(models)
+
+    def stop(self) -> None:
+        """The end of its input ends it; what does not end in time is killed."""
+        process = self._process
+        if process is None:
+            return
+        with suppress(OSError):
+            _input(process).close()
+        try:
+            process.wait(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _build(self, lock: Path, environments: Path) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while self._python is None:
+            try:
+                self._python = ensure_environment(lock, environments)
+            except (KonveyerError, OSError):
+                _log.exception("the environment of %s cannot be built", lock)
+                time.sleep(pause_s)
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+    def _start(self, python: Path) -> None:
+        environment = {
+            **{name: value for name, value in os.environ.items() if "KONVEYER" not in name},
+            **dict.fromkeys(_ONE_THREAD, "1"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        self._process = subprocess.Popen(
+            native_command(python, _MODULE),
+            stdin=subprocess.PIPE,
+            env=environment,
+            # Ctrl-C is for the node, which then stops its families in order.
+            start_new_session=True,
+        )
+        self._told, self._started = None, time.monotonic()
+
+    def _tell(self, models: list[dict[str, Any]]) -> None:
+        process = self._process
+        assert process is not None  # noqa: S101 - it was started
+        line = json.dumps({"modules": _modules_of(models), "models": models}) + "\n"
+        try:
+            _input(process).write(line.encode())
+            _input(process).flush()
+        except OSError:
+            return
+        self._told = models
+
+    def _ended(self, process: "subprocess.Popen[bytes]") -> None:
+        with suppress(OSError):
+            _input(process).close()
+        _log.error("a worker family ended with exit status %s", process.returncode)
+        for model in self._told or ():
+            Path(model["socket"]).unlink(missing_ok=True)
+        lived_s = time.monotonic() - self._started
+        self._failures = 1 if lived_s > _LONGEST_PAUSE_S else self._failures + 1
+        pause_s = min(_FIRST_PAUSE_S * 2 ** (self._failures - 1), _LONGEST_PAUSE_S)
+        self._process, self._due = None, time.monotonic() + pause_s
+
+
+def _input(process: "subprocess.Popen[bytes]") -> Any:
+    assert process.stdin is not None  # noqa: S101 - it is a pipe
+    return process.stdin
+
+
+@contextmanager
+def families_following(
+    environment: str, *, storage: Storage, bundles: BundleStore, environments: Path, folder: Path
+) -> Iterator[None]:
+    """Families for all that the environment's desired document names, in a thread of their own.
+
+    Their sockets are in `folder`, for the routers of the node's processes.
+    """
+    families = Families(environments, folder)
+    stopping = threading.Event()
+    opened = _Opened(bundles)
+
+    def follow() -> None:
+        while True:
+            try:
+                desired = read_desired(storage, environment).versions
+                families.reconcile(opened.isolated(desired))
+            except (OSError, StorageUnavailable, msgspec.MsgspecError):
+                _log.exception("the isolated models cannot be started")
+            if stopping.wait(FOLLOW_EVERY_S):
+                return
+
+    thread = threading.Thread(target=follow, name="families")
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
+        families.stop()
+
+
+class _Opened:
+    """Bundles that were opened, which means verified, once each."""
+
+    def __init__(self, bundles: BundleStore) -> None:
+        self._bundles = bundles
+        self._opened: dict[str, Bundle | None] = {}
+
+    def isolated(self, versions: Iterable[DesiredVersion]) -> list[Bundle]:
+        digests = [digest for version in versions for digest in _digests(version)]
+        for digest in digests:
+            if digest not in self._opened:
+                try:
+                    self._opened[digest] = self._bundles.open(digest)
+                except KonveyerError:
+                    # The router refuses it, and says so.
+                    continue
+        self._opened = {digest: one for digest, one in self._opened.items() if digest in digests}
+        return [one for one in self._opened.values() if one and one.manifest.model.form == ISOLATED]
+
+
+def _digests(version: DesiredVersion) -> list[str]:
+    beside = [version.canary, *version.shadows]
+    return [version.digest, *(share.digest for share in beside if share is not None)]
+
+
+@contextmanager
+def families_of(bundle: Bundle, environments: Path) -> Iterator[Path | None]:
+    """The process of one bundle's model, for as long as it is needed; none for a compiled one.
+
+    Gives the folder of its socket once it answers; raises `ModelUnavailable` when it does not.
+    """
+    if bundle.manifest.model.form != ISOLATED:
+        yield None
+        return
+    with TemporaryDirectory(prefix="konveyer-", ignore_cleanup_errors=True) as name:
+        yield from _one_family(bundle, environments, Path(name))
+
+
+def _one_family(bundle: Bundle, environments: Path, folder: Path) -> Iterator[Path]:
+    families = Families(environments, folder)
+    lane = IsolatedLane(socket_of(families.folder, bundle.digest), bundle.manifest.model)
+    deadline = time.monotonic() + START_WITHIN_S
+    try:
+        while True:
+            families.reconcile([bundle])
+            try:
+                lane.check_ready()
+                break
+            except LaneNotReady:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(FOLLOW_EVERY_S / 4)
+        yield families.folder
+    finally:
+        families.stop()

@@ -1,0 +1,168 @@
+"""The isolated lane: a model that runs in a process of its own, asked over a Unix socket.
+
+Any number of requests are under way on one connection; the worker answers what has come in while
+it was busy as one batch.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from konveyer.bundle.errors import ModelFailed
+from konveyer.bundle.manifest import ModelSpec
+from konveyer.bundle.native.frames import framed, taken
+from konveyer.core.digest import short
+from konveyer.core.schema import ColumnType
+from konveyer.execution.serving.errors import LaneNotReady, ModelTimedOut, ModelUnavailable
+from konveyer.feature_store.online.codec import Value
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+Rows = Sequence[Sequence[Value]]
+
+
+def socket_of(folder: Path, digest: str) -> Path:
+    """Where the worker of a bundle listens, in the folder of its families."""
+    return folder / f"{short(digest)}.sock"
+
+
+class _Reply(msgspec.Struct, frozen=True):
+    id: int
+    outputs: list[list[Any]] | None = None
+    error: str = ""
+
+
+_decode = msgspec.json.Decoder(_Reply).decode
+
+
+class _Connection(asyncio.Protocol):
+    """One connection and the requests that wait for their answers on it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.is_open = True
+        self._waiting: dict[int, asyncio.Future[_Reply | None]] = {}
+        self._buffer = bytearray()
+        self._transport: asyncio.Transport | None = None
+        self._last = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        for body in taken(self._buffer):
+            reply = _decode(body)
+            waiting = self._waiting.pop(reply.id, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(reply)
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        self.is_open = False
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_result(None)
+        self._waiting.clear()
+
+    async def ask(self, rows: Rows, limit_s: float) -> _Reply | None:
+        """The reply; None when the connection ends before it comes."""
+        assert self._transport is not None  # noqa: S101 - it was made
+        self._last += 1
+        number, future = self._last, self.loop.create_future()
+        self._waiting[number] = future
+        self._transport.write(framed(_encode({"id": number, "rows": rows})))
+        try:
+            async with asyncio.timeout(limit_s):
+                reply: _Reply | None = await future
+                return reply
+        finally:
+            self._waiting.pop(number, None)
+
+    def close(self) -> None:
+        """From any thread; also when the loop of the connection has ended."""
+        if self._transport is not None:
+            with suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._transport.abort)
+
+
+class IsolatedLane:
+    """Asks the worker whose socket is at `path`. Connects again after the worker was restarted."""
+
+    def __init__(self, path: Path, spec: ModelSpec) -> None:
+        self._path, self._limit_s = path, spec.isolated.limit_ms / 1000
+        self._outputs = [column.dtype is ColumnType.FLOAT64 for column in spec.outputs]
+        self._connection: _Connection | None = None
+
+    def check_ready(self) -> None:
+        if not self._path.exists():
+            raise LaneNotReady(
+                f"The model's process has not started{self._why()}.",
+                hint="it is started again; the node's log tells more",
+            )
+
+    async def predict(self, rows: Rows) -> list[tuple[Value, ...]]:
+        connection = await self._connected()
+        try:
+            reply = await connection.ask(rows, self._limit_s)
+        except TimeoutError:
+            raise ModelTimedOut(
+                f"The model did not answer within {self._limit_s * 1000:g} ms.",
+                hint="raise [isolated] limit_ms of the project, or make the model faster",
+            ) from None
+        if reply is None:
+            raise self._unavailable("ended before it answered")
+        if reply.outputs is None:
+            raise ModelFailed(
+                f"The model failed: {reply.error}.",
+                hint="see the features in the prediction log; correct the project",
+            )
+        return [self._checked(row) for row in reply.outputs]
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    def _checked(self, row: list[Any]) -> tuple[Value, ...]:
+        if len(row) != len(self._outputs):
+            raise ModelFailed(
+                f"The model gave {len(row)} outputs, its contract has {len(self._outputs)}.",
+                hint="let train() return a model that always gives the same outputs",
+            )
+        return tuple(
+            float(value) if is_number and isinstance(value, int) else value
+            for value, is_number in zip(row, self._outputs, strict=True)
+        )
+
+    async def _connected(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        found = self._connection
+        if found is not None and found.is_open and found.loop is loop:
+            return found
+        try:
+            _, connection = await loop.create_unix_connection(
+                lambda: _Connection(loop), str(self._path)
+            )
+        except OSError:
+            raise self._unavailable("is not there") from None
+        current = self._connection
+        if current is not None and current.is_open and current.loop is loop:
+            # Another request was faster.
+            connection.close()
+            return current
+        self._connection = connection
+        return connection
+
+    def _unavailable(self, what: str) -> ModelUnavailable:
+        return ModelUnavailable(
+            f"The process of the model {what}{self._why()}.",
+            hint="it is started again; try again in a second",
+        )
+
+    def _why(self) -> str:
+        with suppress(OSError):
+            return f": {self._path.with_suffix('.why').read_text()}"
+        return ""

@@ -1,0 +1,231 @@
+"""Models in processes of their own: what one of them does wrong harms nobody else."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from konveyer.bundle.errors import ModelFailed
+from konveyer.bundle.manifest import Isolated
+from konveyer.bundle.parity import parity
+from konveyer.bundle.store import Bundle, BundleStore
+from konveyer.execution.serving.errors import LaneNotReady, ModelTimedOut, ModelUnavailable
+from konveyer.execution.serving.families import Families
+from konveyer.execution.serving.isolated import IsolatedLane, socket_of
+from konveyer.execution.serving.lanes import lane_of
+from tests.unit.bundle.workbench import trained
+from tests.unit.serving.isolation import FAULTY, packed, row
+
+
+class Keeper:
+    """Families that are reconciled while a test waits."""
+
+    def __init__(self, families: Families) -> None:
+        self.families = families
+        self.wanted: list[Bundle] = []
+        self.runner = asyncio.Runner()
+        self._lanes: list[IsolatedLane] = []
+
+    def lane(self, bundle: Bundle) -> IsolatedLane:
+        """A lane of the bundle once it is ready; what was wanted before stays wanted."""
+        if bundle not in self.wanted:
+            self.wanted.append(bundle)
+        self.until(lambda: socket_of(self.families.folder, bundle.digest).exists())
+        lane = lane_of(bundle, self.families.folder)
+        assert isinstance(lane, IsolatedLane)
+        self._lanes.append(lane)
+        return lane
+
+    def ask(self, lane: IsolatedLane, *rows: list[Any]) -> list[tuple[Any, ...]]:
+        return self.runner.run(lane.predict(rows))
+
+    def stop(self) -> None:
+        for lane in self._lanes:
+            lane.close()
+        self.runner.run(asyncio.sleep(0.01))
+        self.runner.close()
+        self.families.stop()
+
+    def until(self, holds: Callable[[], Any], within_s: float = 60.0) -> None:
+        deadline = time.monotonic() + within_s
+        while not holds():
+            assert time.monotonic() < deadline, "it did not happen in time"
+            self.families.reconcile(self.wanted)
+            time.sleep(0.02)
+
+    def until_answers(self, lane: IsolatedLane, expected: float = 6.0) -> None:
+        def answers() -> bool:
+            try:
+                return self.ask(lane, row(expected / 2)) == [(expected,)]
+            except ModelUnavailable:
+                return False
+
+        self.until(answers)
+
+
+@pytest.fixture
+def keeper(zoo: Path) -> Iterator[Keeper]:
+    with TemporaryDirectory(prefix="konveyer-") as folder:
+        keeper = Keeper(Families(zoo.parents[2], Path(folder)))
+        yield keeper
+        keeper.stop()
+
+
+@pytest.fixture(scope="module")
+def faulty(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Bundle]:
+    """Bundles of the same faulty model, each with a digest of its own."""
+    folder = tmp_path_factory.mktemp("faulty")
+    run = trained(folder / "run", zoo, FAULTY, given="codes")
+    bundles = BundleStore(folder / "bundles")
+
+    def made(number: int) -> Bundle:
+        limits = Isolated(memory_mb=300, limit_ms=1000 + number)
+        return packed(run, bundles, limits=limits)
+
+    return made
+
+
+def worker_of(keeper: Keeper, bundle: Bundle) -> int:
+    """The process that listens for the bundle: its socket was bound under the name of its id."""
+    stem = str(socket_of(keeper.families.folder, bundle.digest).with_suffix(""))
+    lines = Path("/proc/net/unix").read_text().splitlines()
+    (pid,) = {line.rpartition(".")[2] for line in lines if stem in line and line.split()[3] != "0"}
+    return int(pid)
+
+
+def test_an_isolated_model_answers_as_where_it_was_trained(
+    keeper: Keeper, zoo: Path, tmp_path: Path
+) -> None:
+    code = """
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OrdinalEncoder
+
+def train(features, labels, names, categorical, parameters):
+    encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+    prepared = make_column_transformer(
+        (encoder, [names[place] for place in categorical]), remainder="passthrough")
+    return make_pipeline(prepared, RandomForestClassifier(20, random_state=0)).fit(features, labels)
+"""
+    run = trained(tmp_path / "run", zoo, code, task="multiclass")
+    lane = keeper.lane(packed(run, BundleStore(tmp_path / "bundles")))
+    found = parity(lambda rows: keeper.ask(lane, *map(list, rows)), run.golden.cases)
+    assert found.holds(1e-12), str(found)
+    assert len(found.differences) == len(run.golden.cases)
+
+
+def test_what_one_model_does_wrong_harms_no_other(
+    keeper: Keeper, faulty: Callable[[int], Bundle]
+) -> None:
+    bad, good = keeper.lane(faulty(1)), keeper.lane(faulty(2))
+    pid = worker_of(keeper, faulty(2))
+    with pytest.raises(ModelFailed, match="no such client"):
+        keeper.ask(bad, row(101))
+    with pytest.raises(ModelFailed, match="not a finite number"):
+        keeper.ask(bad, row(1), row(108))
+    with pytest.raises(ModelFailed, match="3 answers to 2 rows"):
+        keeper.ask(bad, row(106), row(1))
+    started = time.monotonic()
+    with pytest.raises(ModelTimedOut, match="1001 ms"):
+        keeper.ask(bad, row(102))
+    assert time.monotonic() - started < 3
+    assert keeper.ask(good, row(3)) == [(6.0,)]
+    keeper.until_answers(bad)
+    with pytest.raises(ModelUnavailable, match="ended before it answered"):
+        keeper.ask(bad, row(104))
+    assert keeper.ask(good, row(3)) == [(6.0,)]
+    keeper.until_answers(bad)
+    assert worker_of(keeper, faulty(2)) == pid
+
+
+def test_a_model_that_leaks_is_ended_and_started_again(
+    keeper: Keeper, faulty: Callable[[int], Bundle]
+) -> None:
+    bundle = faulty(9_000)
+    lane = keeper.lane(bundle)
+
+    def leak() -> None:
+        for _ in range(10):
+            keeper.ask(lane, row(103))
+
+    with pytest.raises((ModelFailed, ModelUnavailable), match="emory"):
+        leak()
+    keeper.until_answers(lane)
+
+
+def test_requests_that_wait_while_a_model_is_busy_are_one_batch(
+    keeper: Keeper, faulty: Callable[[int], Bundle]
+) -> None:
+    lane = keeper.lane(faulty(4))
+
+    async def ask_all() -> list[Any]:
+        slow = asyncio.create_task(lane.predict([row(105)]))
+        await asyncio.sleep(0.05)
+        many = [asyncio.create_task(lane.predict([row(107)])) for _ in range(20)]
+        return [(await one)[0][0] for one in [slow, *many]]
+
+    answers = keeper.runner.run(ask_all())
+    assert len(set(answers[1:])) == 1, "the calls that answered"
+
+
+def test_one_request_that_fails_in_a_batch_fails_alone(
+    keeper: Keeper, faulty: Callable[[int], Bundle]
+) -> None:
+    lane = keeper.lane(faulty(5))
+
+    async def ask_all() -> list[Any]:
+        tasks = [asyncio.create_task(lane.predict([row(105)]))]
+        await asyncio.sleep(0.05)
+        tasks += [asyncio.create_task(lane.predict([row(code)])) for code in (1, 101, 2)]
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    _, first, failed, last = keeper.runner.run(ask_all())
+    assert (first, last) == ([(2.0,)], [(4.0,)])
+    assert isinstance(failed, ModelFailed)
+
+
+def test_a_family_that_is_killed_comes_again_with_its_workers(
+    keeper: Keeper, faulty: Callable[[int], Bundle]
+) -> None:
+    bundle = faulty(6)
+    lane = keeper.lane(bundle)
+    worker = worker_of(keeper, bundle)
+    family = int(Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    os.kill(family, signal.SIGKILL)
+    keeper.until(lambda: not Path(f"/proc/{worker}").exists())
+    keeper.until_answers(lane)
+    assert worker_of(keeper, bundle) != worker
+
+
+def test_a_model_that_is_not_the_reviewed_one_is_never_loaded(
+    keeper: Keeper, faulty: Callable[[int], Bundle]
+) -> None:
+    bundle = faulty(7)
+    code = bundle.path / "code" / "model.py"
+    code.write_text(code.read_text() + "\n")
+    lane = IsolatedLane(socket_of(keeper.families.folder, bundle.digest), bundle.manifest.model)
+    keeper.wanted.append(bundle)
+    keeper.until(
+        lambda: socket_of(keeper.families.folder, bundle.digest).with_suffix(".why").exists()
+    )
+    with pytest.raises(LaneNotReady, match=r"code/model\.py of bundle .* was changed"):
+        lane.check_ready()
+    with pytest.raises(ModelUnavailable, match="was changed"):
+        keeper.ask(lane, row(1))
+
+
+def test_what_is_not_wanted_any_more_ends(keeper: Keeper, faulty: Callable[[int], Bundle]) -> None:
+    first, second = faulty(8), faulty(9)
+    keeper.lane(first)
+    lane = keeper.lane(second)
+    worker = worker_of(keeper, first)
+    keeper.wanted = [second]
+    keeper.until(lambda: not Path(f"/proc/{worker}").exists())
+    assert keeper.ask(lane, row(3)) == [(6.0,)]
