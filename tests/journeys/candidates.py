@@ -1,12 +1,14 @@
 """Candidates for production that stand in some stage, with policies and models of their own."""
 
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from konveyer.access.actor import Actor
 from konveyer.access.roles import Role
+from konveyer.bundle.manifest import COMPILED, MANIFEST
 from konveyer.core.settings import load_settings
 from konveyer.development.package import pack_run
 from konveyer.development.training import find_run
@@ -42,17 +44,25 @@ def opened_at(
     run, folder = find_run(workspace.workshop.runs, "coupon-response", None)
     toml = folder / "code" / "model.toml"
     toml.write_text(f"{toml.read_text()}\n{policy}")
-    for model in folder.rglob("model.txt"):
-        text = re.sub(r"(?m)^leaf_value=(.*)$", lambda m: _leaves(m[1], leaf), model.read_text())
-        model.write_text(re.sub(r"(?m)^tree_sizes=.*\n", "", text))
     shop = workspace.workshop
-    bundle = pack_run(run, folder, "ana", workspace.bundles, shop.environments)
+    packed = pack_run(run, folder, "ana", workspace.bundles, shop.environments)
+    bundle = workspace.bundles.pack(
+        packed.manifest, lambda draft: _altered(packed.path, draft, leaf)
+    )
     required = required_stages(bundle.manifest, workspace.settings.releases)
     with workspace.catalog.transaction() as session:
         release = open_release(session, ANA, bundle, required=required)
         release_row(session, release).state = str(state)
     workspace.close()
     return Candidate(release, bundle.digest)
+
+
+def _altered(packed: Path, draft: Path, leaf: Callable[[float], float]) -> None:
+    shutil.copytree(packed, draft, dirs_exist_ok=True)
+    (draft / MANIFEST).unlink()
+    (model,) = (draft / COMPILED).rglob("*.txt")
+    text = re.sub(r"(?m)^leaf_value=(.*)$", lambda m: _leaves(m[1], leaf), model.read_text())
+    model.write_text(re.sub(r"(?m)^tree_sizes=.*\n", "", text))
 
 
 def _leaves(values: str, leaf: Callable[[float], float]) -> str:

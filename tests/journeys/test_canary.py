@@ -88,6 +88,8 @@ def test_a_person_ends_a_canary(shop_copy: Shop, decision: str) -> None:
         act = ["promote"] if decision == "promote" else ["rollback", "--reason", "enough"]
         shop_copy.run("release", act[0], candidate.release, *act[1:], profile="boris")
         last = candidate.digest if decision == "promote" else before
+        watched = shop_copy.attempt("release", "watch", candidate.release)
+        assert watched.returncode == (0 if decision == "promote" else 1)
         wait_for(lambda: process.poll() is not None)
         asked = len(callers.answers)
         wait_for(lambda: len(callers.answers) > asked + 200)

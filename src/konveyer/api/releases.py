@@ -200,6 +200,17 @@ def promote(
     return found
 
 
+@router.post("/releases/{release}/continuation", status_code=202)
+def continue_(here: Here, caller: Caller, release: str, later: BackgroundTasks) -> Release:
+    """Take on a release whose run was interrupted; harmless when nothing is to be done."""
+    here.refuse_if_busy()
+    with here.catalog.reading() as session:
+        service.resume(session, caller, release)
+        found = load_release(session, release)
+    _go_on(here, found, caller.name, later)
+    return found
+
+
 @router.post("/releases/{release}/rollback")
 def rollback(
     here: Here, caller: Caller, release: str, order: RollbackOrder, dry_run: DryRun = False

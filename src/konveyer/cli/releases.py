@@ -162,8 +162,9 @@ def watch(context: Context, release_id: str) -> None:
 @release.command("try")
 @_project
 @_run
+@click.option("--dry-run", is_flag=True, help="Show what dev would serve and do nothing.")
 @pass_context
-def try_(context: Context, project: Path, run_id: str | None) -> None:
+def try_(context: Context, project: Path, run_id: str | None, dry_run: bool) -> None:
     """Serve the trained model PROJECT in the dev environment, without any review.
 
     It replaces what dev served of this version. Test and prod are reached by `konveyer submit`.
@@ -181,6 +182,12 @@ def try_(context: Context, project: Path, run_id: str | None) -> None:
     run, folder = find_run(workspace.workshop.runs, application, run_id)
     with workspace.catalog.reading() as session:
         actor = context.actor(session)
+    if dry_run:
+        answer = {"application": application, "run": run.run_id, "environment": DEV}
+        print_json(answer) if context.as_json else click.echo(
+            f"Would serve run {run.run_id} of {application} in {DEV}."
+        )
+        return
     bundle = pack_run(run, folder, actor.name, workspace.bundles, workspace.workshop.environments)
     storage = workspace.storage
     try_out(workspace.catalog, storage, actor, bundle)

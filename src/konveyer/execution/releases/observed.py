@@ -1,22 +1,28 @@
 """What production's prediction log says of the releases at one URL."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from itertools import islice
 from typing import Any
+
+import msgspec
 
 from konveyer.core.clock import to_us
 from konveyer.core.storage import Storage
 from konveyer.execution.releases.beside import Seen
 from konveyer.execution.releases.gates.answers import distance
 from konveyer.execution.releases.live import PROD
-from konveyer.execution.serving.prediction_reader import read_predictions
+from konveyer.execution.serving.prediction_files import newest_first, read_file
+from konveyer.execution.serving.prediction_reader import LONGEST_US
+from konveyer.execution.serving.segments import shipped_folder
 
 Row = dict[str, Any]
+# So many rows of a side are looked at, and so many of all in the search for them.
 MOST_ROWS = 10_000
 _MOST_LOOKED_AT = 500_000
-# Nodes write at different moments: older rows may stand in a newer file.
-_SLACK_US = 60_000_000
+_READ = ("keys", "request", "given", "features", "outputs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,22 +34,37 @@ class Url:
 
 
 def rows_since(storage: Storage, url: Url, since_us: int) -> list[Row]:
-    """At most `MOST_ROWS` rows of the URL since an instant, newest first."""
+    """The rows of the URL since an instant, at most `MOST_ROWS` of each release and side."""
     found: list[Row] = []
-    for row in islice(read_predictions(storage, PROD), _MOST_LOOKED_AT):
-        at_us = to_us(row["at"])
-        if at_us < since_us - _SLACK_US or len(found) >= MOST_ROWS:
-            break
-        if at_us >= since_us and _is_of(row, url):
-            found.append(row)
+    taken: Counter[tuple[str, str]] = Counter()
+    for row in islice(_logged(storage, since_us), _MOST_LOOKED_AT):
+        side = row["release"], row["side"]
+        if _is_of(row, url) and taken[side] < MOST_ROWS:
+            taken[side] += 1
+            found.append(_read(row))
     return found
 
 
 def answered_rows(storage: Storage, url: Url, most: int) -> list[Row]:
-    """The newest rows that production answered to callers."""
-    rows = islice(read_predictions(storage, PROD), _MOST_LOOKED_AT)
+    """Rows that production answered to callers lately."""
+    rows = islice(_logged(storage, 0), _MOST_LOOKED_AT)
     answered = (row for row in rows if _is_of(row, url) and _is_answer(row))
-    return list(islice(answered, most))
+    return [_read(row) for row in islice(answered, most)]
+
+
+def _logged(storage: Storage, since_us: int) -> Iterator[Row]:
+    """As they are kept, from the newest file back; lists are still JSON."""
+    for name in newest_first(storage, shipped_folder(PROD)):
+        began_us = int(name.rpartition("/")[2].partition("-")[0])
+        if began_us < since_us - LONGEST_US:
+            return
+        for row in read_file(storage, name, ""):
+            if to_us(row["at"]) >= since_us:
+                yield row
+
+
+def _read(row: Row) -> Row:
+    return row | {name: msgspec.json.decode(row[name]) for name in _READ}
 
 
 def _is_of(row: Row, url: Url) -> bool:
@@ -51,7 +72,8 @@ def _is_of(row: Row, url: Url) -> bool:
 
 
 def _is_answer(row: Row) -> bool:
-    return row["side"] != "shadow" and row["outputs"] is not None and row["keys"] is not None
+    is_of_callers = row["side"] != "shadow" and row["keys"] != "null"
+    return bool(is_of_callers and row["status"] == HTTPStatus.OK)
 
 
 def seen(rows: Iterable[Row]) -> Seen:

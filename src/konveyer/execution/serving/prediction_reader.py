@@ -14,7 +14,7 @@ from konveyer.execution.serving.prediction_files import LISTS, newest_first, rea
 from konveyer.execution.serving.segments import shipped_folder
 
 # Longer than a process writes to one file.
-_LONGEST_US = 180_000_000
+LONGEST_US = 180_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def newest_predictions(
     for name in newest_first(storage, shipped_folder(environment)):
         # A file that began so long before the rows that are found holds none that are newer.
         began_us = int(name.rpartition("/")[2].partition("-")[0])
-        if len(rows) >= limit and began_us < to_us(rows[-1]["at"]) - _LONGEST_US:
+        if len(rows) >= limit and began_us < to_us(rows[-1]["at"]) - LONGEST_US:
             break
         rows += [
             row | {name: msgspec.json.decode(row[name]) for name in LISTS}

@@ -73,7 +73,7 @@ def canary_stage(context: GateContext, bundle: Bundle) -> Verdict:
             steps.append({"weight": weight, "since_us": now_us(), "decision": Decision.WAIT})
         stand_beside(context, Side.CANARY, weight)
         while steps[number]["decision"] == Decision.WAIT:
-            since_us = steps[number]["since_us"]
+            since_us, began = steps[number]["since_us"], time.monotonic()
             step = _look(context, url, weight, since_us, allowed)
             refused = refusals(context, bundle.digest)
             decision = Decision.BACK if refused else decide(step, policy)
@@ -85,7 +85,7 @@ def canary_stage(context: GateContext, bundle: Bundle) -> Verdict:
             if not is_still_in(context, State.CANARY):
                 return _passed(steps, policy)  # a person has decided, whatever this says
             if decision is Decision.WAIT:
-                time.sleep(pause_s(since_us))
+                time.sleep(pause_s(since_us, time.monotonic() - began))
     return _passed(steps, policy)
 
 

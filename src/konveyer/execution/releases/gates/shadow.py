@@ -38,6 +38,7 @@ def shadow_gate(context: GateContext, bundle: Bundle) -> Verdict:
     stand_beside(context, Side.SHADOW, policy.share)
     since_us, _ = kept_evidence(context, State.SHADOW)
     while True:
+        began = time.monotonic()
         pairs = paired(rows_since(context.services.storage, url, since_us), context.release)
         is_over = (now_us() - since_us) / 1e6 > policy.within_s
         verdict = judge(pairs, policy, manifest.objective.p99_ms)
@@ -47,7 +48,7 @@ def shadow_gate(context: GateContext, bundle: Bundle) -> Verdict:
         if not is_still_in(context, State.SHADOW):
             return verdict
         tell(context, State.SHADOW, verdict.measured, verdict.evidence)
-        time.sleep(pause_s(since_us))
+        time.sleep(pause_s(since_us, time.monotonic() - began))
 
 
 def judge(pairs: Pairs, policy: Shadow, p99_ms: float) -> Verdict:

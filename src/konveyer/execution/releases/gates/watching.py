@@ -15,6 +15,7 @@ from konveyer.execution.serving.presence import nodes_of
 # A stage looks so often into the log: soon after it began, and more seldom in one of hours.
 LOOK_EVERY_S = 0.5
 LONGEST_PAUSE_S = 15.0
+_LOOKING_SHARE = 5.0
 
 
 def nothing_live(context: GateContext, url: Url) -> Verdict | None:
@@ -61,9 +62,14 @@ def tell(context: GateContext, stage: State, measured: str, evidence: dict[str, 
             row.measured, row.evidence = measured, as_json(evidence)
 
 
-def pause_s(since_us: int) -> float:
-    """How long to wait before the next look: a fiftieth of the time so far, within bounds."""
-    return min(LONGEST_PAUSE_S, max(LOOK_EVERY_S, (now_us() - since_us) / 1e6 / 50))
+def pause_s(since_us: int, looked_s: float) -> float:
+    """How long to wait before the next look: a fiftieth of the time so far, within bounds.
+
+    And long enough that looking itself takes little of the time.
+    """
+    so_far_s = (now_us() - since_us) / 1e6
+    usual_s = min(LONGEST_PAUSE_S, max(LOOK_EVERY_S, so_far_s / 50))
+    return max(usual_s, _LOOKING_SHARE * looked_s)
 
 
 def refusals(context: GateContext, digest: str) -> list[str]:
