@@ -121,6 +121,28 @@ def _nonsense(good: dict[str, Any], key: str) -> list[tuple[str, bytes]]:
     ]
 
 
+def _nonsense_tensors(key: str) -> list[tuple[str, bytes]]:
+    """The like, for callers that speak the Open Inference Protocol."""
+    tensor = {"name": key, "datatype": "INT64", "shape": [1], "data": [1]}
+    wrong: tuple[dict[str, Any], ...] = (
+        {"shape": [-1]},
+        {"shape": [2**62]},
+        {"shape": [3]},
+        {"data": None},
+        {"data": [[[1]], {}]},
+        {"datatype": "FP128"},
+        {"name": "no_such_input"},
+    )
+    return [
+        ("no inputs", b'{"inputs": []}'),
+        ("inputs that are numbers", b'{"inputs": [1]}'),
+        *(
+            (f"tensor {change}", msgspec.json.encode({"inputs": [{**tensor, **change}]}))
+            for change in wrong
+        ),
+    ]
+
+
 def _malformed_answers(node: NodeAccess, bundle: Bundle) -> list[dict[str, Any]]:
     path = predict_path(bundle.manifest)
     answers = []
@@ -130,6 +152,21 @@ def _malformed_answers(node: NodeAccess, bundle: Bundle) -> list[dict[str, Any]]
         missing = f"/{bundle.manifest.application}/v999999999/predict"
         answers.append(_answer("unknown version", "version_not_found", client.post(missing)))
         answers.append(_answer("GET", "method_not_allowed", client.get(path)))
+        answers += _malformed_inference(client, bundle)
+    return answers
+
+
+def _malformed_inference(client: httpx.Client, bundle: Bundle) -> list[dict[str, Any]]:
+    manifest = bundle.manifest
+    good = RequestContract(manifest.service).example()
+    key = manifest.service.keys[0].name
+    path = f"/v2/models/{manifest.application}/versions/{manifest.api_version}/infer"
+    answers = []
+    for what, body in [*_nonsense(good, key), *_nonsense_tensors(key)]:
+        answer = client.post(path, content=body)
+        status = answer.status_code
+        got = ANY if answer.is_client_error else f"status {status}"
+        answers.append({"request": f"infer: {what}", "expected": ANY, "got": got, "status": status})
     return answers
 
 
