@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, cast
 
 from konveyer.bundle.origin import BundleOrigin
 from konveyer.bundle.store import BundleStore
+from konveyer.core.errors import KonveyerError
 from konveyer.core.plugins import backend_for, scheme_of
 from konveyer.core.settings import Settings
-from konveyer.core.storage import FolderStorage, Storage, StorageUnavailable
+from konveyer.core.storage import FolderStorage, Storage
 from konveyer.core.variables import filled, variables_of
 
 if TYPE_CHECKING:
@@ -346,7 +347,7 @@ def run_worker(workspace: Workspace) -> None:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    untold = _told(workspace, workspace.settings.environments)
+    _keep_told(workspace)
     with (
         lease(workspace.catalog, LEASE, purpose=SERVING),
         started_worker(workspace.pipelines_url, workspace.flows) as worker,
@@ -356,7 +357,7 @@ def run_worker(workspace: Workspace) -> None:
             worker.start_due(due)
             if stopping.wait(_LOOK_EVERY_S):
                 break
-            untold = _told(workspace, untold)
+            _keep_told(workspace)
             worker.start(workspace.lost_runs(), unless_under_way=lambda run: run.payload["release"])
         # A step under way cannot be interrupted; ending at once is what a kill does, and the next
         # worker runs the step again.
@@ -364,18 +365,17 @@ def run_worker(workspace: Workspace) -> None:
         os._exit(0)
 
 
-def _told(workspace: Workspace, environments: Iterable[str]) -> list[str]:
-    """Tell nodes what the catalog says; the environments that could not be told."""
-    from konveyer.execution.releases.live import publish_desired
+def _keep_told(workspace: Workspace) -> None:
+    """See that nodes are told what the catalog says, also after storage was down."""
+    from konveyer.execution.releases.live import repair_desired
 
-    untold = []
-    for environment in environments:
+    log = logging.getLogger(__name__)
+    for environment in workspace.settings.environments:
         try:
-            publish_desired(workspace.catalog, workspace.storage, environment)
-        except StorageUnavailable:
-            logging.getLogger(__name__).exception("%s is not told yet", environment)
-            untold.append(environment)
-    return untold
+            if repair_desired(workspace.catalog, workspace.storage, environment):
+                log.info("told the nodes of %s what to serve", environment)
+        except KonveyerError as error:
+            log.error("the nodes of %s cannot be told: %s", environment, error)  # noqa: TRY400
 
 
 @dataclass(frozen=True)

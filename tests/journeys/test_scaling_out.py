@@ -39,6 +39,11 @@ class Site:
     bundles: Storage
 
     @property
+    def headers(self) -> dict[str, str]:
+        """Those of a system that may call everything."""
+        return self.shop.caller()
+
+    @property
     def live(self) -> str:
         return read_desired(self.storage, "prod").versions[0].digest
 
@@ -51,7 +56,7 @@ class Site:
         machine.mkdir(exist_ok=True)
         settings = (self.shop.root / "konveyer.toml").read_bytes()
         (machine / "konveyer.toml").write_bytes(settings)
-        command = Shop(machine).command("serve", "prod", "--port", "0")
+        command = Shop(machine).command("serve", "prod", "--port", "0", "--processes", "1")
         with (
             (machine / "node.log").open("ab") as log,
             subprocess.Popen(command, stdout=log, stderr=log) as process,
@@ -89,6 +94,7 @@ def site(redis_shop: Shop, tmp_path: Path) -> Iterator[Site]:
         origin = BundleOrigin(server.storage("bundles"))
         for folder in (shop.root / "bundles").glob("[0-9a-f]*"):
             origin.send(f"sha256:{folder.name}", folder)
+        shop.caller()
         workspace = open_workspace(load_settings(shop.root))
         publish_desired(workspace.catalog, workspace.storage, "prod")
         workspace.close()
@@ -100,6 +106,7 @@ class Callers:
     """Ask one node after another, from a thread, until told to stop."""
 
     urls: list[str]
+    headers: dict[str, str]
     answered: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
@@ -113,7 +120,7 @@ class Callers:
                 answer = client.post(
                     f"{url}{PATH}/predict",
                     json={"household_id": 1},
-                    headers={"x-request-id": name},
+                    headers={**self.headers, "x-request-id": name},
                 )
                 (self.answered if answer.is_success else self.failed).append(name)
 
@@ -136,8 +143,9 @@ def said_url(machine: Path, node: "subprocess.Popen[bytes]", starts: int) -> str
     return urls[-1]
 
 
-def served_by(url: str) -> str:
-    bundle: str = httpx.get(f"{url}{PATH}", timeout=20).json()["bundle"]
+def served_by(site: Site, url: str) -> str:
+    answer = httpx.get(f"{url}{PATH}", timeout=20, headers=site.headers)
+    bundle: str = answer.json()["bundle"]
     return bundle
 
 
@@ -149,14 +157,14 @@ def test_ten_nodes_take_up_a_release_under_load_and_log_every_answer(
         nodes = [stack.enter_context(site.node(tmp_path / f"m{n}")) for n in range(MACHINES)]
         urls = [site.url_of(node, before) for node in nodes]
         assert len(set(urls)) == MACHINES
-        callers = Callers(urls)
+        callers = Callers(urls, site.headers)
         with callers.at_work():
             release = site.shop.run("submit", "models/coupon_response", profile="ana")
             release = site.shop.run("release", "approve", release["id"], profile="boris")
             assert release["state"] == "live", release
             # Every node serves it when the release is live, so any balancer gives the same.
             after = site.live
-            assert {served_by(url) for url in urls} == {after}
+            assert {served_by(site, url) for url in urls} == {after}
         (stage,) = [one for one in release["stages"] if one["stage"] == "production"]
         assert len(stage["evidence"]["nodes"]) == MACHINES
         assert after != before
@@ -179,7 +187,7 @@ def test_nodes_answer_and_start_without_the_storage_and_catch_up_with_it(
         assert (ready.status_code, ready.json()["status"]) == (503, "starting")
     with site.node(tmp_path / "one") as node:
         url = site.url_of(node, live)
-        callers = Callers([url])
+        callers = Callers([url], site.headers)
         with site.server.hanging(), callers.at_work():
             wait_for(lambda: len(callers.answered) + len(callers.failed) > 300)
         assert callers.failed == []
@@ -187,8 +195,9 @@ def test_nodes_answer_and_start_without_the_storage_and_catch_up_with_it(
         node.wait()
     with site.server.hanging(), site.node(tmp_path / "one") as node:
         url = said_url(tmp_path / "one", node, 2)
-        assert served_by(url) == live
-        assert httpx.post(f"{url}{PATH}/predict", json={"household_id": 1}).is_success
+        assert served_by(site, url) == live
+        body = {"household_id": 1}
+        assert httpx.post(f"{url}{PATH}/predict", json=body, headers=site.headers).is_success
     with site.node(tmp_path / "one") as node:
         site.url_of(node, live)
     logged = {row["request_id"] for row in read_predictions(site.storage, "prod")}
@@ -209,9 +218,9 @@ def test_a_corrupted_object_is_refused_by_a_node_that_goes_on_with_the_old_versi
         version = msgspec.structs.replace(desired.versions[0], digest=other)
         write_desired(site.storage, msgspec.structs.replace(desired, versions=(version,)))
         wait_for(lambda: site.nodes()[0].refusal("coupon-response", 1, other), node)
-        assert served_by(url) == live
+        assert served_by(site, url) == live
         ready = httpx.get(f"{url}/health/ready").json()
         assert "is missing or was changed" in ready["refused"]["coupon-response/v1"]
         site.bundles.write(name, content)
         site.url_of(node, other)
-        assert served_by(url) == other
+        assert served_by(site, url) == other

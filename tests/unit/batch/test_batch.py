@@ -15,6 +15,7 @@ from konveyer import Aggregation, FeatureService, FeatureView, Source
 from konveyer.access.actor import Actor, NotAllowed
 from konveyer.access.roles import Role
 from konveyer.bundle.compiled import compiled_model
+from konveyer.bundle.errors import ModelFailed
 from konveyer.bundle.manifest import MODEL, ModelSpec
 from konveyer.catalog import audit
 from konveyer.core.clock import parse_instant
@@ -302,3 +303,26 @@ def test_memory_is_bounded_by_blocks_of_rows(
     scorer.run(scorer.plan(FIRST))
     assert scorer.rows() == expected
     assert len(list(scorer.table.glob("*.parquet"))) == 1 + 6
+
+
+def test_a_row_that_the_model_has_no_answer_for_has_none_and_costs_no_other_its_own(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = compiled_model(scorer.release())
+    scorer.run(scorer.plan(NOW))
+    before = scorer.rows()
+    unanswered = {scorer.store.online((client,))[0] for client in (7, 8, 23)}
+
+    class Picky:
+        def predict(self, rows: Any) -> Any:
+            if unanswered & set(rows):
+                raise ModelFailed("The answer is not a finite number.")
+            return model.predict(rows)
+
+    monkeypatch.setattr("konveyer.execution.batch.score.compiled_model", lambda _: Picky())
+    scorer.run(scorer.plan(NOW))
+    after = scorer.rows()
+    assert [row["client_id"] for row in after if row["prediction"] is None] == [7, 8, 23]
+    assert [row for row in after if row["prediction"] is not None] == [
+        row for row in before if row["client_id"] not in (7, 8, 23)
+    ]

@@ -20,7 +20,7 @@ from konveyer.bundle.parity import Parity
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import FeatureClock
-from konveyer.core.storage import FolderStorage
+from konveyer.core.storage import FolderStorage, StorageUnavailable
 from konveyer.execution.releases import nodes
 from konveyer.execution.releases.freshness import age_of
 from konveyer.execution.releases.gates import functional, integration, load
@@ -30,7 +30,7 @@ from konveyer.execution.releases.gates.invariants import Held
 from konveyer.execution.releases.gates.load import LoadProfile
 from konveyer.execution.releases.gates.production import production_stage
 from konveyer.execution.releases.lead_time import lead_time
-from konveyer.execution.releases.live import take_back
+from konveyer.execution.releases.live import repair_desired, take_back
 from konveyer.execution.releases.machine import (
     HUMAN,
     NEXT,
@@ -60,7 +60,7 @@ from konveyer.execution.releases.service import (
 )
 from konveyer.execution.releases.usage import Usage, measured
 from konveyer.execution.releases.verdict import Verdict
-from konveyer.execution.serving.desired import read_desired
+from konveyer.execution.serving.desired import desired_name, read_desired
 from konveyer.execution.serving.presence import announced
 from konveyer.execution.serving.report import Report
 from konveyer.feature_store.definitions.resolved import ResolvedService, ResolvedView
@@ -175,22 +175,80 @@ def test_an_environment_serves_the_newest_release_of_each_version(catalog: Catal
         assert desired_of(session, "test").versions == ()
 
 
+def gate_services(catalog: Catalog, folder: Path, storage: FolderStorage) -> GateServices:
+    return GateServices(
+        catalog=catalog,
+        bundles=BundleStore(folder),
+        clock=FeatureClock(),
+        engine=DuckDBEngine(),
+        offline=DeltaOfflineStore(folder),
+        storage=storage,
+        state=folder,
+        environments=folder,
+        node_command=lambda _: (),
+        load_seconds=1,
+    )
+
+
+class Down(FolderStorage):
+    """Storage that takes nothing while it is down."""
+
+    is_down = False
+
+    def write(self, name: str, content: bytes) -> None:
+        if self.is_down:
+            raise StorageUnavailable("it is down")
+        super().write(name, content)
+
+
+def test_production_is_what_it_was_when_nodes_cannot_be_told(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    storage = Down(tmp_path)
+    services = gate_services(catalog, tmp_path, storage)
+    first = opened(catalog, State.LIVE)
+    production_stage(GateContext(services=services, release=first), bundle())
+    second = opened(catalog, State.FAILED, digest="sha256:bb")
+    storage.is_down = True
+    with pytest.raises(StorageUnavailable):
+        production_stage(GateContext(services=services, release=second), bundle("sha256:bb"))
+    storage.is_down = False
+    with catalog.reading() as session:
+        assert [live.digest for live in live_versions(session, "prod")] == ["sha256:aa"]
+    assert [one.digest for one in read_desired(storage, "prod").versions] == ["sha256:aa"]
+    repair_desired(catalog, storage, "prod")
+    assert not repair_desired(catalog, storage, "prod")
+
+
+@pytest.mark.parametrize("lost", ["stale", "gone", "unreadable"])
+def test_a_document_that_is_not_what_the_catalog_says_is_written_again(
+    catalog: Catalog, tmp_path: Path, lost: str
+) -> None:
+    storage = Down(tmp_path)
+    with catalog.transaction() as session:
+        desired = desired_of(session, "prod")
+    assert repair_desired(catalog, storage, "prod")
+    assert not repair_desired(catalog, storage, "prod")
+    release = opened(catalog, State.LIVE)
+    match lost:
+        case "stale":
+            with catalog.transaction() as session:
+                set_live(session, "prod", release_row(session, release))
+        case "gone":
+            storage.remove(desired_name("prod"))
+        case "unreadable":
+            storage.write(desired_name("prod"), b"{")
+    assert repair_desired(catalog, storage, "prod")
+    with catalog.reading() as session:
+        assert read_desired(storage, "prod") == desired_of(session, "prod")
+        assert (desired_of(session, "prod") == desired) is (lost != "stale")
+
+
 def test_production_goes_back_when_a_node_does_not_take_the_release_up(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nodes, "FOLLOW_WITHIN_S", 0.3)
-    services = GateServices(
-        catalog=catalog,
-        bundles=BundleStore(tmp_path),
-        clock=FeatureClock(),
-        engine=DuckDBEngine(),
-        offline=DeltaOfflineStore(tmp_path),
-        storage=FolderStorage(tmp_path),
-        state=tmp_path,
-        environments=tmp_path,
-        node_command=lambda _: (),
-        load_seconds=1,
-    )
+    services = gate_services(catalog, tmp_path, FolderStorage(tmp_path))
 
     def served() -> list[str]:
         with catalog.reading() as session:

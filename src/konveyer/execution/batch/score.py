@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from konveyer.bundle.compiled import compiled_model
+from konveyer.bundle.errors import ModelFailed
 from konveyer.bundle.store import Bundle
 from konveyer.core.files import file_written_whole
 from konveyer.execution.batch.output import BUNDLE, PERIOD, RELEASE, scores_schema
@@ -20,10 +21,13 @@ from konveyer.feature_store.offline.delta import PartFile
 BATCH_ROWS = 8_192
 
 
+Rows = Sequence[Sequence[Any]]
+
+
 class Predict(Protocol):
     """Outputs of the manifest, in order, for each row of features in the service's order."""
 
-    def __call__(self, rows: Sequence[Sequence[Any]]) -> Sequence[tuple[Any, ...]]: ...
+    def __call__(self, rows: Rows) -> Sequence[tuple[Any, ...]]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,17 +57,30 @@ class ScoreFile:
     def _scores(self, batch: pa.RecordBatch, predict: Predict, schema: pa.Schema) -> pa.Table:
         manifest = self.bundle.manifest
         features = [_plain(batch.column(column.name)) for column in manifest.service.columns]
-        answers = predict([*zip(*features, strict=True)]) if len(batch) else []
+        answers = self._answers([*zip(*features, strict=True)], predict) if len(batch) else []
         columns: dict[str, Any] = {
             key.name: batch.column(key.name) for key in manifest.service.keys
         }
         columns[EVENT_TIME] = batch.column(self.timestamp)
         for place, output in enumerate(manifest.model.outputs):
-            columns[output.name] = pa.array([answer[place] for answer in answers])
+            columns[output.name] = pa.array(
+                [None if answer is None else answer[place] for answer in answers],
+                output.dtype.arrow,
+            )
         columns[BUNDLE] = pa.repeat(pa.scalar(self.bundle.digest), len(batch))
         columns[RELEASE] = pa.repeat(pa.scalar(self.release), len(batch))
         arrays = [columns[field.name].cast(field.type) for field in schema]
         return pa.Table.from_arrays(arrays, schema=schema)
+
+    def _answers(self, rows: Rows, predict: Predict) -> Sequence[tuple[Any, ...] | None]:
+        """None for a row that the model has no answer for: that must not cost the others theirs."""
+        try:
+            return predict(rows)
+        except ModelFailed:
+            if len(rows) == 1:
+                return [None]
+            half = len(rows) // 2
+            return [*self._answers(rows[:half], predict), *self._answers(rows[half:], predict)]
 
 
 def _plain(column: pa.Array) -> list[Any]:

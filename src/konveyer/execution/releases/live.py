@@ -1,5 +1,6 @@
 """Letting an environment serve a release: the catalog first, then the document of its nodes."""
 
+import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -21,7 +22,7 @@ from konveyer.execution.releases.records import (
 from konveyer.execution.releases.sides import end_sides
 from konveyer.execution.releases.tables import ReleaseRow
 from konveyer.execution.releases.transitions import move
-from konveyer.execution.serving.desired import write_desired
+from konveyer.execution.serving.desired import is_told, read_desired, write_desired
 from konveyer.feature_store.registry.usage import record_usage
 
 DEV, TEST, PROD = "dev", "test", "prod"
@@ -77,6 +78,22 @@ def publish_desired(catalog: Catalog, storage: Storage, environment: str) -> Non
             return
         write_desired(storage, desired)
         written = desired
+
+
+def repair_desired(catalog: Catalog, storage: Storage, environment: str) -> bool:
+    """Write the document when it is not what the catalog says; whether it was not.
+
+    Storage may have been down when it should have been written, or have lost it since.
+    """
+    with catalog.reading() as session:
+        desired = desired_of(session, environment)
+    try:
+        if is_told(storage, environment) and read_desired(storage, environment) == desired:
+            return False
+    except msgspec.MsgspecError:
+        pass  # it cannot be read: that is repaired too
+    publish_desired(catalog, storage, environment)
+    return True
 
 
 def retire_others(session: Session, row: ReleaseRow, person: str) -> None:

@@ -9,16 +9,18 @@ from konveyer.execution.releases.verdict import Verdict
 
 
 def production_stage(context: GateContext, bundle: Bundle) -> Verdict:
-    """When a node does not take the release up, production goes back to what it served."""
+    """When a node does not take the release up, or cannot be told of it, production goes back to
+    what it served.
+    """
     services, manifest = context.services, bundle.manifest
-    put_live(
-        services.catalog,
-        services.storage,
-        release=context.release,
-        environment=PROD,
-        manifest=manifest,
-    )
     try:
+        put_live(
+            services.catalog,
+            services.storage,
+            release=context.release,
+            environment=PROD,
+            manifest=manifest,
+        )
         nodes = wait_until_all_serve(
             services.storage, PROD, manifest.application, manifest.api_version, bundle.digest
         )
