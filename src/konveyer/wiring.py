@@ -190,6 +190,7 @@ class Workspace:
             offline=self.offline,
             scores=self.scores,
             staging=self.settings.state / "scoring",
+            environments=self.settings.state / "venvs",
         )
 
     @property

@@ -176,6 +176,7 @@ def opened_scorer(root: Path, engine: Engine | None = None) -> Iterator[Scorer]:
             offline=store.services.offline,
             scores=root / "scores",
             staging=root / "state" / "scoring",
+            environments=root / "state" / "venvs",
         )
         yield Scorer(store, services)
     catalog.close()

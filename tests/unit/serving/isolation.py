@@ -37,12 +37,14 @@ def train(features, labels, names, categorical, parameters):
 """
 
 
-def packed(run: Trained, bundles: BundleStore, *, limits: Isolated | None = None) -> Bundle:
+def packed(
+    run: Trained, bundles: BundleStore, *, limits: Isolated | None = None, **more: Any
+) -> Bundle:
     """The run as a bundle of the isolated form, whatever else it could be."""
     model = msgspec.structs.replace(
         run.manifest.model, form=ISOLATED, reason="a test", isolated=limits or Isolated()
     )
-    manifest = msgspec.structs.replace(run.manifest, model=model)
+    manifest = msgspec.structs.replace(run.manifest, model=model, **more)
 
     def write(draft: Path) -> None:
         shutil.copytree(run.folder / NATIVE, draft / NATIVE)

@@ -1,6 +1,6 @@
 """Batch scoring as a durable flow: each period a step that replaces its rows at once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from konveyer.bundle.manifest import ISOLATED
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog import audit
 from konveyer.catalog.session import Catalog
@@ -17,12 +18,13 @@ from konveyer.execution.batch import runs
 from konveyer.execution.batch.frame import write_entities, write_given
 from konveyer.execution.batch.order import NAME, BatchOrder, Period
 from konveyer.execution.batch.output import ScoreTable, table_of
-from konveyer.execution.batch.score import ScoreFile
+from konveyer.execution.batch.score import ISOLATED_ROWS, ScoreFile
+from konveyer.execution.releases.gates.answers import answering
 from konveyer.feature_store.datamart.label_files import label_files
 from konveyer.feature_store.datamart.large import Meaning, write_large
 from konveyer.feature_store.datamart.pinned import pin_views
 from konveyer.feature_store.engines.base import Engine
-from konveyer.feature_store.offline.delta import DeltaOfflineStore
+from konveyer.feature_store.offline.delta import DeltaOfflineStore, PartFile
 from konveyer.feature_store.sources.staging import staging_folder
 from konveyer.pipeline.flow import Flow, Json, Payload, Steps, packed_error
 
@@ -35,7 +37,10 @@ class BatchFailed(KonveyerError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchServices:
-    """What the flow works with. Every worker of the engine sees `scores` and `staging`."""
+    """What the flow works with. Every worker of the engine sees `scores` and `staging`.
+
+    Isolated models run in `environments`, which are built there when they are missing.
+    """
 
     catalog: Catalog
     bundles: BundleStore
@@ -43,6 +48,7 @@ class BatchServices:
     offline: DeltaOfflineStore
     scores: Path
     staging: Path
+    environments: Path
 
 
 def batch_flow(services: BatchServices) -> Flow:
@@ -133,12 +139,22 @@ def _write_scores(
         files, rows = [], 0
         asked = sorted((staging / "features").glob("*.parquet"))
         total = label_files(staging / "frame").num_rows
-        for scored in services.engine.map(job, asked):
+        for scored in _scored(services, job, asked):
             files.append(scored)
             rows += scored.rows
             with services.catalog.transaction() as session:
                 runs.progressed(session, order, period, rows, total)
         return table.replace(bundle.manifest, period.name, files)
+
+
+def _scored(services: BatchServices, job: ScoreFile, asked: Sequence[Path]) -> Iterator[PartFile]:
+    """By the engine; a model that needs an environment of its own by one process of that, here."""
+    if job.bundle.manifest.model.form != ISOLATED:
+        yield from services.engine.map(job, asked)
+        return
+    with answering(job.bundle, services.environments) as answer:
+        for file in asked:
+            yield job.scored(file, answer, rows_at_once=ISOLATED_ROWS)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from konveyer.access.actor import Actor
 from konveyer.access.roles import Permission
 from konveyer.bundle.compiled import compiled_model
+from konveyer.bundle.manifest import ISOLATED
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
 from konveyer.core.ids import new_id
@@ -111,7 +112,8 @@ def order_of(
 
 def check_scorable(bundle: Bundle, given: Given | None) -> None:
     """Raise now what scoring would raise in each period."""
-    compiled_model(bundle)
+    if bundle.manifest.model.form != ISOLATED:
+        compiled_model(bundle)
     request = bundle.manifest.service.request
     if given is None and request:
         names = ", ".join(field.name for field in request)

@@ -1,9 +1,9 @@
 """From rows with features to rows with outputs: a job that any engine runs, file by file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
@@ -17,17 +17,16 @@ from konveyer.execution.batch.output import BUNDLE, PERIOD, RELEASE, scores_sche
 from konveyer.feature_store.kernel.history import EVENT_TIME
 from konveyer.feature_store.offline.delta import PartFile
 
-# Rows become Python values on their way to the model: so many at a time.
-BATCH_ROWS = 8_192
+# Rows become Python values on their way to the model: so many at a time. An isolated model has its
+# time limit for each call.
+BATCH_ROWS, ISOLATED_ROWS = 8_192, 256
 
 
 Rows = Sequence[Sequence[Any]]
 
 
-class Predict(Protocol):
-    """Outputs of the manifest, in order, for each row of features in the service's order."""
-
-    def __call__(self, rows: Rows) -> Sequence[tuple[Any, ...]]: ...
+# Outputs of the manifest, in order, for each row of features in the service's order.
+Predict = Callable[[Rows], Sequence[tuple[Any, ...]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +44,12 @@ class ScoreFile:
     def __call__(self, file: Path) -> PartFile:
         return self.scored(file, compiled_model(self.bundle).predict)
 
-    def scored(self, file: Path, predict: Predict) -> PartFile:
+    def scored(self, file: Path, predict: Predict, *, rows_at_once: int | None = None) -> PartFile:
         schema = _without_period(scores_schema(self.bundle.manifest))
         rows = pq.read_metadata(file).num_rows
         path = self.folder / f"{uuid4().hex}.parquet"
         with file_written_whole(path) as draft, pq.ParquetWriter(draft, schema) as writer:
-            for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS):
+            for batch in pq.ParquetFile(file).iter_batches(rows_at_once or BATCH_ROWS):
                 writer.write_table(self._scores(batch, predict, schema))
         return PartFile(path=str(path), rows=rows, size_bytes=path.stat().st_size)
 
