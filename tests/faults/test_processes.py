@@ -1,0 +1,87 @@
+"""Processes of a node killed with -9 under load."""
+
+import signal
+import time
+
+import psutil
+
+from tests.serving_nodes import Load, kill, rows_logged, serving
+from tests.serving_space import ServingSpace
+from tests.support import nodes_up, wait_for
+
+
+def test_a_killed_process_loses_only_what_it_was_answering(space: ServingSpace) -> None:
+    with serving(space, processes=2) as node:
+        with Load(node.url) as load:
+            load.more(200)
+            victim = node.processes()[0]
+            kill(victim)
+            load.more(500)
+            wait_for(lambda: len(node.processes()) == 2 and victim not in node.processes())
+            load.more(500)
+        assert load.statuses == {200}
+        assert len(load.broken) <= load.connections
+        assert node.parent.poll() is None
+
+
+def test_processes_end_with_a_killed_parent_and_a_new_one_takes_the_port(
+    space: ServingSpace,
+) -> None:
+    with serving(space, processes=2) as node:
+        orphans = node.processes()
+        with Load(node.url) as load:
+            load.more(200)
+            node.parent.kill()
+            node.parent.wait()
+            began = time.monotonic()
+            with serving(space, processes=2, port=node.port) as again:
+                took_s = time.monotonic() - began
+                load.more(200)
+                wait_for(lambda: not any(one.is_running() for one in orphans))
+                assert again.port == node.port
+                assert [one.pid for one in nodes_up(space.root, "prod")] == [again.parent.pid]
+        # Requests under way were answered; connections that came between the two were refused.
+        assert load.statuses == {200}
+        assert not [one for one in load.broken if not one.startswith("connect")]
+        assert took_s < 20
+
+
+def test_a_stopped_node_answers_what_is_under_way_and_logs_it(space: ServingSpace) -> None:
+    with serving(space, processes=2) as node, Load(node.url) as load:
+        load.more(200)
+        node.parent.send_signal(signal.SIGTERM)
+        assert node.parent.wait(30) == 0
+    assert not [one for one in load.broken if not one.startswith("connect")]
+    assert load.statuses == {200}
+    logged = {row["request_id"] for row in rows_logged(space.root)}
+    assert set(load.ids) <= logged
+    assert not list((space.state / "predictions/prod").glob("*.jsonl"))
+    assert not list((space.state / "run").iterdir())
+
+
+def test_a_process_that_hangs_is_replaced(space: ServingSpace) -> None:
+    """SIGSTOP is a loop that does not turn; the parent hears nothing and kills it."""
+    with serving(space, processes=1) as node:
+        (hung,) = node.processes()
+        hung.suspend()
+        wait_for(lambda: not hung.is_running() or hung.status() == psutil.STATUS_ZOMBIE)
+        wait_for(lambda: node.processes() and node.processes()[0].pid != hung.pid)
+        with node.client() as client:
+            assert client.post("/scoring/v1/predict", json={"client_id": 1}).status_code == 200
+
+
+def test_a_killed_process_loses_at_most_the_last_second_of_its_log(space: ServingSpace) -> None:
+    with serving(space, processes=1) as node:
+        with node.client() as client:
+            for number in range(50):
+                client.post(
+                    "/scoring/v1/predict",
+                    json={"client_id": 1},
+                    headers={"x-request-id": f"early-{number}"},
+                )
+            time.sleep(1.0)
+            client.post("/scoring/v1/predict", json={"client_id": 1})
+        kill(node.processes()[0])
+        wait_for(lambda: not list((space.state / "predictions/prod").glob("*.open")))
+    ids = {row["request_id"] for row in rows_logged(space.root)}
+    assert {f"early-{number}" for number in range(50)} <= ids
