@@ -123,12 +123,6 @@ class StoreTooSlow(KonveyerError):
     code, status = "online_store_unavailable", HTTPStatus.GATEWAY_TIMEOUT
 
 
-class NotFinite(KonveyerError):
-    """A model gave NaN or infinity."""
-
-    code, status = "prediction_not_finite", HTTPStatus.INTERNAL_SERVER_ERROR
-
-
 class BadTensor(KonveyerError):
     """A tensor that is not what its request says, or that the model does not take."""
 

@@ -4,7 +4,6 @@ side -> contract.read -> reader.rows -> lane.predict -> prediction log.
 """
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -13,7 +12,7 @@ from typing import Any
 from konveyer.core.errors import InternalError, KonveyerError
 from konveyer.execution.serving.call import Call
 from konveyer.execution.serving.contract import AskedRow
-from konveyer.execution.serving.errors import EntityNotFound, NotFinite
+from konveyer.execution.serving.errors import EntityNotFound
 from konveyer.execution.serving.prediction_log import CANARY, PredictionLog
 from konveyer.execution.serving.reading import Row
 from konveyer.execution.serving.router import Endpoint, LiveVersion
@@ -72,13 +71,6 @@ async def ask(
             raise _unknown(version, one)
         known.append(row)
     outputs = await loaded.lane.predict(known)
-    for output in outputs:
-        for value in output:
-            if isinstance(value, float) and not math.isfinite(value):
-                raise NotFinite(
-                    f"The model of '{loaded.manifest.application}' gave {value}: no answer.",
-                    hint="the prediction log has the request; its features are in the online store",
-                )
     call.log_answer(log, asked, known, outputs, fallbacks)
     return Predicted(version, outputs, fallbacks)
 
