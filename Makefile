@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(VENV)/bin/uv
 
-.PHONY: setup demo test test-spark chromium wrk check bench-features bench-serving format lock lock-peers clean
+.PHONY: setup demo test test-spark chromium wrk faketime check bench-features bench-serving format lock lock-peers clean
 
 setup: $(VENV)/ready
 
@@ -19,7 +19,7 @@ $(VENV)/ready: requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/konveyer demo
 
-test: setup chromium wrk
+test: setup chromium wrk faketime
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not spark"
 
 test-spark: setup
@@ -32,6 +32,10 @@ chromium:
 # The load generator of the serving benchmark.
 wrk:
 	@command -v wrk >/dev/null || (apt-get -qq update && apt-get -qq install --yes wrk >/dev/null)
+
+# Nodes are tested under a clock that jumps.
+faketime:
+	test -n "$$(ls /usr/lib/*/faketime/libfaketime.so.1 2>/dev/null)" || (apt-get -qq update && apt-get -qq install --yes libfaketime >/dev/null)
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -157,14 +157,16 @@ class _Node:
                 with suppress(OSError):
                     process.control.send(STOP)
         deadline_s = time.monotonic() + STOP_WITHIN_S
-        for process in self._processes:
+        running = [process for process in self._processes if process.running is not None]
+        while running and time.monotonic() < deadline_s:
+            for key, _ in self._selector.select(_TURN_S):
+                self._hear(key.data)
+            running = [one for one in running if one.running and one.running.poll() is None]
+        for process in running:
             if process.running is not None:
-                try:
-                    process.running.wait(max(0.0, deadline_s - time.monotonic()))
-                except subprocess.TimeoutExpired:
-                    _log.error("process %d did not stop: it is killed", process.number)
-                    process.running.kill()
-                    process.running.wait()
+                _log.error("process %d did not stop: it is killed", process.number)
+                process.running.kill()
+                process.running.wait()
         if self._packer is not None:
             self._packer.wait()
         if ready_segments(self._log_folder):

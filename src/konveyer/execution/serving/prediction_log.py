@@ -99,9 +99,10 @@ class PredictionLog:
             if self._segment is not None and self._segment.is_full(self._segment_s):
                 self._close_segment()
         entries = self._flush(entries)
-        if entries:
-            LOG_LOST.inc(len(entries))
-            _log.error("%d row(s) of the prediction log are lost", len(entries))
+        lost = len(entries) + self._waiting.qsize()
+        if lost:
+            LOG_LOST.inc(lost)
+            _log.error("%d row(s) of the prediction log are lost", lost)
         self._close_segment()
 
     def _flush(self, entries: list[Prediction]) -> list[Prediction]:

@@ -1,0 +1,110 @@
+"""A disk that is full, and a clock that jumps."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.serving_nodes import Load, rows_logged, serving
+from tests.serving_space import ServingSpace
+from tests.support import wait_for
+
+PATH = "/scoring/v1/predict"
+
+
+@pytest.fixture
+def full_disk(space: ServingSpace) -> Iterator[Path]:
+    """The prediction log is on a disk of its own, of eight megabytes."""
+    folder = space.state / "predictions"
+    folder.mkdir(parents=True, exist_ok=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a disk can be mounted by root alone")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def lost(client: httpx.Client) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return next(
+        float(line.split()[-1])
+        for line in lines
+        if "konveyer_prediction_log_lost_total" in line[:40]
+    )
+
+
+def test_a_full_disk_costs_rows_of_the_log_and_no_answer(
+    space: ServingSpace, full_disk: Path
+) -> None:
+    with serving(space, processes=1) as node, node.client() as client:
+        filler = full_disk / "filler"
+        filler.write_bytes(bytes(7_700_000))
+        with Load(node.url) as load:
+            wait_for(lambda: "cannot be written" in node.log())
+            load.more(1000)
+            assert load.statuses == {200}
+        assert load.broken == []
+        filler.unlink()
+        client.post(PATH, json={"client_id": 1}, headers={"x-request-id": "after"})
+        wait_for(lambda: any(row["request_id"] == "after" for row in rows_logged(space.root)))
+        waited = {row["request_id"] for row in rows_logged(space.root)}
+        # What waited in memory was written when there was room again; none of it twice.
+        assert set(load.ids) <= waited
+        assert lost(client) == 0
+
+
+def test_what_memory_does_not_hold_is_lost_and_counted(tmp_path: Path) -> None:
+    """In this process, since a hundred thousand requests take a while."""
+    from konveyer.execution.serving import prediction_log
+    from konveyer.execution.serving.metrics import LOG_LOST
+    from konveyer.execution.serving.prediction_log import Prediction, PredictionLog
+
+    row = Prediction(
+        *("r", 0, "prod", "a", 1, "sha256:0", "r-1", "live", "", 200, None, (1,), (), (), ()),
+        *((1.0,), (0.5,), 0.5, 1),
+    )
+    folder = tmp_path / "log"
+    log = PredictionLog(folder)
+    folder.rmdir()  # nothing can be written there any more
+    before = LOG_LOST._value.get()
+    for _ in range(prediction_log.MOST_WAITING + 5000):
+        log.add(row)
+    dropped = LOG_LOST._value.get() - before
+    assert 0 < dropped <= 5000
+    log.close()
+    assert LOG_LOST._value.get() - before == prediction_log.MOST_WAITING + 5000
+
+
+def test_a_clock_that_jumps_stops_nothing(space: ServingSpace, tmp_path: Path) -> None:
+    """The wall clock of the node jumps a day ahead and back under load."""
+    offset = tmp_path / "offset"
+    offset.write_text("+0")
+    library = _fake_time()
+    os.environ |= {"LD_PRELOAD": library, "FAKETIME_TIMESTAMP_FILE": str(offset)}
+    os.environ |= {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    try:
+        with serving(space, processes=1) as node, Load(node.url, connections=4) as load:
+            load.more(100)
+            for jump in ("+1d", "-1d", "+0"):
+                offset.write_text(jump)
+                time.sleep(1.5)
+                load.more(100)
+        assert load.statuses == {200}
+        assert load.broken == []
+        assert set(load.ids) <= {row["request_id"] for row in rows_logged(space.root)}
+    finally:
+        for name in ("LD_PRELOAD", "FAKETIME_TIMESTAMP_FILE", "FAKETIME_NO_CACHE"):
+            os.environ.pop(name, None)
+        os.environ.pop("FAKETIME_DONT_FAKE_MONOTONIC", None)
+
+
+def _fake_time() -> str:
+    for path in Path("/usr/lib").glob("*/faketime/libfaketime.so.1"):
+        return str(path)
+    pytest.skip("libfaketime is not installed: apt-get install faketime")

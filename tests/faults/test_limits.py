@@ -1,0 +1,173 @@
+"""Callers that are too many, too slow, too large, or only wait."""
+
+import contextlib
+import resource
+import socket
+import time
+
+import httpx
+import pytest
+
+from tests.faults.conftest import OPEN
+from tests.serving_nodes import Load, Node, serving
+from tests.serving_space import ServingSpace, new_space
+from tests.support import wait_for
+
+PATH = "/scoring/v1/predict"
+IDLE = 10_000
+
+
+def connected(node: Node) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", node.port), timeout=20)
+
+
+def predicts(client: httpx.Client) -> bool:
+    return client.post(PATH, json={"client_id": 1}).status_code == 200
+
+
+def test_ten_thousand_idle_connections_leave_a_node_answering(space: ServingSpace) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < IDLE + 500:
+        pytest.skip(f"this machine allows {hard} open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        with (
+            serving(space, processes=2) as node,
+            node.client() as client,
+            contextlib.ExitStack() as stack,
+        ):
+            for number in range(IDLE):
+                stack.enter_context(connected(node))
+                if number % 1000 == 0:
+                    assert predicts(client)
+            open_files = sum(one.num_fds() for one in node.processes())
+            assert open_files >= IDLE
+            began = time.monotonic()
+            for _ in range(100):
+                assert predicts(client)
+            assert (time.monotonic() - began) / 100 < 0.1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_slow_loris_is_cut_off_and_others_are_answered(space: ServingSpace) -> None:
+    with serving(space, processes=1) as node, node.client() as client:
+        slow = [connected(node) for _ in range(50)]
+        for one in slow:
+            one.sendall(b"POST /scoring/v1/predict HTTP/1.1\r\nhost: x\r\n")
+        began = time.monotonic()
+        answers: list[bytes] = []
+        while len(answers) < len(slow) and time.monotonic() < began + 40:
+            for one in slow:
+                with contextlib.suppress(OSError):
+                    one.sendall(b"x-a: b\r\n")
+            assert predicts(client)
+            time.sleep(0.5)
+            for one in slow:
+                one.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    answers += [one.recv(1000)]
+                one.setblocking(True)
+        assert time.monotonic() - began < 20
+        assert all(b" 408 " in answer for answer in answers if answer)
+        assert any(answer for answer in answers)
+        for one in slow:
+            one.close()
+
+
+def test_a_body_that_trickles_is_cut_off(space: ServingSpace) -> None:
+    with serving(space, processes=1) as node, node.client() as client:
+        with connected(node) as one:
+            head = b"POST /scoring/v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"
+            one.sendall(head)
+            one.settimeout(45)
+            assert b" 408 " in one.recv(1000)
+        assert predicts(client)
+
+
+POST = b"POST /scoring/v1/predict HTTP/1.1\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 400),
+        (POST + b"content-length: x\r\n\r\n", 400),
+        (POST + b"content-length: 1\r\ncontent-length: 2\r\n\r\n", 400),
+        (b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nx-a: " + b"b" * 40_000 + b"\r\n\r\n", 431),
+        (POST + b"expect: 100-continue\r\ncontent-length: 2000000\r\n\r\n", 413),
+        (POST + b"content-encoding: gzip\r\ncontent-length: 1\r\n\r\nx", 415),
+    ],
+)
+def test_what_is_no_request_gets_a_4xx(made_node: Node, sent: bytes, status: int) -> None:
+    with connected(made_node) as one:
+        one.sendall(sent)
+        assert one.recv(1000).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+def test_requests_that_are_sent_together_are_answered_in_order(made_node: Node) -> None:
+    body = b'{"client_id": 1}'
+    with connected(made_node) as one:
+        for number in range(40):
+            one.sendall(
+                b"POST /scoring/v1/predict HTTP/1.1\r\nhost: x\r\nx-request-id: n-%d\r\n"
+                b"content-length: %d\r\n\r\n%b" % (number, len(body), body)
+            )
+        got = b""
+        while got.count(b"HTTP/1.1 200 OK") < 40 or not got.endswith(b"}"):
+            got += one.recv(100_000)
+    ids = [line.split(b": ")[1] for line in got.split(b"\r\n") if line.startswith(b"x-request-id")]
+    assert ids == [b"n-%d" % number for number in range(40)]
+
+
+def test_http_1_0_head_and_100_continue(made_node: Node) -> None:
+    with connected(made_node) as one:
+        one.sendall(b"GET /health/live HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
+        answer = b""
+        while part := one.recv(1000):  # it is closed after the answer
+            answer += part
+        assert b"connection: close" in answer
+        assert answer.endswith(b'{"status":"alive"}')
+    with made_node.client() as client:
+        head = client.head("/health/live")
+        assert (head.status_code, head.text, head.headers["content-length"]) == (200, "", "18")
+    with connected(made_node) as one:
+        one.sendall(POST + b"expect: 100-continue\r\ncontent-length: 16\r\n\r\n")
+        assert one.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        one.sendall(b'{"client_id": 1}')
+        assert b" 200 OK" in one.recv(1000)
+
+
+def test_more_than_a_process_takes_is_refused_at_once(space: ServingSpace) -> None:
+    """Of what arrives together, the rest gets 429 and is told when to come again."""
+    few = new_space(space.root.parent / "few", f"{OPEN}most_under_way = 8\nprocesses = 1\n")
+    few.publish(200)
+    few.desire(few.pack(1))
+    with serving(few, processes=1) as node:
+        (process,) = node.processes()
+        body = b'{"client_id": 1}'
+        request = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (
+            PATH.encode(),
+            len(body),
+            body,
+        )
+        callers = [connected(node) for _ in range(64)]
+        wait_for(lambda: process.num_fds() > 64)
+        process.suspend()  # so that all of it has arrived when the process looks
+        for one in callers:
+            one.sendall(request)
+        time.sleep(0.2)
+        process.resume()
+        answers = [one.recv(2000) for one in callers]
+        for one in callers:
+            one.close()
+        refused = [answer for answer in answers if b" 429 " in answer]
+        assert len(refused) >= 32
+        assert all(b"retry-after: 1" in answer for answer in refused)
+        assert all(b" 200 " in answer for answer in answers if answer not in refused)
+        assert any(b" 200 " in answer for answer in answers)
+        with Load(node.url, connections=4) as load:
+            load.more(100)
+        assert load.statuses == {200}

@@ -1,0 +1,98 @@
+"""An online store on a network that is gone, frozen or slow."""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from konveyer.bundle.manifest import Serving
+from tests.faults.conftest import OPEN
+from tests.redis_servers import RedisServer, redis_server
+from tests.serving_nodes import Load, rows_logged, serving
+from tests.serving_space import NAMES, ServingSpace, new_space
+from tests.support import wait_for
+
+PATH = "/scoring/v1/predict"
+QUICK = Serving(deadline_ms=300)
+FALLBACKS = {name: "Oslo" if name.endswith("city") else 0.0 for name in NAMES}
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_server(tmp_path / "redis") as server:
+        yield server
+
+
+@pytest.fixture
+def space(redis: RedisServer, tmp_path: Path) -> ServingSpace:
+    """Its features are in Redis."""
+    space = new_space(tmp_path / "space", f'[online]\nurl = "{redis.url}"\n{OPEN}')
+    space.publish(200)
+    return space
+
+
+def test_a_frozen_store_costs_a_deadline_and_no_more(
+    space: ServingSpace, redis: RedisServer
+) -> None:
+    space.desire(space.pack(1, serving=QUICK))
+    with serving(space, processes=1) as node, node.client() as client:
+        assert client.post(PATH, json={"client_id": 1}).status_code == 200
+        redis.process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        answer = client.post(PATH, json={"client_id": 1})
+        took_s = time.monotonic() - began
+        assert answer.status_code == 504
+        assert answer.json()["error"]["code"] == "online_store_unavailable"
+        assert 0.25 < took_s < 2.0
+
+        with Load(node.url, connections=16) as load:
+            alive_s = []
+            for _ in range(10):
+                began = time.monotonic()
+                assert client.get("/health/live").is_success
+                alive_s.append(time.monotonic() - began)
+            assert sorted(alive_s)[5] < 0.25
+            redis.process.send_signal(signal.SIGCONT)
+            wait_for(lambda: 200 in load.statuses)
+            load.more(300)
+        assert load.statuses <= {200, 503, 504}
+        assert load.broken == []
+        assert client.post(PATH, json={"client_id": 1}).status_code == 200
+
+
+def test_declared_values_stand_in_for_a_store_that_is_gone(
+    space: ServingSpace, redis: RedisServer
+) -> None:
+    serving_ = Serving(deadline_ms=300, fallbacks=FALLBACKS, given=(NAMES[0],))
+    space.desire(space.pack(1, serving=serving_))
+    with serving(space, processes=1) as node, node.client() as client:
+        before = client.post(PATH, json={"client_id": 1}).json()
+        assert "fallbacks" not in before
+        redis.stop()
+        body = {"client_id": 1, NAMES[0]: 0.5}
+        answer = client.post(PATH, json=body, headers={"x-request-id": "stand-in"})
+        assert answer.status_code == 200
+        assert answer.json()["fallbacks"] == NAMES[1:]
+        redis.start()
+        space.publish(200)
+        wait_for(
+            lambda: "fallbacks" not in client.post(PATH, json={"client_id": 1}).json(),
+        )
+    (row,) = [row for row in rows_logged(space.root) if row["request_id"] == "stand-in"]
+    assert row["fallbacks"] == NAMES[1:]
+    assert row["given"] == [NAMES[0]]
+    assert row["features"] == [0.5, *[FALLBACKS[name] for name in NAMES[1:]]]
+
+
+def test_without_them_a_store_that_is_gone_is_a_503(
+    space: ServingSpace, redis: RedisServer
+) -> None:
+    space.desire(space.pack(1))
+    with serving(space, processes=1) as node, node.client() as client:
+        redis.stop()
+        answer = client.post(PATH, json={"client_id": 1})
+        assert answer.status_code in (503, 504)
+        assert answer.json()["error"]["code"] == "online_store_unavailable"
+        assert client.get("/health/ready").is_success

@@ -1,0 +1,182 @@
+"""Clients of the Open Inference Protocol and of the OpenAPI document, against a real node."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from tritonclient import http as triton
+from tritonclient.utils import InferenceServerException
+
+from konveyer.bundle.manifest import Serving
+from tests.faults.conftest import OPEN
+from tests.serving_nodes import Node, serving
+from tests.serving_space import NAMES, features_of, new_space
+
+NUMBER, CITY = NAMES[0], next(name for name in NAMES if name.endswith("city"))
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """Every feature may be given."""
+    space = new_space(tmp_path_factory.mktemp("inference") / "space", OPEN)
+    space.publish(200)
+    space.desire(space.pack(1, serving=Serving(given=tuple(NAMES))))
+    with serving(space, processes=1) as node:
+        yield node
+
+
+@pytest.fixture
+def client(node: Node) -> Iterator[triton.InferenceServerClient]:
+    made = triton.InferenceServerClient(node.url.removeprefix("http://"))
+    yield made
+    made.close()
+
+
+def ours(node: Node, *bodies: Mapping[str, object]) -> list[float]:
+    with node.client() as asked:
+        return [
+            asked.post("/scoring/v1/predict", json=body).json()["prediction"] for body in bodies
+        ]
+
+
+def tensor(name: str, values: np.ndarray, kind: str, *, binary: bool = True) -> triton.InferInput:
+    made = triton.InferInput(name, list(values.shape), kind)
+    made.set_data_from_numpy(values, binary_data=binary)
+    return made
+
+
+def test_health_and_metadata(client: triton.InferenceServerClient) -> None:
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("scoring")
+    assert client.is_model_ready("scoring", "1")
+    assert not client.is_model_ready("scoring", "7")
+    assert client.get_server_metadata()["name"] == "konveyer"
+    model = client.get_model_metadata("scoring")
+    assert model["versions"] == ["1"]
+    assert model["inputs"][0] == {"name": "client_id", "datatype": "INT64", "shape": [-1]}
+    assert {"name": CITY, "datatype": "BYTES", "shape": [-1]} in model["inputs"]
+    assert model["outputs"] == [{"name": "prediction", "datatype": "FP64", "shape": [-1]}]
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+@pytest.mark.parametrize("binary", [True, False])
+def test_rows_by_key(
+    client: triton.InferenceServerClient, node: Node, shape: tuple[int, ...], binary: bool
+) -> None:
+    keys = np.array([1, 2, 3], dtype=np.int64).reshape(shape)
+    asked = [triton.InferRequestedOutput("prediction", binary_data=binary)]
+    result = client.infer(
+        "scoring", [tensor("client_id", keys, "INT64", binary=binary)], outputs=asked
+    )
+    expected = ours(node, *({"client_id": key} for key in (1, 2, 3)))
+    assert result.as_numpy("prediction").tolist() == expected
+    default = client.infer("scoring", [tensor("client_id", keys, "INT64")], model_version="1")
+    assert default.as_numpy("prediction").tolist() == expected
+
+
+def test_given_values_of_every_type(client: triton.InferenceServerClient, node: Node) -> None:
+    rows = [features_of(client_id) for client_id in (5, 6)]
+    inputs = []
+    for name in NAMES:
+        values = [row[name] for row in rows]
+        if name.endswith("city"):
+            inputs.append(tensor(name, np.array(values, dtype=np.object_), "BYTES"))
+        elif name == NUMBER:
+            inputs.append(tensor(name, np.array(values, dtype=np.float32), "FP32"))
+        else:
+            inputs.append(tensor(name, np.array(values, dtype=np.float64), "FP64"))
+    result = client.infer("scoring", inputs)
+    single = [{**row, NUMBER: float(np.float32(row[NUMBER]))} for row in rows]
+    assert result.as_numpy("prediction").tolist() == ours(node, *single)
+    json_inputs = [
+        tensor(name, np.array([row[name] for row in rows]).astype(object), "BYTES", binary=False)
+        if name.endswith("city")
+        else tensor(name, np.array([row[name] for row in single]), "FP64", binary=False)
+        for name in NAMES
+    ]
+    assert client.infer("scoring", json_inputs).as_numpy("prediction").tolist() == ours(
+        node, *single
+    )
+
+
+def test_nan_is_null(client: triton.InferenceServerClient, node: Node) -> None:
+    keys = tensor("client_id", np.array([1], dtype=np.int64), "INT64")
+    value = tensor(NUMBER, np.array([np.nan]), "FP64")
+    result = client.infer("scoring", [keys, value])
+    assert result.as_numpy("prediction").tolist() == ours(node, {"client_id": 1, NUMBER: None})
+
+
+def test_mistakes_are_clear(client: triton.InferenceServerClient) -> None:
+    keys = tensor("client_id", np.array([1], dtype=np.int64), "INT64")
+    for inputs, model, words in (
+        ([keys], "scorin", "did you mean 'scoring'"),
+        ([tensor("client", np.array([1], dtype=np.int64), "INT64")], "scoring", "client"),
+        ([tensor("client_id", np.array([1.5]), "FP64")], "scoring", "not int64"),
+        (
+            [tensor("client_id", np.array([10**9], dtype=np.int64), "INT64")],
+            "scoring",
+            "No features",
+        ),
+        ([keys, tensor(NUMBER, np.array([1.0, 2.0]), "FP64")], "scoring", "numbers of rows"),
+        ([tensor("client_id", np.zeros((2, 2), dtype=np.int64), "INT64")], "scoring", "[rows, 1]"),
+    ):
+        with pytest.raises(InferenceServerException, match=words.replace("[", r"\[")):
+            client.infer(model, inputs)
+    with pytest.raises(InferenceServerException, match="no output"):
+        client.infer("scoring", [keys], outputs=[triton.InferRequestedOutput("nothing")])
+
+
+def test_bodies_that_lie_about_their_tensors_get_a_4xx(node: Node) -> None:
+    head = b'{"inputs":[{"name":"client_id","shape":[1],"datatype":"INT64","parameters":%b}]}'
+    with node.client() as client:
+        for parameters, length in (
+            (b'{"binary_data_size":8}', 10_000),
+            (b'{"binary_data_size":8000}', None),
+            (b'{"binary_data_size":-1}', None),
+            (b'{"binary_data_size":7}', None),
+            (b'{"binary_data_size":"8"}', None),
+            (b"{}", None),
+        ):
+            body = head % parameters
+            sent = str(len(body) if length is None else length)
+            answer = client.post(
+                "/v2/models/scoring/infer",
+                content=body + b"1234567",
+                headers={"inference-header-content-length": sent},
+            )
+            assert answer.status_code in (400, 422), answer.text
+            assert isinstance(answer.json()["error"], str)
+
+
+def test_the_openapi_document_is_valid_and_fuzzing_finds_no_5xx(node: Node, tmp_path: Path) -> None:
+    import jsonschema
+    from jsonschema.validators import validator_for
+
+    document = httpx.get(node.url + "/openapi.json").json()
+    assert document == httpx.get(node.url + "/scoring/v1/openapi.json").json()
+    row = document["paths"]["/scoring/v1/predict"]["post"]["requestBody"]["content"]
+    schema = row["application/json"]["schema"]
+    validator_for(schema, default=jsonschema.Draft202012Validator).check_schema(schema)
+    example = row["application/json"]["examples"]["one"]["value"]
+    jsonschema.validate(example, schema)
+    checks = "not_a_server_error,status_code_conformance,response_schema_conformance"
+    done = subprocess.run(
+        [
+            *(str(Path(sys.executable).with_name("schemathesis")), "run"),
+            *(node.url + "/openapi.json", "--url", node.url, "--checks", checks),
+            *("--max-examples", "60", "--seed", "1", "--generation-database", "none"),
+            *("--phases", "examples,coverage,fuzzing"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+    assert "5xx" not in node.log()
