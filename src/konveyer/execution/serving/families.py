@@ -9,7 +9,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -211,14 +211,24 @@ def families_following(
 
 
 class _Opened:
-    """Bundles that were opened, which means verified, once each."""
+    """Bundles that were opened, which means verified, once each.
+
+    What was live before stays: requests to it may still be under way, and a rollback finds it.
+    """
 
     def __init__(self, bundles: BundleStore) -> None:
         self._bundles = bundles
         self._opened: dict[str, Bundle | None] = {}
+        self._live: dict[tuple[str, int], str] = {}
+        self._before: dict[tuple[str, int], str] = {}
 
-    def isolated(self, versions: Iterable[DesiredVersion]) -> list[Bundle]:
+    def isolated(self, versions: Sequence[DesiredVersion]) -> list[Bundle]:
+        live = {(one.application, one.api_version): one.digest for one in versions}
+        was = {route: old for route, old in self._live.items() if live.get(route, old) != old}
+        self._before = {route: old for route, old in self._before.items() if route in live} | was
+        self._live = live
         digests = [digest for version in versions for digest in _digests(version)]
+        digests += [digest for digest in self._before.values() if digest not in digests]
         for digest in digests:
             if digest not in self._opened:
                 try:

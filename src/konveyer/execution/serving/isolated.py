@@ -75,18 +75,25 @@ class _Connection(asyncio.Protocol):
         number, future = self._last, self.loop.create_future()
         self._waiting[number] = future
         self._transport.write(framed(_encode({"id": number, "rows": rows})))
+        # `asyncio.timeout` needs a task, and a request begins without one.
+        limit = self.loop.call_later(limit_s, _expire, future)
         try:
-            async with asyncio.timeout(limit_s):
-                reply: _Reply | None = await future
-                return reply
+            reply: _Reply | None = await future
         finally:
+            limit.cancel()
             self._waiting.pop(number, None)
+        return reply
 
     def close(self) -> None:
         """From any thread; also when the loop of the connection has ended."""
         if self._transport is not None:
             with suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(self._transport.abort)
+
+
+def _expire(waiting: "asyncio.Future[_Reply | None]") -> None:
+    if not waiting.done():
+        waiting.set_exception(TimeoutError())
 
 
 class IsolatedLane:
