@@ -146,7 +146,11 @@ class Workspace:
         from konveyer.execution.releases.pins import HeldViews
         from konveyer.feature_store.push.accept import Pusher
 
-        return Pusher(self.etl, self.settings.clock, held=HeldViews(self.bundles))
+        return Pusher(
+            self.etl,
+            self.settings.clock,
+            held=HeldViews(self.bundles, self.settings.releases.kept_for_rollback),
+        )
 
     @property
     def database_urls(self) -> dict[str, str]:
@@ -208,7 +212,11 @@ class Workspace:
         if not self.settings.etl.schedule or clock.fixed_us is not None:
             return ()
         return (
-            DueViews(self.catalog, HeldViews(self.bundles), clock.now_us),
+            DueViews(
+                self.catalog,
+                HeldViews(self.bundles, self.settings.releases.kept_for_rollback),
+                clock.now_us,
+            ),
             DueBatches(self.catalog, self.bundles, PROD, clock.now_us),
         )
 
@@ -241,7 +249,7 @@ class Workspace:
         """What releases that are live or on their way need of the feature store."""
         from konveyer.execution.releases.pins import release_pins
 
-        return release_pins(session, self.bundles)
+        return release_pins(session, self.bundles, self.settings.releases.kept_for_rollback)
 
     def pins(self, session: "Session") -> "Sequence[Pin]":
         """Everything that upkeep of offline tables must leave as it is."""

@@ -79,12 +79,14 @@ class ReleasesSettings(_Section, frozen=True):
     """What every release of the workspace goes through, whatever its model asks for.
 
     With `approval` an approver, who is neither the author nor the reviewer, says yes before
-    production. `lead_time_days` is the goal, in working days.
+    production. `lead_time_days` is the goal, in working days. The features of the last
+    `kept_for_rollback` releases of each version that production served stay computed.
     """
 
     approval: bool = False
     require: tuple[Literal["replay", "shadow", "canary"], ...] = ()
     lead_time_days: float = 5.0
+    kept_for_rollback: int = 3
 
 
 def _three_environments() -> dict[str, Environment]:

@@ -27,11 +27,13 @@ from konveyer.execution.releases.gates import functional, integration, load
 from konveyer.execution.releases.gates.context import GateContext, GateServices
 from konveyer.execution.releases.gates.integration import Predictions, Served
 from konveyer.execution.releases.gates.invariants import Held
+from konveyer.execution.releases.gates.listing import GATES
 from konveyer.execution.releases.gates.load import LoadProfile
 from konveyer.execution.releases.gates.production import production_stage
 from konveyer.execution.releases.lead_time import lead_time
 from konveyer.execution.releases.live import repair_desired, take_back
 from konveyer.execution.releases.machine import (
+    AUTOMATIC,
     HUMAN,
     NEXT,
     OPTIONAL,
@@ -108,6 +110,10 @@ def test_every_stage_leads_to_the_next_and_to_an_end() -> None:
             assert NEXT[stage, Action.WITHDRAW] is State.WITHDRAWN
     with pytest.raises(WrongState, match="possible now: pass, fail"):
         next_state("r", State.LOAD, Action.APPROVE)
+
+
+def test_every_automatic_stage_has_a_gate() -> None:
+    assert set(GATES) == set(AUTOMATIC)
 
 
 def test_what_failed_by_itself_can_be_waived_and_nothing_else() -> None:

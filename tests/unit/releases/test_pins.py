@@ -119,3 +119,11 @@ def test_what_production_served_last_can_be_rolled_back_to(
         held = [pin.holder for pin in release_pins(session, bundles)]
     kept = releases[-KEPT_FOR_ROLLBACK - 1 :]  # the last is what production serves
     assert sorted(held) == sorted(f"release {one} (scoring/v1, retired)" for one in kept[-3:])
+    with catalog.reading() as session:
+        assert len(release_pins(session, bundles, 0)) == 1
+    with catalog.transaction() as session:
+        release_row(session, releases[-2]).digest = "sha256:gone"
+        assert len(release_pins(session, bundles)) == 2
+        release_row(session, releases[-1]).digest = "sha256:gone"
+        with pytest.raises(BundleNotFound):
+            release_pins(session, bundles)

@@ -6,6 +6,7 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from konveyer.bundle.errors import BundleNotFound
 from konveyer.bundle.manifest import TRAINING
 from konveyer.bundle.store import BundleStore
 from konveyer.execution.releases.live import PROD
@@ -18,38 +19,54 @@ from konveyer.feature_store.etl.pins import Pin
 KEPT_FOR_ROLLBACK = 3
 
 
-def release_pins(session: Session, bundles: BundleStore) -> Sequence[Pin]:
+def release_pins(
+    session: Session, bundles: BundleStore, kept: int = KEPT_FOR_ROLLBACK
+) -> Sequence[Pin]:
     """One for each release that is live, on its way, served by some environment, or rolled back to.
 
-    Of what production served before, that is the last `KEPT_FOR_ROLLBACK` of each version.
-
-    Raises when a bundle cannot be read: what it needs is then not known.
+    Of what production served before, that is the last `kept` of each version, as far as their
+    bundles are there. Raises when another bundle cannot be read: what it needs is then not known.
     """
-    return [_pin(row, bundles) for row in _in_use(session)]
+    held = (_held(row, bundles, is_needed) for row, is_needed in _in_use(session, kept))
+    return [pin for pin in held if pin is not None]
 
 
 class HeldViews:
     """The versions of views that the releases of `release_pins` read. Opens each bundle once."""
 
-    def __init__(self, bundles: BundleStore) -> None:
-        self._bundles = bundles
+    def __init__(self, bundles: BundleStore, kept: int = KEPT_FOR_ROLLBACK) -> None:
+        self._bundles, self._kept = bundles, kept
         self._views: dict[str, tuple[tuple[str, str], ...]] = {}
 
     def __call__(self, session: Session) -> Iterable[tuple[str, str]]:
-        for row in _in_use(session):
+        for row, is_needed in _in_use(session, self._kept):
             if row.digest not in self._views:
-                self._views[row.digest] = _pin(row, self._bundles).views
+                pin = _held(row, self._bundles, is_needed)
+                self._views[row.digest] = () if pin is None else pin.views
             yield from self._views[row.digest]
 
 
-def _in_use(session: Session) -> list[ReleaseRow]:
-    needed = {live.release for live in live_versions(session)} | _kept_for_rollback(session)
+def _held(row: ReleaseRow, bundles: BundleStore, is_needed: bool) -> Pin | None:
+    """What the release needs; None for one that could only be rolled back to, and has no bundle."""
+    try:
+        return _pin(row, bundles)
+    except BundleNotFound:
+        if is_needed:
+            raise
+        return None
+
+
+def _in_use(session: Session, kept: int) -> list[tuple[ReleaseRow, bool]]:
+    """Releases, and whether each is needed or only kept for a rollback."""
+    served = {live.release for live in live_versions(session)}
+    kept_ids = _kept_for_rollback(session, kept)
     under_way = [str(state) for state in (*STAGES, State.LIVE)]
     rows = session.scalars(select(ReleaseRow).order_by(ReleaseRow.opened_us))
-    return [row for row in rows if row.state in under_way or row.id in needed]
+    found = ((row, row.state in under_way or row.id in served) for row in rows)
+    return [(row, needed) for row, needed in found if needed or row.id in kept_ids]
 
 
-def _kept_for_rollback(session: Session) -> set[str]:
+def _kept_for_rollback(session: Session, kept: int) -> set[str]:
     """The releases of each version that production served last before the live one."""
     served = session.execute(
         select(ReleaseRow.application, ReleaseRow.api_version, ReleaseRow.id)
@@ -57,12 +74,12 @@ def _kept_for_rollback(session: Session) -> set[str]:
         .where(LiveVersionRow.environment == PROD, ReleaseRow.state == State.RETIRED)
         .order_by(LiveVersionRow.id.desc())
     )
-    kept: dict[tuple[str, int], dict[str, None]] = {}
+    found: dict[tuple[str, int], dict[str, None]] = {}
     for application, api_version, release in served:
-        newest = kept.setdefault((application, api_version), {})
-        if len(newest) < KEPT_FOR_ROLLBACK:
+        newest = found.setdefault((application, api_version), {})
+        if len(newest) < kept:
             newest[release] = None
-    return {release for newest in kept.values() for release in newest}
+    return {release for newest in found.values() for release in newest}
 
 
 def _pin(row: ReleaseRow, bundles: BundleStore) -> Pin:
