@@ -1,8 +1,10 @@
 """Commands that take a while, at a terminal: they show how far they are, and Ctrl-C is clean."""
 
+import json
 import os
 import pty
 import re
+import resource
 import signal
 import subprocess
 import time
@@ -14,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from konveyer import FeatureStore
 from tests.support import Shop
 
 DEFINITIONS = """
@@ -103,6 +106,7 @@ def test_a_training_set_shows_how_far_it_is(big_shop: Shop) -> None:
     for what in ("labels", "rows"):
         assert {of for _, of in parts_done(shown, what)} == {5}
     assert len({done for done, _ in parts_done(shown, "newest, spend")}) > 1
+    # Of more than a million labels; an error when the digest is another one.
     built = re.findall(r"set-\w+", shown)[0]
     code, shown, _ = at_a_terminal(big_shop, "training-set", "rebuild", built)
     assert code == 0
@@ -144,3 +148,38 @@ def test_ctrl_c_in_etl_says_that_it_goes_on(big_shop: Shop) -> None:
     assert "goes on with it" in shown
     big_shop.run("etl", "run", "spend")
     assert {run["status"] for run in big_shop.run("etl", "runs")} == {"succeeded"}
+
+
+def test_a_disk_that_is_full_keeps_nothing_of_a_training_set(big_shop: Shop) -> None:
+    """As far as a process may write no file of more than a megabyte."""
+    before = held_by(big_shop)
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+
+    done = subprocess.run(
+        big_shop.command(*BUILD), preexec_fn=limited, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    error = json.loads(done.stdout.splitlines()[-1])["error"]
+    assert error["code"] == "training_set_not_written"
+    assert "room" in error["hint"]
+    assert held_by(big_shop) == before
+
+
+def test_an_open_feature_store_takes_up_what_is_applied_within_ten_seconds(big_shop: Shop) -> None:
+    definitions = big_shop.root / "features/definitions.py"
+    text = definitions.read_text()
+    client = int(pq.read_table(big_shop.root / "payments.parquet")["client"][0].as_py())
+    with FeatureStore(big_shop.root) as store:
+        (before,) = store.online("scoring", [{"client": client}])
+        assert before is not None
+        assert set(before) == {"last", "amount_sum_30d"}
+        definitions.write_text(text.replace('"newest", "spend"', '"newest:last as newest_amount",'))
+        big_shop.run("apply")
+        applied_s = time.monotonic()
+        while set(store.online("scoring", [{"client": client}])[0] or ()) != {"newest_amount"}:
+            assert time.monotonic() - applied_s < 12
+            time.sleep(0.2)
+    definitions.write_text(text)
+    big_shop.run("apply")

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from konveyer import Aggregation
 from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.engines.duckdb import DuckDBEngine
 from konveyer.feature_store.registry.check import check_definitions
@@ -140,3 +141,22 @@ def test_a_definitions_folder_that_is_not_there(root: Path) -> None:
     with pytest.raises(KonveyerError, match="does not exist") as caught:
         load_definitions(root / "feature")
     assert caught.value.hint == "did you mean 'features'?"
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        (("карта", "наличные"), ["карта"]),
+        (("card", "!!!"), ["!!!"]),
+        (("gift card", "gift-card"), ["gift card", "gift-card"]),
+    ],
+)
+def test_values_that_name_no_feature_of_their_own(
+    values: tuple[str, ...], named: list[str]
+) -> None:
+    with pytest.raises(KonveyerError) as caught:
+        Aggregation(function="count", over="7d", name="paid", by="kind", values=values)
+    assert caught.value.code == "bad_definition"
+    assert all(f"'{one}'" in caught.value.message for one in named)
+    condition = f"CAST(\"kind\" AS VARCHAR) = '{named[-1]}'"
+    assert f"where={condition!r}" in (caught.value.hint or "")

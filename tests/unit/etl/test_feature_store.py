@@ -441,3 +441,20 @@ def test_the_datamart_finds_shows_and_counts(store: Store) -> None:
     assert shown.profiles["payments_3d"]["mean"] == 3.0
     assert {use.person for use in shown.uses} == {"admin"}
     assert {feature.uses for feature in shown.features} == {1}
+
+
+def test_an_overflow_in_a_training_set_names_the_view_and_the_feature(
+    store: Store, tmp_path: Path
+) -> None:
+    """What is published has no such window any more, so that only training meets it."""
+    rows = pq.read_table(tmp_path / "payments.parquet")
+    early = rows.filter(pc.less(rows["paid_at"], datetime(2026, 1, 4)))
+    cents = pa.array([2**62] * len(early), pa.int64())
+    pq.write_table(early.set_column(3, "cents", cents), tmp_path / "payments.parquet")
+    store.apply(*DEFINITIONS)
+    store.etl()
+    with pytest.raises(KonveyerError) as caught:
+        store.training_set(labels(("a", 3, "2026-01-05T00:00:00")))
+    assert caught.value.code == "number_overflow"
+    assert "Feature view 'spend'" in caught.value.message
+    assert "'cents_sum_3d'" in caught.value.message

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from konveyer.feature_store.engines.base import SourceUnreadable
+from konveyer.feature_store.engines.base import JobFailed, SourceUnreadable
 from konveyer.feature_store.engines.duckdb import DuckDBEngine
 
 
@@ -30,3 +30,26 @@ def test_a_damaged_page_is_told_from_wrong_sql(tmp_path: Path, compression: str)
             refused += 1
     engine.close()
     assert refused > 10
+
+
+def test_flipped_bytes_are_told_from_wrong_sql_wherever_they_are(tmp_path: Path) -> None:
+    """Headers of pages and the footer too; and the engine goes on with other files after it."""
+    engine, path, good = DuckDBEngine(), tmp_path / "rows.parquet", tmp_path / "good.parquet"
+    pq.write_table(pa.table({"a": list(range(1_000)), "b": [1.5] * 1_000}), path)
+    whole, refused = path.read_bytes(), 0
+    good.write_bytes(whole)
+    for at in [*range(4, 60), *range(4_090, 4_160), *range(len(whole) - 700, len(whole) - 8)]:
+        damaged = bytearray(whole)
+        damaged[at] ^= 0xFF
+        path.write_bytes(damaged)
+        try:
+            with engine.session() as session:
+                session.attach_parquet("rows", [str(path)])
+                session.query("SELECT * FROM rows")
+        except (SourceUnreadable, JobFailed):
+            refused += 1
+    with engine.session() as session:
+        session.attach_parquet("rows", [str(good)])
+        assert session.query("SELECT sum(a) AS s FROM rows")["s"].to_pylist() == [499_500]
+    engine.close()
+    assert refused > 300

@@ -226,6 +226,21 @@ def test_a_column_that_a_later_file_lacks(desk: Desk, file: Path) -> None:
     assert "b.parquet" in error["message"]
 
 
+def test_a_column_that_the_first_file_lacks_is_not_blamed_on_the_sql(
+    desk: Desk, file: Path
+) -> None:
+    view = FeatureView(
+        name="profile",
+        entity="client",
+        sql="SELECT client_id, paid_at AS event_time, note FROM payments",
+        features=(Feature(name="note", dtype="string"),),
+    )
+    write(desk.root, "b.parquet", payments(pa.array([1, 2]), note=pa.array(["31", "32"])))
+    error = desk.refusal(CLIENT, PAYMENTS, view)
+    assert "correct the SQL" not in (error.hint or "")
+    assert "'payments' has 'note' in b.parquet, but not in a.parquet" in (error.hint or "")
+
+
 def test_a_value_that_sql_cannot_cast_fails_the_run(desk: Desk, file: Path) -> None:
     text = FeatureView(
         name="profile",

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any
@@ -18,7 +19,7 @@ from konveyer.feature_store.datamart.pieces import Piece, is_heavy, pieces_of, s
 from konveyer.feature_store.datamart.pinned_view import PinnedView
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.kernel.codes import Ints, distinct
-from konveyer.feature_store.kernel.errors import naming_view
+from konveyer.feature_store.kernel.errors import naming_view, naming_views
 from konveyer.feature_store.kernel.evaluate import evaluate
 from konveyer.feature_store.kernel.history import history_of
 from konveyer.feature_store.kernel.spine import Spine, spine_of
@@ -114,19 +115,16 @@ def _join(
         for bucket, rows, piece in parts
     )
     found, orders = [], []
-    joined = counted(engine.map(JoinBucket(views), asked), progress, named(views), len(parts))
-    for (_, rows, _), part in zip(parts, joined, strict=True):
-        found.append(part.features)
-        orders.append(rows[part.order])
-        if watch is not None:
-            for read in part.reads:
-                watch(read)
+    names = [view.table.ref.view for view in views]
+    with naming_views(names), closing(engine.map(JoinBucket(views), asked)) as joining:
+        joined = counted(joining, progress, ", ".join(names), len(parts))
+        for (_, rows, _), part in zip(parts, joined, strict=True):
+            found.append(part.features)
+            orders.append(rows[part.order])
+            if watch is not None:
+                for read in part.reads:
+                    watch(read)
     return _reordered(pa.concat_tables(found), np.concatenate(orders))
-
-
-def named(views: Sequence[PinnedView]) -> str:
-    """Views that are read together, as people are told of them."""
-    return ", ".join(view.table.ref.view for view in views)
 
 
 def _pieces(

@@ -6,6 +6,7 @@ all buckets have for it. The driver learns a few numbers of each block and bucke
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -19,7 +20,7 @@ from konveyer.core import digests
 from konveyer.core.digests import block_digest, digest_of_blocks
 from konveyer.core.files import file_written_whole
 from konveyer.core.progress import Progress, counted, unseen
-from konveyer.feature_store.datamart.join import Watch, named, read_together
+from konveyer.feature_store.datamart.join import Watch, read_together
 from konveyer.feature_store.datamart.label_files import LabelFiles
 from konveyer.feature_store.datamart.labels import (
     Nulls,
@@ -49,6 +50,7 @@ from konveyer.feature_store.datamart.spines import (
 )
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.engines.base import Engine
+from konveyer.feature_store.kernel.errors import naming_views
 from konveyer.feature_store.kernel.history import instants
 
 
@@ -93,8 +95,9 @@ def write_large(
     stages = folder / ".stages"
     stages.mkdir(parents=True)
     each = range(blocks.count)
-    taking = engine.map(_TakeIn(labels, meaning, blocks, stages), each)
-    taken = list(counted(taking, progress, "labels", blocks.count))
+    # Nobody may write to the folder any more when an error, or Ctrl-C, leaves this function.
+    with closing(engine.map(_TakeIn(labels, meaning, blocks, stages), each)) as taking:
+        taken = list(counted(taking, progress, "labels", blocks.count))
     check_no_nulls([found for block in taken for found in block.nulls])
     labels_digest = digest_of_blocks([block.labels_digest for block in taken])
     if accept is not None:
@@ -108,15 +111,16 @@ def write_large(
         for views_of_stage in read_together(stage.views, sizes, stage.most_rows) or [()]:
             reading = Reading(stage, views_of_stage, len(joined))
             parts = parts_of(engine, reading, filled)
-            done = engine.map(JoinPart(reading), parts)
-            for reads in counted(done, progress, named(views_of_stage), len(parts)):
-                if watch is not None:
-                    for read in reads:
-                        watch(read)
+            names = [view.table.ref.view for view in views_of_stage]
+            with naming_views(names), closing(engine.map(JoinPart(reading), parts)) as done:
+                for reads in counted(done, progress, ", ".join(names), len(parts)):
+                    if watch is not None:
+                        for read in reads:
+                            watch(read)
             joined.append(tuple(reading.joined(part) for part in parts))
     assemble = _Assemble(meaning.service, tuple(joined), blocks, stages, folder)
-    assembled = counted(engine.map(assemble, each), progress, "rows", blocks.count)
-    result = digest_of_blocks(list(assembled))
+    with closing(engine.map(assemble, each)) as assembled:
+        result = digest_of_blocks(list(counted(assembled, progress, "rows", blocks.count)))
     rmtree(stages)
     return WrittenRows(rows=blocks.rows, labels_digest=labels_digest, result_digest=result)
 

@@ -66,6 +66,28 @@ class Aggregation(Meaning):
                 f"Aggregation '{self.name}' needs both `by` and `values`, or neither.",
                 hint="list the values that the column can have",
             )
+        self._check_values()
+
+    def _check_values(self) -> None:
+        """Each value must name a feature of its own."""
+        named: dict[str, str] = {}
+        for value in self.values:
+            word = _word(value)
+            if not word:
+                raise BadDefinition(
+                    f"Aggregation '{self.name}': no feature can be named after the value "
+                    f"'{value}', which has no letter from a to z and no digit.",
+                    hint="leave it out of `values`, and give it an aggregation of its own with a "
+                    f"name and where={self._condition(value)!r}",
+                )
+            if word in named and named[word] != value:
+                raise BadDefinition(
+                    f"Aggregation '{self.name}': the values '{named[word]}' and '{value}' would "
+                    f"both be named '{self.name}_{word}'.",
+                    hint="leave one out of `values`, and give it an aggregation of its own with a "
+                    f"name and where={self._condition(value)!r}",
+                )
+            named[word] = value
 
     @property
     def window(self) -> timedelta | None:
@@ -91,15 +113,22 @@ class Aggregation(Meaning):
         condition = f" where {self.where}" if self.where else ""
         return f"{self.function}({self.column or '*'}) over {self.over}{condition}"
 
-    def _of(self, value: str) -> "Aggregation":
+    def _condition(self, value: str) -> str:
         quoted = value.replace("'", "''")
         column = (self.by or "").replace('"', '""')
-        condition = f"CAST(\"{column}\" AS VARCHAR) = '{quoted}'"
+        return f"CAST(\"{column}\" AS VARCHAR) = '{quoted}'"
+
+    def _of(self, value: str) -> "Aggregation":
+        condition = self._condition(value)
         return replace(
             self,
-            name=f"{self.name}_{re.sub('[^a-z0-9]+', '_', value.lower()).strip('_')}",
+            name=f"{self.name}_{_word(value)}",
             where=condition if self.where is None else f"({self.where}) AND {condition}",
             description=f"{self.description} ({self.by} {value})".strip(),
             by=None,
             values=(),
         )
+
+
+def _word(value: str) -> str:
+    return re.sub("[^a-z0-9]+", "_", value.lower()).strip("_")

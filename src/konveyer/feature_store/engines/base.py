@@ -1,6 +1,6 @@
 """Engine: runs SQL over attached tables and maps jobs over rows and buckets."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,10 +100,11 @@ class Engine(Protocol):
         an engine that knows.
         """
 
-    def map(self, job: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+    def map(self, job: Callable[[S], T], items: Iterable[S]) -> Generator[T]:
         """Run `job` for each item, several at once; results in the order of `items`.
 
-        Only some items at a time are under way, and their results in memory.
+        Only some items at a time are under way, and their results in memory. Closing it before its
+        end begins no more of them, and waits for those under way.
         """
 
     def close(self) -> None: ...

@@ -4,7 +4,7 @@ import os
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,17 +14,19 @@ import duckdb
 import pyarrow as pa
 from pyarrow.dataset import Dataset
 
-from konveyer.feature_store.engines.base import QueryFailed, SortedRows, SourceUnreadable
+from konveyer.feature_store.engines.base import JobFailed, QueryFailed, SortedRows, SourceUnreadable
 
 S = TypeVar("S")
 T = TypeVar("T")
 _BATCH_ROWS = 100_000
 _PARALLEL_ROWS = 16_384
 _INTERRUPTED = "Query interrupted"
-# DuckDB's messages about files and streams; the others are about the query.
+# DuckDB's messages about files and streams; others that begin with their kind are about the query,
+# and those without a kind come from its reader of Parquet.
 _ABOUT_DATA = re.compile(
     r"IO Error|Invalid Input Error: .*(file|parquet|stream)"
-    r"|Parquet file is|Out of buffer|Payload value .*corrupted",
+    r"|Parquet file is|Out of buffer|Payload value .*corrupted"
+    r"|(?![a-z ]+ error:)",
     re.IGNORECASE,
 )
 
@@ -37,17 +39,30 @@ class DuckDBEngine:
     def __init__(
         self, url: str = "duckdb:", *, connection: duckdb.DuckDBPyConnection | None = None
     ) -> None:
-        self._connection = connection or duckdb.connect(url.partition(":")[2] or ":memory:")
+        self._database = url.partition(":")[2] or ":memory:"
+        self._connection = connection or duckdb.connect(self._database)
         self._connection.execute("SET TimeZone = 'UTC'")
         self._lock = threading.RLock()
 
     @contextmanager
     def session(self) -> Iterator["DuckDBEngine"]:
-        own = DuckDBEngine(connection=self._connection.cursor())
+        own = DuckDBEngine(connection=self._cursor())
         try:
             yield own
         finally:
             own.close()
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        with self._lock:
+            cursor = self._connection.cursor()
+            try:
+                cursor.execute("SELECT 1")
+            except duckdb.FatalException:
+                # A defect that a damaged file brings out ends a database for good: take a new one.
+                self._connection = duckdb.connect(self._database)
+                cursor = self._connection.cursor()
+                cursor.execute("SET TimeZone = 'UTC'")
+            return cursor
 
     def attach_parquet(self, name: str, files: Sequence[str]) -> None:
         listed = ", ".join(f"'{_escaped(file)}'" for file in files)
@@ -99,17 +114,20 @@ class DuckDBEngine:
         batches = iter(self._reader(sql))
         return [job(batches if seen is None else _told(batches, seen))]
 
-    def map(self, job: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+    def map(self, job: Callable[[S], T], items: Iterable[S]) -> Generator[T]:
         # Threads suffice: NumPy, Arrow and Delta let go of the interpreter while they work.
         workers = os.cpu_count() or 1
         running: deque[Future[T]] = deque()
-        with ThreadPoolExecutor(max_workers=workers) as pool:
+        pool = ThreadPoolExecutor(max_workers=workers)
+        try:
             for item in items:
                 running.append(pool.submit(job, item))
                 if len(running) > workers:
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def close(self) -> None:
         self._connection.close()
@@ -137,14 +155,19 @@ def _explaining() -> Iterator[None]:
     except (duckdb.Error, OSError, pa.ArrowInvalid) as error:  # Arrow makes OSError of DuckDB's
         raise _explained(error) from error
     except RuntimeError as error:
-        # What DuckDB makes of Ctrl-C.
+        # What DuckDB makes of Ctrl-C; otherwise of names that are no text.
         if _INTERRUPTED in str(error):
             raise KeyboardInterrupt from error
-        raise
+        raise _explained(error) from error
 
 
-def _explained(error: Exception) -> QueryFailed | SourceUnreadable:
+def _explained(error: Exception) -> QueryFailed | SourceUnreadable | JobFailed:
     first = str(error).strip().splitlines()[0]
+    if isinstance(error, duckdb.InternalException | duckdb.FatalException):
+        return JobFailed(
+            f"DuckDB: {first}",
+            hint="run again; if it happens again, a file of the source may be damaged",
+        )
     if _ABOUT_DATA.match(first):
         return SourceUnreadable(
             f"DuckDB: {first}",

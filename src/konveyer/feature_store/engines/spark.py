@@ -6,7 +6,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -162,7 +162,7 @@ class SparkEngine:
 
         return [unpacked(row.packed) for row in self._run(run)]
 
-    def map(self, job: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+    def map(self, job: Callable[[S], T], items: Iterable[S]) -> Generator[T]:
         context = self._spark.sparkContext
         rest = iter(items)
         while some := list(islice(rest, context.defaultParallelism * _ITEMS_PER_CORE)):

@@ -24,6 +24,7 @@ from konveyer.feature_store.etl import runs
 from konveyer.feature_store.etl.forgotten import forgotten_digests, without_forgotten
 from konveyer.feature_store.etl.limits import outside
 from konveyer.feature_store.etl.materialize import Snapshot, publish, snapshot_of
+from konveyer.feature_store.kernel.errors import naming_view
 from konveyer.feature_store.offline.bucket_writer import conformed
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
 from konveyer.feature_store.offline.in_order import sorted_rows
@@ -192,7 +193,8 @@ class Landing:
         """Put the values of push `number` online, and remember its rows."""
         key = one.view.key
         if one.values is not None:
-            publish(*key, RecordCodec(one.view.compiled.columns), one.values, self._online)
+            with naming_view(one.view.view.name):
+                publish(*key, RecordCodec(one.view.compiled.columns), one.values, self._online)
         tail = self._tails.get(key)
         if tail is not None and (tail.base, tail.until) == (one.base, number - 1):
             rows = _joined([tail.rows, one.rows])
@@ -232,7 +234,8 @@ class Landing:
         if len(rows):
             tail = self._tail(view, base, until)
             values = self._values(view, base, rows, [tail], at_us)
-            publish(*view.key, RecordCodec(view.compiled.columns), values, self._online)
+            with naming_view(view.view.name):
+                publish(*view.key, RecordCodec(view.compiled.columns), values, self._online)
 
     def _values(
         self,

@@ -1,6 +1,6 @@
 """What can go wrong while features are computed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 
@@ -33,4 +33,16 @@ def naming_view(view: str) -> Iterator[None]:
         where = f"Feature view '{view}'"
         if where not in error.message:
             error.message = f"{where}: {error.message}"
+        raise
+
+
+@contextmanager
+def naming_views(views: Sequence[str]) -> Iterator[None]:
+    """Errors of the block that name none of the `views` say which they are about."""
+    try:
+        yield
+    except KonveyerError as error:
+        if views and not any(f"'{view}'" in error.message for view in views):
+            listed = ", ".join(f"'{view}'" for view in views)
+            error.message = f"Feature view{'s' if len(views) > 1 else ''} {listed}: {error.message}"
         raise

@@ -1,5 +1,6 @@
 """Check definitions against the real data: every source, and every view over its sources."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from konveyer.feature_store.registry.python_view import call_on_nothing
 from konveyer.feature_store.registry.state import RegistryState, registry_state
 from konveyer.feature_store.sources.attach import attach
 from konveyer.feature_store.sources.errors import UnknownColumn, WrongType
-from konveyer.feature_store.sources.kind import Places, SourceKind
+from konveyer.feature_store.sources.files import files_of, later_columns
+from konveyer.feature_store.sources.kind import Places, SourceKind, kind_of
 from konveyer.feature_store.sources.staging import staging_folder
 
 
@@ -57,7 +59,7 @@ def check_definitions(state: RegistryState, engine: Engine, places: Places) -> C
             _check_keys(state, source, columns)
         for name in state.names(Kind.VIEW):
             check_landing(state, state.view(name))
-            views[name] = _compiled(state, name, session)
+            views[name] = _compiled(state, name, session, places)
             if views[name].code is not None:
                 call_on_nothing(name, views[name])
         for name in state.names(Kind.ON_DEMAND):
@@ -91,7 +93,7 @@ def sources_attached(
                     was, is_now = found[source.name].kind, now[source.name].kind
                     changes = [f"source '{source.name}' was {was}, and is {is_now}"]
                     raise _changed(view, changes, "its rows would be others.")
-            fits = _types_of(_compiled(state, view, session)) == _types_of(compiled)
+            fits = _types_of(_compiled(state, view, session, places)) == _types_of(compiled)
         except (UnknownColumn, WrongType, SqlInvalid, UnsupportedType) as error:
             changes = _changes(found, now)
             if changes:
@@ -114,7 +116,7 @@ def _attached(
     return SourceForm(kind=kind, columns=types), columns
 
 
-def _compiled(state: RegistryState, name: str, session: Engine) -> CompiledView:
+def _compiled(state: RegistryState, name: str, session: Engine, places: Places) -> CompiledView:
     """The view, checked against the real columns of its attached sources."""
     view = state.view(name)
     source = None if view.source is None else state.source(view.source)
@@ -126,8 +128,26 @@ def _compiled(state: RegistryState, name: str, session: Engine) -> CompiledView:
         for _, expression in given.expressions:
             session.describe(f"SELECT {expression} FROM ({sql}) AS source_rows")  # noqa: S608
     except QueryFailed as error:
-        raise SqlInvalid(f"Feature view '{name}': {error.message}", hint=error.hint) from error
+        hint = _only_in_later_files(state, name, places, error.message) or error.hint
+        raise SqlInvalid(f"Feature view '{name}': {error.message}", hint=hint) from error
     return result
+
+
+def _only_in_later_files(
+    state: RegistryState, view: str, places: Places, message: str
+) -> str | None:
+    """What to do when a query failed for want of a column that not the first file has."""
+    for source in state.sources_of((Kind.VIEW, view)):
+        if kind_of(source, places) is not SourceKind.PARQUET:
+            continue
+        for column, file in later_columns(source, places.root).items():
+            if re.search(rf"\b{re.escape(column)}\b", message):
+                first = files_of(source, places.root)[0].name
+                return (
+                    f"source '{source.name}' has '{column}' in {file}, but not in {first}: its "
+                    "first file says which columns it has, so write that one with the column too"
+                )
+    return None
 
 
 def _try_on_nulls(view: OnDemandView, compiled: Mapping[str, CompiledView]) -> None:

@@ -54,6 +54,18 @@ def check_parquet(source: Source, files: Sequence[Path]) -> None:
                 )
 
 
+def later_columns(source: Source, root: Path) -> dict[str, str]:
+    """The columns that the first file lacks, which therefore the source has not: by name, a file
+    that has it.
+    """
+    first, *others = files_of(source, root)
+    known = set(_schema(source, first).names)
+    found: dict[str, str] = {}
+    for file in others:
+        found |= {name: file.name for name in _schema(source, file).names if name not in known}
+    return found
+
+
 def _schema(source: Source, file: Path) -> pa.Schema:
     try:
         return pq.read_schema(file)
