@@ -1,0 +1,150 @@
+"""Models in processes of their own that raise, hang, leak and die, in a node under load."""
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import msgspec
+import psutil
+import pytest
+
+from konveyer.bundle.manifest import Isolated, Serving
+from konveyer.bundle.store import Bundle
+from konveyer.development.environment import ensure_environment
+from konveyer.wiring import open_bundle_store
+from tests.serving_nodes import Load, Node, serving, wait_for_bundle
+from tests.serving_space import ServingSpace
+from tests.support import wait_for
+from tests.unit.bundle.workbench import NAMES, Trained, trained
+from tests.unit.serving.isolation import FAULTY, LOCKS, packed
+
+PATH = "/zoo/v1/predict"
+RAISE, HANG, LEAK, DIE, NAN = 101, 102, 103, 104, 108
+
+
+def body(code: float) -> dict[str, float | None]:
+    """Every feature is given; what the model does stands in the first."""
+    return {name: code if name == NAMES[0] else None for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Path]:
+    folder = tmp_path_factory.mktemp("isolated")
+    python = ensure_environment(LOCKS / "zoo.lock", folder / "venvs")
+    return trained(folder / "run", python, FAULTY, given="codes"), folder / "venvs"
+
+
+@pytest.fixture
+def space(run: tuple[Trained, Path], made_space: ServingSpace, tmp_path: Path) -> ServingSpace:
+    """A space whose nodes find the environment of the models built already."""
+    _, venvs = run
+    shutil.copytree(made_space.root, tmp_path / "space")
+    space = ServingSpace(tmp_path / "space")
+    space.state.mkdir(exist_ok=True)
+    (space.state / "venvs").symlink_to(venvs)
+    return space
+
+
+def isolated(space: ServingSpace, run: tuple[Trained, Path], number: int) -> Bundle:
+    """One of the same faulty models, with a digest of its own."""
+
+    class Given(Trained):
+        @property
+        def manifest(self):  # type: ignore[no-untyped-def]
+            return msgspec.structs.replace(super().manifest, serving=Serving(given=NAMES))
+
+    given = Given(run[0].folder, run[0].result)
+    limits = Isolated(memory_mb=300, limit_ms=1000 + number)
+    return packed(given, open_bundle_store(space.settings), limits=limits)
+
+
+@pytest.fixture
+def node(space: ServingSpace, run: tuple[Trained, Path]) -> Iterator[Node]:
+    """It serves a faulty model beside a compiled one."""
+    faulty = isolated(space, run, 1)
+    space.desire(space.pack(1), faulty)
+    with serving(space, processes=2) as node:
+        wait_for_bundle(node, faulty.digest)
+        yield node
+
+
+def ask(client: httpx.Client, code: float) -> tuple[int, object]:
+    answer = client.post(PATH, json=body(code))
+    content = answer.json()
+    return answer.status_code, content.get("error", {}).get("code", "") or content["prediction"]
+
+
+def answers_again(client: httpx.Client) -> None:
+    wait_for(lambda: ask(client, 3) == (200, 6.0))
+
+
+def workers(node: Node) -> list[psutil.Process]:
+    """Of the isolated models: all below the parent that are neither node processes nor packers."""
+    below = psutil.Process(node.parent.pid).children(recursive=True)
+    return [one for one in below if "konveyer.bundle.native.family" in one.cmdline()]
+
+
+def test_what_an_isolated_model_does_harms_no_other(node: Node) -> None:
+    with Load(node.url) as compiled, node.client() as client:
+        answers_again(client)
+        assert ask(client, RAISE) == (500, "model_failed")
+        assert ask(client, NAN) == (500, "model_failed")
+        assert ask(client, 3) == (200, 6.0)
+        assert ask(client, HANG)[0] in (503, 504)
+        answers_again(client)
+        assert ask(client, DIE) == (503, "model_unavailable")
+        answers_again(client)
+        for _ in range(6):
+            status, _ = ask(client, LEAK)
+            assert status in (200, 500, 503, 504)
+        answers_again(client)
+        compiled.more(200)
+    assert compiled.statuses == {200}
+    assert compiled.broken == []
+
+
+def test_a_killed_worker_or_family_comes_again(node: Node) -> None:
+    with Load(node.url) as compiled, node.client() as client:
+        answers_again(client)
+        for victim in (workers(node)[-1], workers(node)[0]):
+            os.kill(victim.pid, signal.SIGKILL)
+            wait_for(lambda: ask(client, 3)[0] in (200, 503))
+            answers_again(client)
+        compiled.more(200)
+    assert compiled.statuses == {200}
+    assert compiled.broken == []
+
+
+def test_a_swap_and_a_rollback_of_isolated_models_fail_no_request(
+    space: ServingSpace, run: tuple[Trained, Path]
+) -> None:
+    first, second = isolated(space, run, 1), isolated(space, run, 2)
+    bodies = [msgspec.json.encode(body(number)) for number in range(10)]
+    space.desire(first)
+    with (
+        serving(space, processes=2) as node,
+        Load(node.url, connections=4, path=PATH, bodies=bodies) as load,
+    ):
+        load.more(50)
+        for bundle in (second, first, second):
+            space.desire(bundle)
+            wait_for_bundle(node, bundle.digest)
+            load.more(50)
+    assert load.statuses == {200}
+    assert load.broken == []
+    assert load.bundles() == {first.digest, second.digest}
+
+
+def test_a_killed_parent_leaves_no_worker(space: ServingSpace, run: tuple[Trained, Path]) -> None:
+    faulty = isolated(space, run, 1)
+    space.desire(faulty)
+    with serving(space, processes=1) as node, node.client() as client:
+        answers_again(client)
+        below = psutil.Process(node.parent.pid).children(recursive=True)
+        assert workers(node)
+        node.parent.kill()
+        node.parent.wait()
+        wait_for(lambda: not [one for one in below if one.is_running()])
