@@ -86,8 +86,9 @@ class TrainingSet:
         """As a pandas frame; needs pandas."""
         return self.table.to_pandas()
 
-    def write_to(self, output: Path) -> None:
+    def write_to(self, output: str | Path) -> None:
         """Write the rows to a Parquet file; those that stay in files to a folder of them."""
+        output = Path(output)
         if self.held is not None:
             with file_written_whole(output) as draft:
                 pq.write_table(self.held, draft)
