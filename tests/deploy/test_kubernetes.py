@@ -211,3 +211,5 @@ def test_a_node_writes_only_where_it_may(manifests: list[Manifest]) -> None:
         assert "/tmp" in mounts
         environment = deployment["metadata"]["labels"]["konveyer/environment"]
         assert NodePlaces(settings, environment).root.is_relative_to(settings.state)
+        variables = {one["name"]: one.get("value", "") for one in container["env"]}
+        assert Path(variables["UV_CACHE_DIR"]).is_relative_to(settings.state)

@@ -168,6 +168,9 @@ def test_ten_nodes_take_up_a_release_under_load_and_log_every_answer(
         (stage,) = [one for one in release["stages"] if one["stage"] == "production"]
         assert len(stage["evidence"]["nodes"]) == MACHINES
         assert after != before
+        listed = site.shop.run("nodes", "prod")
+        assert {one["url"] for one in listed} == set(urls)
+        assert {one["report"]["serving"][0]["digest"] for one in listed} == {after}
     assert callers.failed == []
     assert len(callers.answered) > 100
     shipped = [row["request_id"] for row in read_predictions(site.storage, "prod")]

@@ -76,7 +76,7 @@ def wait_until_all_serve(
     """The nodes that are up, on any machine, once each says that it serves this bundle.
 
     Raises with the reason of one that does not. A node that goes is not waited for, one that comes
-    is.
+    is. One that went without a word is waited for until it is taken to be gone.
     """
     deadline = time.monotonic() + FOLLOW_WITHIN_S
     while True:
@@ -84,8 +84,9 @@ def wait_until_all_serve(
         behind = [node for node in nodes if not node.serves(application, api_version, digest)]
         if not behind:
             return nodes
-        if time.monotonic() > deadline:
-            node = behind[0]
+        late = [node for node in behind if node.is_heard]
+        if time.monotonic() > deadline and late:
+            node = late[0]
             reason = node.refusal(application, api_version, digest) or "it has not said why"
             raise NodeMissing(
                 f"The node at {node.url} did not take up bundle {digest}: {reason}",

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class Presence(Struct, frozen=True, kw_only=True):
-    """A running node and where it answers. `seen_us` is by the clock of the storage."""
+    """A running node and where it answers. `silent_s` ago it was heard of, when this was read."""
 
     environment: str
     url: str
@@ -37,7 +37,12 @@ class Presence(Struct, frozen=True, kw_only=True):
     pid: int
     started_us: int
     report: Report = Report()
-    seen_us: int = 0
+    silent_s: float = 0.0
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether it said so lately. One that is not heard may be about to be taken for gone."""
+        return self.silent_s < 2 * BEAT_EVERY_S
 
     def serves(
         self, application: str, api_version: int, digest: str, *, side: str = "live"
@@ -132,7 +137,7 @@ def _presence(storage: Storage, entry: Listed) -> Presence | None:
         storage.remove(entry.name)
     if is_dead or silent_s > GONE_AFTER_S:
         return None
-    return msgspec.structs.replace(presence, seen_us=entry.written_us)
+    return msgspec.structs.replace(presence, silent_s=max(0.0, silent_s))
 
 
 def _folder(environment: str) -> str:
