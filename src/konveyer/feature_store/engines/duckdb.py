@@ -115,7 +115,8 @@ class DuckDBEngine:
         return [job(batches if seen is None else _told(batches, seen))]
 
     def map(self, job: Callable[[S], T], items: Iterable[S]) -> Generator[T]:
-        # Threads suffice: NumPy, Arrow and Delta let go of the interpreter while they work.
+        # Threads suffice: NumPy, Arrow and Delta let go of the interpreter while they work, and
+        # processes were no faster, with twice the memory (docs/decisions/0022).
         workers = os.cpu_count() or 1
         running: deque[Future[T]] = deque()
         pool = ThreadPoolExecutor(max_workers=workers)
