@@ -10,7 +10,8 @@ import msgspec
 from konveyer.bundle.errors import ModelFailed, ModelUnusable
 from konveyer.bundle.lightgbm import LightGBMScorer
 from konveyer.bundle.linear import LinearScorer
-from konveyer.bundle.manifest import ISOLATED, LINEAR, MODEL, PREPARATION, Manifest
+from konveyer.bundle.manifest import ISOLATED, LINEAR, MODEL, ONNX, PREPARATION, Manifest
+from konveyer.bundle.onnx import OnnxScorer
 from konveyer.bundle.plan import Matrix, Plan, plan_of_codes
 from konveyer.bundle.store import Bundle
 from konveyer.feature_store.online.codec import Value
@@ -78,6 +79,8 @@ def _scorer(form: str, folder: Path, width: int) -> Scorer:
             return LightGBMScorer(folder / MODEL, width)
         case "linear":
             return LinearScorer(msgspec.json.decode((folder / LINEAR).read_bytes()), width)
+        case "onnx":
+            return OnnxScorer(folder / ONNX, width)
     raise ModelUnusable(
         f"A model of the form '{form}' does not run in this process.",
         hint="the isolated lane serves it" if form == ISOLATED else "upgrade this Konveyer",

@@ -7,10 +7,11 @@ from pathlib import Path
 import msgspec
 
 from konveyer.bundle.compiled import compiled_in
-from konveyer.bundle.manifest import COMPILED, GOLDEN, ISOLATED, Golden, Manifest
+from konveyer.bundle.manifest import COMPILED, GOLDEN, ISOLATED, LOCK, Golden, Manifest
+from konveyer.bundle.native.onnx_form import DOUBLE, FLOAT
 from konveyer.bundle.parity import parity
 from konveyer.core.errors import KonveyerError
-from konveyer.development.environment import native_command
+from konveyer.development.environment import ensure_converters, ensure_environment, native_command
 
 _COMPILE = "konveyer.bundle.native.compile"
 _WITHIN_S = 600
@@ -19,6 +20,7 @@ _WITHIN_S = 600
 class _Form(msgspec.Struct, frozen=True):
     form: str
     reason: str
+    onnx: bool
 
 
 class CompilingFailed(KonveyerError):
@@ -27,25 +29,43 @@ class CompilingFailed(KonveyerError):
     code = "compiling_failed"
 
 
-def compile_model(run: Path, manifest: Manifest, python: Path, draft: Path) -> Manifest:
+def compile_model(run: Path, manifest: Manifest, environments: Path, draft: Path) -> Manifest:
     """Write the compiled form of the run's model into `draft`; the manifest then names it.
 
     Without a form that answers the recorded cases as the model does, the form is "isolated" and
-    the manifest says why. `python` is that of the model's environment: its objects are loaded
-    there, never here.
+    the manifest says why. The model's objects are loaded in its own environment, one of
+    `environments`, or a copy of it with the converters to ONNX; never here.
     """
     made = draft / COMPILED
+    python = ensure_environment(run / LOCK, environments)
     answer = _compile(run, python, made)
-    reason = answer.reason
-    if answer.form:
-        spec = msgspec.structs.replace(manifest.model, form=answer.form, reason="")
-        compiled = msgspec.structs.replace(manifest, model=spec)
-        reason = _difference(run, draft, compiled)
-        if not reason:
-            return compiled
+    compiled, reason = _checked(run, draft, manifest, answer)
+    if compiled is None and answer.onnx:
+        with_converters = ensure_converters(run / LOCK, environments)
+        for kind in (DOUBLE, FLOAT):
+            shutil.rmtree(made)
+            compiled, reason = _checked(
+                run, draft, manifest, _compile(run, with_converters, made, kind)
+            )
+            if compiled is not None:
+                break
+    if compiled is not None:
+        return compiled
     shutil.rmtree(made)
     spec = msgspec.structs.replace(manifest.model, form=ISOLATED, reason=reason)
     return msgspec.structs.replace(manifest, model=spec)
+
+
+def _checked(
+    run: Path, draft: Path, manifest: Manifest, answer: _Form
+) -> tuple[Manifest | None, str]:
+    """The manifest with the form, when that answers as the model does; otherwise why not."""
+    if not answer.form:
+        return None, answer.reason
+    spec = msgspec.structs.replace(manifest.model, form=answer.form, reason="")
+    compiled = msgspec.structs.replace(manifest, model=spec)
+    reason = _difference(run, draft, compiled)
+    return (None, reason) if reason else (compiled, "")
 
 
 def _difference(run: Path, draft: Path, manifest: Manifest) -> str:
@@ -60,8 +80,8 @@ def _difference(run: Path, draft: Path, manifest: Manifest) -> str:
     return f"its {manifest.model.form} form does not answer like the model: {found}"
 
 
-def _compile(run: Path, python: Path, folder: Path) -> _Form:
-    command = native_command(python, _COMPILE, str(run), str(folder))
+def _compile(run: Path, python: Path, folder: Path, *kind: str) -> _Form:
+    command = native_command(python, _COMPILE, str(run), str(folder), *kind)
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=run, timeout=_WITHIN_S
     )

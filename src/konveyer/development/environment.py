@@ -10,6 +10,7 @@ from konveyer.core.errors import KonveyerError
 from konveyer.core.files import folder_written_whole, write_atomically
 from konveyer.development.project import LOCK, REQUIREMENTS
 
+CONVERTERS = "converters.lock"
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -45,7 +46,17 @@ def ensure_environment(lock_file: Path, environments: Path) -> Path:
     An environment is named by the digest of its lock and appears whole, so a build that was
     killed leaves nothing behind.
     """
-    folder = environments / short(digest_file(lock_file))
+    return _built(environments / short(digest_file(lock_file)), [lock_file])
+
+
+def ensure_converters(lock_file: Path, environments: Path) -> Path:
+    """The same environment with the converters to ONNX beside what is locked; for them alone."""
+    converters = Path(__file__).with_name(CONVERTERS)
+    name = f"{short(digest_file(lock_file))}-{short(digest_file(converters))}"
+    return _built(environments / name, [lock_file, converters])
+
+
+def _built(folder: Path, locks: list[Path]) -> Path:
     python = folder / "bin" / "python"
     if not folder.exists():
         with folder_written_whole(folder) as draft:
@@ -59,8 +70,10 @@ def ensure_environment(lock_file: Path, environments: Path) -> Path:
                 str(draft),
             )
             target = str(draft / "bin" / "python")
-            sync = ("pip", "sync", "--quiet", "--compile-bytecode", "--require-hashes")
-            _uv(*sync, "--python", target, str(lock_file))
+            install = ("--quiet", "--compile-bytecode", "--require-hashes", "--python", target)
+            _uv("pip", "sync", *install, str(locks[0]))
+            for more in locks[1:]:
+                _uv("pip", "install", *install, "--no-deps", "--requirement", str(more))
     return python
 
 

@@ -13,7 +13,6 @@ from konveyer.bundle.readable import check_readable
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.core.clock import now_us
 from konveyer.development.compiling import compile_model
-from konveyer.development.environment import ensure_environment
 from konveyer.development.project import load_project
 from konveyer.development.training import CODE, TrainingRun
 from konveyer.feature_store.datamart.manifest import TrainingSetManifest
@@ -53,9 +52,8 @@ def pack_run(
         model=ModelSpec(outputs=run.outputs, isolated=project.isolated),
     )
     check_invariants(manifest)
-    python = ensure_environment(folder / bundle.LOCK, environments)
     with TemporaryDirectory() as name:
-        compiled = compile_model(folder, manifest, python, Path(name))
+        compiled = compile_model(folder, manifest, environments, Path(name))
         return bundles.pack(compiled, lambda draft: _write(folder, Path(name), compiled, draft))
 
 

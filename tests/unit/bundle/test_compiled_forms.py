@@ -11,6 +11,9 @@ from tests.unit.bundle.workbench import NAMES, Trained, trained
 
 PIPELINE = """
 import lightgbm, xgboost, catboost, numpy as np
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neural_network import *
 from sklearn.compose import ColumnTransformer, make_column_transformer
 from sklearn.ensemble import *
 from sklearn.impute import SimpleImputer
@@ -152,6 +155,26 @@ ZOO = {
         "regression",
         "linear",
     ),
+    "network": (
+        f"make_pipeline({FULL}, MLPClassifier((8,), max_iter=20, random_state=0))",
+        "binary",
+        "onnx",
+    ),
+    "network of numbers": (
+        f"make_pipeline({FULL}, MLPRegressor(hidden_layer_sizes=(8,), max_iter=20))",
+        "regression",
+        "onnx",
+    ),
+    "calibrated": (
+        f"make_pipeline({FULL}, CalibratedClassifierCV(LogisticRegression(max_iter=500), cv=3))",
+        "multiclass",
+        "onnx",
+    ),
+    "naive bayes": (
+        f"make_pipeline({FULL.replace('one_hot()', 'one_hot(sparse_output=False)')}, GaussianNB())",
+        "binary",
+        "onnx",
+    ),
     "poisson": (f"make_pipeline({FULL}, PoissonRegressor())", "regression", "linear"),
 }
 
@@ -166,7 +189,7 @@ def test_a_model_compiles_and_answers_as_it_did_where_it_was_trained(
     name: str, zoo: Path, tmp_path: Path
 ) -> None:
     run = made(name, zoo, tmp_path)
-    manifest = compile_model(run.folder, run.manifest, zoo, tmp_path / "draft")
+    manifest = compile_model(run.folder, run.manifest, zoo.parents[2], tmp_path / "draft")
     assert (manifest.model.form, manifest.model.reason) == (ZOO[name][2], "")
     cases = run.golden.cases
     found = parity(compiled_in(tmp_path / "draft", manifest).predict, cases)
@@ -212,7 +235,7 @@ def test_an_encoder_that_raises_makes_the_compiled_model_refuse_too(
     refused = [case for case in run.golden.cases if case.error]
     assert refused
     assert all("unknown categories" in case.error for case in refused)
-    manifest = compile_model(run.folder, run.manifest, zoo, tmp_path / "draft")
+    manifest = compile_model(run.folder, run.manifest, zoo.parents[2], tmp_path / "draft")
     assert manifest.model.form == "linear"
 
 
@@ -233,7 +256,7 @@ def test_what_has_no_compiled_form_is_isolated_and_says_why(
     code = PIPELINE.replace("MODEL", model)
     given = "codes" if model.startswith("catboost") else "frame"
     run = trained(tmp_path / "run", zoo, code, task="regression", given=given)
-    manifest = compile_model(run.folder, run.manifest, zoo, tmp_path / "draft")
+    manifest = compile_model(run.folder, run.manifest, zoo.parents[2], tmp_path / "draft")
     assert manifest.model.form == "isolated"
     assert reason in manifest.model.reason
 
@@ -243,6 +266,6 @@ def test_a_compiled_form_that_answers_differently_is_not_used(zoo: Path, tmp_pat
     golden = (run.folder / "golden.json").read_text()
     first = run.golden.cases[0].outputs[0]
     (run.folder / "golden.json").write_text(golden.replace(str(first), str(first + 1), 1))
-    manifest = compile_model(run.folder, run.manifest, zoo, tmp_path / "draft")
+    manifest = compile_model(run.folder, run.manifest, zoo.parents[2], tmp_path / "draft")
     assert manifest.model.form == "isolated"
     assert "its linear form does not answer like the model" in manifest.model.reason

@@ -1,6 +1,7 @@
 """Real models: trained by a project's code in a locked environment, then compiled."""
 
 import json
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from konveyer.bundle.manifest import GOLDEN, Golden, Manifest, ModelSpec, Objective
+from konveyer.bundle.manifest import GOLDEN, LOCK, Golden, Manifest, ModelSpec, Objective
 from konveyer.core.schema import Column, ColumnType, ScalarColumn
 from konveyer.development.environment import native_command
 from konveyer.feature_store.definitions.resolved import (
@@ -20,6 +21,7 @@ from konveyer.feature_store.definitions.resolved import (
     ResolvedView,
 )
 
+ZOO_LOCK = Path(__file__).parents[2] / "environments" / "zoo.lock"
 NUMBERS = tuple(f"n{place}" for place in range(6))
 TEXTS = ("city", "band", "job")
 NAMES = (*NUMBERS, *TEXTS)
@@ -134,5 +136,6 @@ def trained(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads((folder / "result.json").read_text())
+    shutil.copy(ZOO_LOCK, folder / LOCK)
     (folder / GOLDEN).write_text(json.dumps({"cases": result["golden"]}))
     return Trained(folder, result)

@@ -1,7 +1,8 @@
 """Finds the compiled form of a trained model. Run in the model's own environment by `konveyer`.
 
 Reads `native/` in the first folder named on the command line, writes the preparation and a scorer
-to the second, and prints JSON: the form, or the reason why there is none.
+to the second, and prints JSON: the form, or the reason why there is none, and whether ONNX is still
+to be tried. A third argument, "double" or "float", tries it, where skl2onnx is installed.
 """
 
 import json
@@ -13,10 +14,12 @@ from konveyer.bundle.native.columns import NAN, Column, NotCompiled, plan_of
 from konveyer.bundle.native.inputs import CODES, Inputs
 from konveyer.bundle.native.linear import linear_of
 from konveyer.bundle.native.model import MLFLOW, NativeModel, load
+from konveyer.bundle.native.onnx_form import FLOAT, write_onnx
 from konveyer.bundle.native.transformers import transformed
 from konveyer.bundle.native.tree_models import Ensemble, ensemble_of
 from konveyer.bundle.native.trees import model_text
 
+ONNX = "model.onnx"
 PREPARATION, TREES, LINEAR = "preparation.json", "model.txt", "linear.json"
 
 
@@ -43,6 +46,30 @@ def compiled(native: NativeModel, folder: Path) -> str:
         return "linear"
     message = f"{type(estimator).__name__} has no compiled form"
     raise NotCompiled(message)
+
+
+def as_onnx(native: NativeModel, folder: Path, kind: str) -> str:
+    """Write the last step as ONNX, behind the same preparation."""
+    columns, estimator = opened(native)
+    if kind == FLOAT:
+        columns = [one.then("float32") for one in columns]
+    write_onnx(estimator, len(columns), kind, folder / ONNX)
+    _write(folder, PREPARATION, plan_of(columns, is_finite=not _takes_nan(estimator)))
+    return "onnx"
+
+
+def may_be_onnx(native: NativeModel) -> bool:
+    """Whether the last step is an estimator of scikit-learn, and all before it is understood."""
+    try:
+        columns, estimator = opened(native)
+        plan_of(columns, is_finite=False)
+    except NotCompiled:
+        return False
+    return type(estimator).__module__.startswith("sklearn.")
+
+
+def _takes_nan(estimator: Any) -> bool:
+    return bool(estimator.__sklearn_tags__().input_tags.allow_nan)
 
 
 def opened(native: NativeModel) -> tuple[list[Column], Any]:
@@ -99,18 +126,19 @@ def _write(folder: Path, name: str, content: dict[str, Any]) -> None:
     (folder / name).write_text(json.dumps(content, allow_nan=False))
 
 
-def main(run: Path, folder: Path) -> None:
+def main(run: Path, folder: Path, kind: str = "") -> None:
     folder.mkdir(parents=True)
-    answer = {"form": "", "reason": ""}
+    answer: dict[str, Any] = {"form": "", "reason": "", "onnx": False}
     if (run / "native" / MLFLOW).exists():
         answer["reason"] = "an MLflow model runs its own code"
     else:
+        native = load(run / "native", run / "code")
         try:
-            answer["form"] = compiled(load(run / "native", run / "code"), folder)
+            answer["form"] = as_onnx(native, folder, kind) if kind else compiled(native, folder)
         except NotCompiled as error:
-            answer["reason"] = str(error)
+            answer["reason"], answer["onnx"] = str(error), may_be_onnx(native)
     print(json.dumps(answer))  # noqa: T201 - how the caller gets it
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

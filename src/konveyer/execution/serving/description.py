@@ -27,6 +27,7 @@ def describe(
         "inputs": {column.name: column.dtype for column in inputs},
         "given": {column.name: str(column.dtype) for column in contract.given},
         "outputs": {column.name: column.dtype for column in manifest.model.outputs},
+        "model": {"form": manifest.model.form, "reason": manifest.model.reason},
         "features": {column.name: str(column.dtype) for column in contract.features},
         "fallbacks": sorted(manifest.serving.fallbacks),
         "deadline_ms": manifest.serving.deadline_ms,
