@@ -11,6 +11,7 @@ from konveyer.bundle.invariants import check_invariants
 from konveyer.bundle.manifest import ISOLATED, Manifest, ModelSpec
 from konveyer.bundle.readable import check_readable
 from konveyer.bundle.store import Bundle, BundleStore
+from konveyer.bundle.values import checked_fallbacks
 from konveyer.core.clock import now_us
 from konveyer.development.compiling import compile_model
 from konveyer.development.project import load_project
@@ -31,6 +32,7 @@ def pack_run(
         (folder / bundle.TRAINING).read_bytes(), type=TrainingSetManifest
     )
     check_readable(training.service)
+    checked_fallbacks(training.service, project.serving)
     manifest = Manifest(
         application=project.model.application,
         api_version=project.model.api_version,
@@ -46,6 +48,7 @@ def pack_run(
         release=project.release,
         invariants=project.invariants,
         batch=project.batch,
+        serving=project.serving,
         parameters=run.parameters,
         metrics=run.metrics,
         files={},

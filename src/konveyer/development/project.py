@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from konveyer.bundle.manifest import Batch, Isolated, Objective
+from konveyer.bundle.manifest import Batch, Isolated, Objective, Serving
 from konveyer.bundle.release_policy import Invariant, ReleasePolicy
 from konveyer.core.clock import parse_instant
 from konveyer.core.errors import KonveyerError, NotFound
@@ -75,6 +75,7 @@ class Project(_Section, frozen=True):
     invariants: tuple[Invariant, ...] = ()
     batch: Batch | None = None
     isolated: Isolated = Isolated()
+    serving: Serving = Serving()
     parameters: dict[str, Any] = {}
     folder: Path = Path()
 

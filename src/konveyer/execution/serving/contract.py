@@ -1,17 +1,14 @@
 """The contract of one served version: which fields a request has, and of which types."""
 
 from collections.abc import Collection, Mapping
-from contextlib import suppress
-from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
-from typing import Any, NamedTuple, assert_never
-from uuid import UUID
+from typing import Any, NamedTuple
 
 import msgspec
 
-from konveyer.core.clock import BadInstant, parse_instant
+from konveyer.bundle.values import INT64, exact_feature, exact_scalar
 from konveyer.core.errors import KonveyerError, did_you_mean
-from konveyer.core.schema import Column, ColumnType, DecimalType, Dtype, ListType, ScalarColumn
+from konveyer.core.schema import Column, ColumnType, ScalarColumn
 from konveyer.execution.serving.errors import (
     ExtraField,
     InvalidJson,
@@ -34,7 +31,6 @@ _EXAMPLES: dict[ColumnType, int | float | str] = {
     ColumnType.STRING: "text",
     ColumnType.UUID: "00000000-0000-0000-0000-000000000001",
 }
-_INT64 = range(-(2**63), 2**63)
 _NOTHING: Mapping[int, Value] = MappingProxyType({})
 
 
@@ -128,7 +124,7 @@ class RequestContract:
             )
         if self._needs_one_number and len(row) == 1:
             value = row.get(self._key_names[0])
-            if type(value) is int and value in _INT64:
+            if type(value) is int and value in INT64:
                 return AskedRow((value,), ())
         given = self._given(row, place)
         if len(given) == len(self.features) and not any(name in row for name in self._inputs):
@@ -178,7 +174,7 @@ def _request_field(row: dict[str, Any], field: ScalarColumn, place: int | None) 
             hint=f"send it as {field.dtype}, or null",
         )
     value = row[field.name]
-    exact = None if value is None else _exact(value, field.dtype)
+    exact = None if value is None else exact_scalar(value, field.dtype)
     if value is not None and exact is None:
         raise _wrong(place, field, value)
     return exact
@@ -191,7 +187,7 @@ def _key(row: dict[str, Any], key: ScalarColumn, place: int | None) -> int | str
         raise MissingKey(
             f"{_where(place)}: '{key.name}' {problem}.", hint=f"send it as {key.dtype}"
         )
-    exact = _exact(value, key.dtype)
+    exact = exact_scalar(value, key.dtype)
     if exact is None:
         raise _wrong(place, key, value)
     assert not isinstance(exact, float)  # noqa: S101 - no join key is one
@@ -207,48 +203,10 @@ def _wrong(place: int | None, column: Column, value: Any) -> WrongFieldType:
 
 def feature_value(value: Any, column: Column, place: int | None = None) -> Value:
     """A value of a feature as the features have it; raises when it is not of the type."""
-    exact = None if value is None else _exact_feature(value, column.dtype)
+    exact = None if value is None else exact_feature(value, column.dtype)
     if value is not None and exact is None:
         raise _wrong(place, column, value)
     return exact
-
-
-def _exact_feature(value: Any, dtype: Dtype) -> Value:
-    """Like `_exact`; a decimal comes as a number or as text."""
-    match dtype:
-        case ColumnType():
-            return _exact(value, dtype)
-        case DecimalType():
-            if isinstance(value, bool) or not isinstance(value, int | float | str):
-                return None
-            with suppress(InvalidOperation):
-                decimal = Decimal(str(value))
-                return decimal if decimal.is_finite() else None
-            return None
-        case ListType():
-            return None
-        case _:
-            assert_never(dtype)
-
-
-def _exact(value: Any, dtype: ColumnType) -> int | float | str | None:
-    """The value as the features have it; None when it is not of its type."""
-    match value:
-        case bool():
-            return value if dtype is ColumnType.BOOL else None
-        case int() | float() if dtype is ColumnType.FLOAT64:
-            return float(value)
-        case str() if dtype is ColumnType.TIMESTAMP:
-            with suppress(BadInstant):
-                return parse_instant(value)
-        case int() if dtype is ColumnType.INT64 and value in _INT64:
-            return value
-        case str() if dtype is ColumnType.STRING:
-            return value
-        case str() if dtype is ColumnType.UUID:
-            with suppress(ValueError):
-                return str(UUID(value))
-    return None
 
 
 def _kind(value: Any) -> str:
@@ -257,6 +215,8 @@ def _kind(value: Any) -> str:
             return "null"
         case bool():
             return "a boolean"
+        case int() if value not in INT64:
+            return "a number beyond 64 bits"
         case int() | float():
             return f"the number {value}"
         case str():

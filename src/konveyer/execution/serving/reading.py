@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from konveyer.bundle.manifest import Serving
+from konveyer.bundle.values import checked_fallbacks
 from konveyer.core.clock import FeatureClock
-from konveyer.core.errors import KonveyerError
-from konveyer.execution.serving.contract import AskedRow, feature_value
+from konveyer.execution.serving.contract import AskedRow
 from konveyer.execution.serving.errors import StoreTooSlow
 from konveyer.execution.serving.remote_reads import RemoteReads
 from konveyer.feature_store.datamart.lookup import OnlineLookup
@@ -15,12 +15,6 @@ from konveyer.feature_store.online.base import OnlineStore, OnlineStoreUnavailab
 from konveyer.feature_store.online.codec import Value
 
 Row = tuple[Value, ...]
-
-
-class BadServing(KonveyerError):
-    """A `[serving]` section that does not fit the features of its model."""
-
-    code = "bad_serving"
 
 
 class Found(NamedTuple):
@@ -84,25 +78,3 @@ class FeatureReader:
 
     def _filled(self, values: Mapping[int, Value]) -> Row:
         return tuple([values[place] for place in range(len(self._names))])
-
-
-def checked_fallbacks(service: ResolvedService, serving: Serving) -> dict[int, Value]:
-    """The values that stand in for features, by their places; raises when one cannot."""
-    columns = {column.name: (place, column) for place, column in enumerate(service.columns)}
-    found: dict[int, Value] = {}
-    for name, value in serving.fallbacks.items():
-        if name not in columns:
-            raise _unknown("fallbacks", name)
-        place, column = columns[name]
-        found[place] = feature_value(value, column)
-    for name in serving.given:
-        if name not in columns:
-            raise _unknown("given", name)
-    return found
-
-
-def _unknown(setting: str, name: str) -> BadServing:
-    return BadServing(
-        f"[serving] {setting} names '{name}', which is no feature of the model.",
-        hint="correct model.toml and submit the model again",
-    )

@@ -1,0 +1,94 @@
+"""JSON values as features have them: what callers give, and what model.toml declares."""
+
+from contextlib import suppress
+from decimal import Decimal, InvalidOperation
+from typing import Any, assert_never
+from uuid import UUID
+
+import msgspec
+
+from konveyer.bundle.manifest import Serving
+from konveyer.core.clock import BadInstant, parse_instant
+from konveyer.core.errors import KonveyerError, did_you_mean
+from konveyer.core.schema import ColumnType, DecimalType, Dtype, ListType
+from konveyer.feature_store.definitions.resolved import ResolvedService
+from konveyer.feature_store.online.codec import Value
+
+INT64 = range(-(2**63), 2**63)
+
+
+class BadServing(KonveyerError):
+    """A `[serving]` section that does not fit the features of its model."""
+
+    code = "bad_serving"
+
+
+def checked_fallbacks(service: ResolvedService, serving: Serving) -> dict[int, Value]:
+    """The values that stand in for features, by their places; raises for what does not fit."""
+    columns = {column.name: (place, column) for place, column in enumerate(service.columns)}
+    for setting, names in (("given", serving.given), ("fallbacks", serving.fallbacks)):
+        for name in names:
+            if name not in columns:
+                raise BadServing(
+                    f"[serving] {setting} names '{name}', which is no feature of the model.",
+                    hint=did_you_mean(name, columns, otherwise="correct model.toml"),
+                )
+    if serving.deadline_ms <= 0:
+        raise BadServing("[serving] deadline_ms is not positive.", hint="correct model.toml")
+    found: dict[int, Value] = {}
+    for name, value in msgspec.to_builtins(serving.fallbacks).items():
+        place, column = columns[name]
+        exact = exact_feature(value, column.dtype)
+        if exact is None:
+            raise BadServing(
+                f"[serving] fallbacks has {value!r} for '{name}', which is {column.dtype}.",
+                hint="correct model.toml",
+            )
+        found[place] = exact
+    return found
+
+
+def exact_feature(value: Any, dtype: Dtype) -> Value:
+    """Like `exact_scalar`; a decimal comes as a number or as text."""
+    match dtype:
+        case ColumnType():
+            return exact_scalar(value, dtype)
+        case DecimalType():
+            if isinstance(value, bool) or not isinstance(value, int | float | str):
+                return None
+            with suppress(InvalidOperation, ValueError):  # too many digits
+                decimal = Decimal(str(value))
+                return decimal if decimal.is_finite() and _fits(decimal, dtype) else None
+            return None
+        case ListType():
+            return None
+        case _:
+            assert_never(dtype)
+
+
+def exact_scalar(value: Any, dtype: ColumnType) -> int | float | str | None:
+    """The value as the features have it; None when it is not of its type."""
+    match value:
+        case bool():
+            return value if dtype is ColumnType.BOOL else None
+        case int() | float() if dtype is ColumnType.FLOAT64:
+            with suppress(OverflowError):
+                return float(value)
+        case str() if dtype is ColumnType.TIMESTAMP:
+            with suppress(BadInstant):
+                return parse_instant(value)
+        case int() if dtype is ColumnType.INT64 and value in INT64:
+            return value
+        case str() if dtype is ColumnType.STRING:
+            return value
+        case str() if dtype is ColumnType.UUID:
+            with suppress(ValueError):
+                return str(UUID(value))
+    return None
+
+
+def _fits(decimal: Decimal, dtype: DecimalType) -> bool:
+    """Whether no digit stands before or behind those that the type has."""
+    exponent = decimal.normalize().as_tuple().exponent
+    is_fine = isinstance(exponent, int) and -exponent <= dtype.scale
+    return is_fine and (not decimal or decimal.adjusted() < dtype.precision - dtype.scale)

@@ -1,0 +1,78 @@
+"""API keys from the command that makes one to the node that lets it in."""
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+from tests.support import Shop, node, wait_for
+
+PATH = "/coupon-response/v1/predict"
+
+
+def test_a_key_from_its_making_to_its_end(shop_copy: Shop) -> None:
+    command = shop_copy.command("serve", "prod", "--port", "0", "--processes", "2")
+    body = {"household_id": 1}
+
+    def status(key: str, path: str = PATH) -> int:
+        headers = {"Authorization": f"Bearer {key}"}
+        return httpx.post(url + path, json=body, headers=headers, timeout=20).status_code
+
+    with node(command, shop_copy.root, "prod") as (url, _):
+        assert httpx.post(url + PATH, json=body).status_code == 401
+        made = shop_copy.run(
+            *("key", "create", "till", "--application", "coupon-response", "--rate", "20"),
+            profile="boris",
+        )["key"]
+        other = shop_copy.run("key", "create", "ledger", "--application", "scoring")["key"]
+        wait_for(lambda: status(made) == 200)
+        wait_for(lambda: status(other) == 403)
+        contract = httpx.get(url + "/coupon-response/v1", headers={"X-API-Key": made})
+        assert contract.json()["owner"] == "marketing-science"
+        index = httpx.get(url + "/", headers={"X-API-Key": other}).json()
+        assert index == {"applications": []}
+
+        with ThreadPoolExecutor(8) as pool:
+            statuses = list(pool.map(lambda _: status(made), range(120)))
+        assert set(statuses) == {200, 429}
+        answer = httpx.post(url + PATH, json=body, headers={"X-API-Key": made})
+        while answer.status_code != 429:
+            answer = httpx.post(url + PATH, json=body, headers={"X-API-Key": made})
+        assert int(answer.headers["retry-after"]) >= 1
+        assert answer.json()["error"]["code"] == "rate_exceeded"
+
+        wait_for(lambda: shop_copy.run("predictions", "prod", "--limit", "1"))
+        (row,) = shop_copy.run("predictions", "prod", "--limit", "1")
+        assert row["caller"] == "till"
+
+        listed = {one["name"]: one for one in shop_copy.run("key", "list")}
+        assert listed["till"]["applications"] == ["coupon-response"]
+        assert listed["till"]["rate_per_s"] == 20
+        assert made not in str(listed)
+        shop_copy.run("key", "revoke", "till")
+        wait_for(lambda: status(made) == 401)
+        assert shop_copy.error("key", "revoke", "till")["code"] == "api_key_not_found"
+
+    entries = shop_copy.run("people", "audit")
+    assert {("created", "till"), ("revoked", "till")} <= {
+        (entry["action"], entry["subject"]) for entry in entries
+    }
+    catalog = (shop_copy.root / "state/catalog.db").read_bytes()
+    assert made.encode() not in catalog
+
+
+def test_who_may_make_keys_and_what_a_key_cannot_be(released_shop: Shop) -> None:
+    for profile in ("ana", "eva"):
+        error = released_shop.error("key", "create", "till", profile=profile)
+        assert error["code"] == "not_allowed"
+    for wrong in (["Till"], ["till", "--rate", "0"], ["till", "--days", "0"]):
+        assert released_shop.error("key", "create", *wrong)["code"] == "bad_api_key"
+    error = released_shop.error("key", "create", "till", "--environment", "staging")
+    assert error["code"] == "environment_unknown"
+
+
+def test_gates_call_with_a_key_of_their_own(released_shop: Shop) -> None:
+    file = released_shop.root / "state/keys/gates-test"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    names = {(one["name"], one["environment"]) for one in released_shop.run("key", "list")}
+    assert ("gates", "test") in names

@@ -1,0 +1,123 @@
+"""What a request holds: keys, given values, or both, each value of its type."""
+
+import json
+from typing import Any
+
+import pytest
+
+from konveyer.bundle.manifest import Serving
+from konveyer.bundle.values import BadServing, checked_fallbacks
+from konveyer.core.errors import KonveyerError
+from konveyer.core.schema import Column, ColumnType, DecimalType, ScalarColumn
+from konveyer.execution.serving.contract import AskedRow, RequestContract
+from konveyer.feature_store.definitions.resolved import (
+    ResolvedFeature,
+    ResolvedService,
+    ResolvedView,
+)
+
+KEYS = (ScalarColumn("bank", ColumnType.STRING), ScalarColumn("id", ColumnType.INT64))
+COLUMNS = (
+    Column("amount", ColumnType.FLOAT64),
+    Column("price", DecimalType(9, 2)),
+    Column("since", ColumnType.TIMESTAMP),
+    Column("is_new", ColumnType.BOOL),
+)
+SERVICE = ResolvedService(
+    name="s",
+    version="1",
+    views=(
+        ResolvedView(
+            name="v",
+            version="1",
+            keys=KEYS,
+            columns=COLUMNS,
+            defaults=(None,) * 4,
+            space="v.1",
+            ttl_us=None,
+            windowed=False,
+        ),
+    ),
+    features=tuple(
+        ResolvedFeature(name=column.name, view="v", feature=column.name, dtype=column.dtype)
+        for column in COLUMNS
+    ),
+)
+NAMES = [column.name for column in COLUMNS]
+KEY = {"bank": "north", "id": 7}
+ALL = {"amount": 1, "price": "1.50", "since": "2026-01-01T00:00:00Z", "is_new": True}
+
+
+def read(value: Any, *givable: str) -> list[AskedRow]:
+    contract = RequestContract(SERVICE, givable)
+    rows, is_single = contract.shape(json.dumps(value).encode())
+    return contract.read(rows, is_single=is_single)
+
+
+def code(value: Any, *givable: str) -> str:
+    with pytest.raises(KonveyerError) as caught:
+        read(value, *givable)
+    assert caught.value.hint
+    assert 400 <= caught.value.status < 500
+    return caught.value.code
+
+
+def test_rows_by_key_by_values_and_by_both() -> None:
+    (by_key,) = read(KEY)
+    assert (by_key.keys, dict(by_key.given)) == (("north", 7), {})
+    both, only = read({"rows": [KEY | {"amount": 3}, ALL]}, *NAMES)
+    assert (both.keys, dict(both.given)) == (("north", 7), {0: 3.0})
+    assert only.keys is None
+    assert only.given[0] == 1.0
+    assert str(only.given[1]) == "1.50"
+    assert only.given[2] == 1_767_225_600_000_000
+    assert only.given[3] is True
+    (null,) = read(KEY | {"amount": None}, "amount")
+    assert dict(null.given) == {0: None}
+
+
+@pytest.mark.parametrize(
+    ("value", "givable", "expected"),
+    [
+        (KEY | {"amount": 1}, (), "value_not_allowed"),
+        (KEY | {"amount": 1, "price": 1}, ("price",), "value_not_allowed"),
+        (KEY | {"amonut": 1}, ("amount",), "extra_field"),
+        ({"amount": 1}, ("amount",), "missing_key"),
+        (ALL | {"bank": "north"}, tuple(NAMES), "missing_key"),
+        (KEY | {"amount": "1"}, ("amount",), "wrong_type"),
+        (KEY | {"price": "x"}, ("price",), "wrong_type"),
+        (KEY | {"price": "NaN"}, ("price",), "wrong_type"),
+        (KEY | {"since": 5}, ("since",), "wrong_type"),
+        (KEY | {"is_new": 1}, ("is_new",), "wrong_type"),
+        (KEY | {"id": 10**30}, (), "wrong_type"),
+        (KEY | {"id": 10**4000}, (), "wrong_type"),
+        (KEY | {"amount": 10**400}, ("amount",), "wrong_type"),
+        (KEY | {"price": 10**7}, ("price",), "wrong_type"),
+        (KEY | {"price": "1.505"}, ("price",), "wrong_type"),
+        (KEY | {"price": 10**4000}, ("price",), "wrong_type"),
+    ],
+)
+def test_what_is_not_taken_is_a_clear_4xx(
+    value: Any, givable: tuple[str, ...], expected: str
+) -> None:
+    assert code(value, *givable) == expected
+
+
+@pytest.mark.parametrize(
+    "serving",
+    [
+        Serving(given=("amuont",)),
+        Serving(fallbacks={"nothing": 1}),
+        Serving(fallbacks={"amount": "much"}),
+        Serving(deadline_ms=0),
+    ],
+)
+def test_a_serving_section_that_does_not_fit_is_refused(serving: Serving) -> None:
+    with pytest.raises(BadServing) as caught:
+        checked_fallbacks(SERVICE, serving)
+    assert caught.value.hint
+
+
+def test_fallbacks_are_values_of_their_features() -> None:
+    serving = Serving(fallbacks={"is_new": False, "price": 2})
+    assert checked_fallbacks(SERVICE, serving) == {3: False, 1: 2}

@@ -1,0 +1,97 @@
+"""API keys at a node: who may call what, and how often."""
+
+import hashlib
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from konveyer.core.clock import now_us
+from konveyer.core.errors import KonveyerError
+from konveyer.execution.serving.desired import ApiKey
+from konveyer.execution.serving.errors import RateExceeded
+from konveyer.execution.serving.keys import KeyRing
+from konveyer.execution.serving.rates import SharedRates
+
+
+def api_key(secret: str, **terms: object) -> ApiKey:
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    return ApiKey(digest=digest, name=f"caller of {secret}", **terms)  # type: ignore[arg-type]
+
+
+def ring(tmp_path: Path, *keys: ApiKey, required: bool = True) -> KeyRing:
+    return KeyRing(keys, SharedRates(tmp_path / "rates"), are_required=required)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {b"x-api-key": b"a"},
+        {b"authorization": b"Bearer a"},
+        {b"authorization": b"bearer  a "},
+        {b"x-api-key": b"a", b"authorization": b"Basic x"},
+    ],
+)
+def test_a_key_is_found_in_either_header(tmp_path: Path, headers: dict[bytes, bytes]) -> None:
+    assert ring(tmp_path, api_key("a")).caller(headers, "scoring") == "caller of a"
+
+
+@pytest.mark.parametrize(
+    ("headers", "code", "status"),
+    [
+        ({}, "key_missing", 401),
+        ({b"authorization": b"Basic a"}, "key_missing", 401),
+        ({b"x-api-key": b"other"}, "key_unknown", 401),
+        ({b"x-api-key": b"\xff\x00"}, "key_unknown", 401),
+        ({b"x-api-key": b"old"}, "key_expired", 401),
+        ({b"x-api-key": b"narrow"}, "key_not_allowed", 403),
+    ],
+)
+def test_who_may_not_call_is_told_why(
+    tmp_path: Path, headers: dict[bytes, bytes], code: str, status: int
+) -> None:
+    keys = ring(
+        tmp_path,
+        api_key("a"),
+        api_key("old", expires_us=now_us() - 1),
+        api_key("narrow", applications=("other",)),
+    )
+    with pytest.raises(KonveyerError) as caught:
+        keys.caller(headers, "scoring")
+    assert (caught.value.code, caught.value.status) == (code, status)
+    assert caught.value.hint
+
+
+def test_where_keys_are_open_one_that_is_sent_is_checked(tmp_path: Path) -> None:
+    keys = ring(tmp_path, api_key("narrow", applications=("other",)), required=False)
+    assert keys.caller({}, "scoring") == ""
+    for secret in (b"nobody's", b"narrow"):
+        with pytest.raises(KonveyerError):
+            keys.caller({b"x-api-key": secret}, "scoring")
+
+
+def passes(keys: KeyRing) -> bool:
+    with suppress(RateExceeded):
+        keys.caller({b"x-api-key": b"slow"}, "scoring")
+        return True
+    return False
+
+
+def test_processes_of_a_node_count_together(tmp_path: Path) -> None:
+    """Each opens the file by itself, as processes do, and has the keys in another order."""
+    slow, quick = api_key("slow", rate_per_s=5.0), api_key("quick", rate_per_s=1000.0)
+    one, other = ring(tmp_path, slow, quick), ring(tmp_path, quick, slow)
+    began = time.monotonic()
+    passed = 0
+    while time.monotonic() < began + 1.0:
+        for keys in (one, other):
+            passed += passes(keys)
+    # Five at once after the pause, then five a second.
+    assert 9 <= passed <= 11
+    with pytest.raises(RateExceeded) as caught:
+        for _ in range(10):
+            other.caller({b"x-api-key": b"slow"}, "scoring")
+    assert 0 < caught.value.retry_after_s < 1
+    for _ in range(50):
+        one.caller({b"x-api-key": b"quick"}, "scoring")
