@@ -56,9 +56,17 @@ def rate_line(bench: str, ours: Seen, peer: str, theirs: Seen) -> dict[str, Any]
 
 
 def cost_line(
-    bench: str, unit: str, ours: float, peer: str, peer_value: float, **more: Any
+    bench: str,
+    unit: str,
+    ours: float,
+    peer: str,
+    peer_value: float,
+    *,
+    memory_mb: tuple[float, float] | None = None,
+    **more: Any,
 ) -> dict[str, Any]:
-    """Seconds or megabytes, of which fewer are better."""
+    """Seconds or megabytes, of which fewer are better. `memory_mb` is ours and the peer's."""
+    ours_mb, peer_mb = (None, None) if memory_mb is None else map(round, memory_mb)
     return {
         "bench": bench,
         "ours": digits(ours),
@@ -66,5 +74,7 @@ def cost_line(
         "peer_value": digits(peer_value),
         "ratio": digits(peer_value / ours),
         "unit": unit,
+        "ours_peak_rss_mb": ours_mb,
+        "peer_peak_rss_mb": peer_mb,
         **more,
     }

@@ -227,8 +227,17 @@ class Suite:
             with self._peer_server(peer) as server:
                 self._ask_peer(peer, server)
                 memory_mb = server.memory_mb() * ISOLATED
-            line = cost_line("isolated-20", "MB", seen.memory_mb, peer.name, memory_mb)
-            lines.append({**line, "ours_rate_per_s": round(seen.rate_per_s)})
+            lines.append(
+                cost_line(
+                    "isolated-20",
+                    "MB",
+                    seen.memory_mb,
+                    peer.name,
+                    memory_mb,
+                    memory_mb=(seen.memory_mb, memory_mb),
+                    ours_rate_per_s=round(seen.rate_per_s),
+                )
+            )
         return lines
 
     def _cold_start(self) -> list[Line]:
@@ -239,12 +248,22 @@ class Suite:
             serve(self._root, dict([first, second]))
             self._wait_for_answer(_predict_url(server, "second"))
             took_s, node_s = time.monotonic() - began, server.started_s
+            ours_mb = server.memory_mb()
         lines = []
         for peer in self._peers:
             with self._peer_server(peer) as server:
                 self._ask_peer(peer, server)
-                line = cost_line("cold-start", "s", took_s, peer.name, server.started_s)
-                lines.append({**line, "ours_node_started_s": round(node_s, 2)})
+                lines.append(
+                    cost_line(
+                        "cold-start",
+                        "s",
+                        took_s,
+                        peer.name,
+                        server.started_s,
+                        memory_mb=(ours_mb, server.memory_mb()),
+                        ours_node_started_s=round(node_s, 2),
+                    )
+                )
         return lines
 
     def _wait_for_answer(self, url: str) -> None:
