@@ -63,6 +63,7 @@ def test_a_python_class_is_released_and_served_in_a_process_of_its_own(shop: Sho
     shop.run("train", PROJECT, profile="ana")
     release = shop.run("submit", PROJECT, profile="ana")
     assert release["state"] == "review", release
+    assert "runs as isolated: Share has no compiled form" in release["stages"][0]["measured"]
     release = shop.run("release", "approve", release["id"], profile="boris")
     assert release["state"] == "live", release
     before = workers()

@@ -8,6 +8,7 @@ and, of a LightGBM model, `model.txt` there.
 import importlib.util
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from konveyer.bundle.native.model import (
     NativeModel,
     NativeSpec,
     columns_of,
+    returned,
     save,
 )
 from konveyer.bundle.native.preparation import Preparation
@@ -104,8 +106,8 @@ def labels_in(column: pa.ChunkedArray, task: str) -> tuple[Any, list[str]]:
 class Trainer:
     """One request: the rows, and which of them teach."""
 
-    def __init__(self, request: dict[str, Any], train: Any) -> None:
-        self._request, self._train = request, train
+    def __init__(self, request: dict[str, Any], train: Any, scratch: Path) -> None:
+        self._request, self._train, self._scratch = request, train, scratch
         table = pq.read_table(request["data"])
         self.table = table
         at_us = table[request["timestamp"]].cast(pa.int64()).to_numpy()
@@ -131,7 +133,7 @@ class Trainer:
             request["parameters"],
         )
         spec = NativeSpec(task=request["task"], classes=tuple(self.classes), inputs=inputs)
-        native = NativeModel(made, spec)
+        native = returned(made, spec, Path(tempfile.mkdtemp(dir=self._scratch)))
         return native, columns_of(native.answers(given[self.kept]))
 
     def metrics(self, answers: Any) -> dict[str, float]:
@@ -148,7 +150,12 @@ def lightgbm_of(model: Any) -> Any:
 def main(folder: Path) -> None:
     request = json.loads((folder / "request.json").read_text())
     sys.path.insert(0, str(folder / "code"))
-    trainer = Trainer(request, module_at("model", folder / "code" / "model.py").train)
+    with tempfile.TemporaryDirectory() as scratch:
+        train = module_at("model", folder / "code" / "model.py").train
+        _train(Trainer(request, train, Path(scratch)), request, folder)
+
+
+def _train(trainer: Trainer, request: dict[str, Any], folder: Path) -> None:
     task, names = request["task"], request["features"]
     native, (named, answers) = trainer.fitted(names)
     labels = trainer.labels
@@ -165,7 +172,7 @@ def main(folder: Path) -> None:
         found = trainer.metrics(without)
         if main_metric in found:
             metrics[f"{main_metric}_without_windows"] = found[main_metric]
-    save(native.model, native.spec, folder / NATIVE)
+    save(native, folder / NATIVE)
     booster = lightgbm_of(native.model)
     if booster is not None:
         booster.save_model(str(folder / MODEL))

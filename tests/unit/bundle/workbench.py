@@ -114,7 +114,13 @@ class Trained:
 
 
 def trained(
-    folder: Path, python: Path, code: str, *, task: str = "binary", given: str = "frame"
+    folder: Path,
+    python: Path,
+    code: str,
+    *,
+    task: str = "binary",
+    given: str = "frame",
+    lock: Path = ZOO_LOCK,
 ) -> Trained:
     """Run the harness on `code`, the text of a model.py, with the environment of `python`."""
     (folder / "code").mkdir(parents=True)
@@ -136,6 +142,6 @@ def trained(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads((folder / "result.json").read_text())
-    shutil.copy(ZOO_LOCK, folder / LOCK)
+    shutil.copy(lock, folder / LOCK)
     (folder / GOLDEN).write_text(json.dumps({"cases": result["golden"]}))
     return Trained(folder, result)

@@ -50,7 +50,7 @@ def packed(
         shutil.copytree(run.folder / NATIVE, draft / NATIVE)
         shutil.copytree(run.folder / CODE, draft / CODE)
         shutil.copy(run.folder / GOLDEN, draft / GOLDEN)
-        shutil.copy(LOCKS / "zoo.lock", draft / LOCK)
+        shutil.copy(run.folder / LOCK, draft / LOCK)
 
     return bundles.pack(manifest, write)
 

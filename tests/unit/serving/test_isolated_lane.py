@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+import uvloop
 
 from konveyer.bundle.errors import ModelFailed
 from konveyer.bundle.manifest import Isolated
@@ -29,7 +30,7 @@ class Keeper:
     def __init__(self, families: Families) -> None:
         self.families = families
         self.wanted: list[Bundle] = []
-        self.runner = asyncio.Runner()
+        self.runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._lanes: list[IsolatedLane] = []
 
     def lane(self, bundle: Bundle) -> IsolatedLane:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -27,10 +28,10 @@ class NativeSpec:
 
 
 class NativeModel:
-    """A model as its library has it."""
+    """A model as its library has it; `kept` is the folder of an MLflow model."""
 
-    def __init__(self, model: Any, spec: NativeSpec) -> None:
-        self.model, self.spec = model, spec
+    def __init__(self, model: Any, spec: NativeSpec, kept: Path | None = None) -> None:
+        self.model, self.spec, self.kept = model, spec, kept
 
     def predict(self, rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
         """A list of outputs for each row of feature values."""
@@ -88,32 +89,45 @@ def modules_loaded() -> list[str]:
     )
 
 
-def save(model: Any, spec: NativeSpec, folder: Path) -> None:
-    """Keep `model` in `folder`. An MLflow model is kept as MLflow's own folder."""
+def returned(made: Any, spec: NativeSpec, scratch: Path) -> NativeModel:
+    """What `train()` returned, ready to be asked. An MLflow model may be named by its URI.
+
+    MLflow's models are kept as MLflow's own folder, in `scratch` until `save`.
+    """
+    if isinstance(made, str | Path):
+        import mlflow
+
+        folder = Path(mlflow.artifacts.download_artifacts(str(made), dst_path=str(scratch)))
+        return NativeModel(mlflow.pyfunc.load_model(str(folder)), spec, folder)
+    if any(base.__module__.startswith("mlflow.pyfunc") for base in type(made).__mro__):
+        import mlflow
+
+        if not isinstance(made, mlflow.pyfunc.PythonModel):
+            message = "return the URI of the MLflow model, such as runs:/RUN/model, from train()"
+            raise TypeError(message)
+        folder = scratch / MLFLOW
+        mlflow.pyfunc.save_model(folder, python_model=made, pip_requirements=[])
+        return NativeModel(mlflow.pyfunc.load_model(str(folder)), spec, folder)
+    return NativeModel(made, spec)
+
+
+def save(native: NativeModel, folder: Path) -> None:
+    """Keep the model in `folder`, so that `load` gives it again."""
     folder.mkdir()
-    described = {**asdict(spec), "modules": modules_loaded()}
+    described = {**asdict(native.spec), "modules": modules_loaded()}
     (folder / SPEC).write_text(json.dumps(described, default=sorted))
-    if type(model).__module__.startswith("mlflow.pyfunc"):
-        _save_mlflow(model, folder / MLFLOW)
+    if native.kept is not None:
+        shutil.copytree(native.kept, folder / MLFLOW)
         return
     try:
-        content = pickle.dumps(model, protocol=5)
+        content = pickle.dumps(native.model, protocol=5)
     except (pickle.PicklingError, AttributeError, TypeError):
         if find_spec("cloudpickle") is None:
             raise
         import cloudpickle
 
-        content = cloudpickle.dumps(model, protocol=5)
+        content = cloudpickle.dumps(native.model, protocol=5)
     (folder / PICKLE).write_bytes(content)
-
-
-def _save_mlflow(model: Any, folder: Path) -> None:
-    import mlflow
-
-    if hasattr(model, "metadata"):
-        mlflow.artifacts.download_artifacts(model.metadata.artifact_path, dst_path=str(folder))
-    else:
-        mlflow.pyfunc.save_model(folder, python_model=model)
 
 
 def load_spec(folder: Path) -> NativeSpec:

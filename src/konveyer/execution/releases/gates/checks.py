@@ -14,15 +14,18 @@ from konveyer.feature_store.etl.runs import readable_table
 def checks_gate(context: GateContext, bundle: Bundle) -> Verdict:
     python = ensure_environment(bundle.path / LOCK, context.services.environments)
     results = check_code(bundle.path / CODE, python)
-    return judge([*results, _signature(bundle), _features(context, bundle)])
+    spec = bundle.manifest.model
+    form = f"runs as {spec.form}" + (f": {spec.reason}" if spec.reason else "")
+    return judge([*results, _signature(bundle), _features(context, bundle)], form)
 
 
-def judge(results: list[CheckResult]) -> Verdict:
+def judge(results: list[CheckResult], form: str) -> Verdict:
     failed = [result for result in results if not result.passed]
     return Verdict(
         passed=not failed,
         rule="code, tests, signature and features are in order",
-        measured=", ".join(f"{r.name} {'passed' if r.passed else 'failed'}" for r in results),
+        measured=", ".join(f"{r.name} {'passed' if r.passed else 'failed'}" for r in results)
+        + f"; {form}",
         limit="all pass",
         evidence={result.name: result.evidence for result in results},
     )
