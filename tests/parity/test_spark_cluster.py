@@ -205,6 +205,8 @@ def test_workers_killed_at_work_leave_nothing_partial_and_the_run_can_be_repeate
     killer.join()
     assert work.versions() == versions
     assert work.files() == before
+    with pytest.raises(KonveyerError, match=r"Feature view 'spend': No Spark worker of spark://"):
+        work.is_right()
 
     work.cluster.add_worker()
     work.store.etl()

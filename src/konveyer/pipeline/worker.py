@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from dbos import DBOS, DBOSClient, DBOSConfig, Serializer, SetWorkflowID
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from konveyer.core.errors import KonveyerError
 from konveyer.pipeline.flow import Flow, Json, Run, packed_error, unpacked_error
@@ -23,6 +24,7 @@ _POLL_S = 0.1
 _DUE_QUEUE, _DUE_AT_ONCE = "due", 2
 _UNFINISHED = ["PENDING", "ENQUEUED"]
 _WORKER_GONE_AFTER_S = 10.0
+_TABLES_WITHIN_S = 20.0
 _log = logging.getLogger(__name__)
 
 
@@ -174,19 +176,31 @@ def run_elsewhere(url: str, run: Run, *, is_served: Callable[[], bool]) -> Json:
     """Hand a run to the worker that serves the workspace, and wait for its result."""
     client = DBOSClient(system_database_url=url, serializer=_JsonSerializer())
     try:
-        handle: Any = client.enqueue(
-            {
-                "queue_name": run.flow,
-                "workflow_name": run.flow,
-                "workflow_id": run.id,
-                "app_version": VERSION,
-            },
-            dict(run.payload),
-        )
+        handle = _handed_over(client, run)
         _wait(handle, is_served)
         return _opened(handle.get_result(polling_interval_sec=_POLL_S))
     finally:
         client.destroy()
+
+
+def _handed_over(client: DBOSClient, run: Run) -> Any:
+    """A worker that serves may still be making the tables, for the first time or of a new version.
+    Asking again is harmless.
+    """
+    options: Any = {
+        "queue_name": run.flow,
+        "workflow_name": run.flow,
+        "workflow_id": run.id,
+        "app_version": VERSION,
+    }
+    began = time.monotonic()
+    while True:
+        try:
+            return client.enqueue(options, dict(run.payload))
+        except (OperationalError, ProgrammingError):
+            if time.monotonic() - began > _TABLES_WITHIN_S:
+                raise
+            time.sleep(_POLL_S)
 
 
 def _wait(handle: Any, is_served: Callable[[], bool]) -> None:

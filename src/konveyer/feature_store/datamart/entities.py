@@ -1,5 +1,6 @@
 """A spine without labels: every known entity, again and again between two moments."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,8 +69,9 @@ def write_entities_at(
         )
     buckets = max(view.table.ref.buckets for view in full)
     job = _WriteBucket(full, keys, moments_us, buckets, folder)
-    for _ in engine.map(job, range(buckets)):
-        pass
+    with closing(engine.map(job, range(buckets))) as written:
+        for _ in written:
+            pass
 
 
 @dataclass(frozen=True, slots=True)
