@@ -1,5 +1,6 @@
 """Clients of the Open Inference Protocol and of the OpenAPI document, against a real node."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -151,6 +152,23 @@ def test_bodies_that_lie_about_their_tensors_get_a_4xx(node: Node) -> None:
             )
             assert answer.status_code in (400, 422), answer.text
             assert isinstance(answer.json()["error"], str)
+
+
+def test_the_snippet_of_the_document_runs(node: Node) -> None:
+    text = (Path(__file__).parents[2] / "docs/execution.md").read_text()
+    (code,) = re.findall(r"```py\n(.*?)```", text, re.DOTALL)
+    here = (
+        ("127.0.0.1:8081", node.url.removeprefix("http://")),
+        ("coupon-response", "scoring"),
+        ("household_id", "client_id"),
+        (', headers={"X-API-Key": KEY}', ""),
+    )
+    for theirs, ours_ in here:
+        assert theirs in code
+        code = code.replace(theirs, ours_)
+    found: dict[str, np.ndarray] = {}
+    exec(code + "client.close()", found)
+    assert found["predictions"].tolist() == ours(node, {"client_id": 1}, {"client_id": 7})
 
 
 def test_the_openapi_document_is_valid_and_fuzzing_finds_no_5xx(node: Node, tmp_path: Path) -> None:
