@@ -1,5 +1,6 @@
 """Does what serves a model say what the model said where it was trained?"""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -64,7 +65,8 @@ def worst_of(got: Sequence[Any], case: GoldenCase) -> float:
 
 def difference(got: Any, wanted: Any) -> float:
     if isinstance(got, int | float) and isinstance(wanted, int | float):
-        return abs(got - wanted) / max(1.0, abs(wanted))
+        apart = abs(got - wanted) / max(1.0, abs(wanted))
+        return math.inf if math.isnan(apart) else apart
     return 0.0 if got == wanted else 1.0
 
 

@@ -1,8 +1,15 @@
 """What a model asks of its releases: `[release]` and `[[invariants]]` of `model.toml`."""
 
-from typing import Literal
+from itertools import pairwise
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
+
+# From 0 to 1; where nothing would happen at 0, above it.
+Part = Annotated[float, Meta(ge=0, le=1)]
+Share = Annotated[float, Meta(gt=0, le=1)]
+Rows = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0)]
 
 
 class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,9 +39,9 @@ class Replay(_Section, frozen=True):
     `most_shift` is how far apart the distributions of the answers may be (0 to 1).
     """
 
-    rows: int = 200
-    most_failures: float = 0.0
-    most_shift: float = 0.25
+    rows: Rows = 200
+    most_failures: Part = 0.0
+    most_shift: Part = 0.25
 
 
 class Shadow(_Section, frozen=True):
@@ -43,12 +50,12 @@ class Shadow(_Section, frozen=True):
     Fewer than that `within_s` is a failure.
     """
 
-    share: float = 0.1
-    rows: int = 200
-    within_s: float = 86_400.0
-    most_failures: float = 0.01
-    most_slow: float = 0.01
-    most_shift: float = 0.25
+    share: Share = 0.1
+    rows: Rows = 200
+    within_s: Seconds = 86_400.0
+    most_failures: Part = 0.01
+    most_slow: Part = 0.01
+    most_shift: Part = 0.25
 
 
 class Canary(_Section, frozen=True):
@@ -58,13 +65,18 @@ class Canary(_Section, frozen=True):
     the last has passed, and rolls it back at once when one does not.
     """
 
-    weights: tuple[float, ...] = (0.05, 0.25)
-    hold_s: float = 600.0
-    rows: int = 100
-    within_s: float = 86_400.0
-    most_failures: float = 0.01
-    most_slow: float = 0.01
-    most_shift: float = 0.25
+    weights: Annotated[tuple[Share, ...], Meta(min_length=1)] = (0.05, 0.25)
+    hold_s: Seconds = 600.0
+    rows: Rows = 100
+    within_s: Seconds = 86_400.0
+    most_failures: Part = 0.01
+    most_slow: Part = 0.01
+    most_shift: Part = 0.25
+
+    def __post_init__(self) -> None:
+        if any(before >= after for before, after in pairwise(self.weights)):
+            message = "the weights of a canary must grow"
+            raise ValueError(message)
 
 
 class ReleasePolicy(_Section, frozen=True):
@@ -74,7 +86,7 @@ class ReleasePolicy(_Section, frozen=True):
     as XGBoost, differ by less than one in a million.
     """
 
-    tolerance: float = 1e-6
+    tolerance: Annotated[float, Meta(ge=0)] = 1e-6
     replay: Replay | None = None
     shadow: Shadow | None = None
     canary: Canary | None = None

@@ -34,10 +34,11 @@ def answering(bundle: Bundle, environments: Path) -> Iterator[Answer]:
 def distance(one: Sequence[Any], other: Sequence[Any]) -> float:
     """How far apart two answers are: the largest difference of their numbers.
 
-    Infinite where one has what the other has not: another text, a null, another length.
+    It is a share of a number beyond 1, and absolute below. Infinite where one has what the other
+    has not: another text, a null, another length.
 
-    >>> distance((0.25, "a"), (0.5, "a")), distance((0.25,), (None,))
-    (0.25, inf)
+    >>> distance((0.25, "a"), (0.5, "a")), distance((300.0,), (200.0,)), distance((0.25,), (None,))
+    (0.25, 0.5, inf)
     """
     if len(one) != len(other):
         return math.inf
@@ -48,5 +49,5 @@ def _apart(one: Any, other: Any) -> float:
     if one == other or (one != one and other != other):
         return 0.0
     numbers = isinstance(one, int | float) and isinstance(other, int | float)
-    apart = abs(one - other) if numbers else math.inf
+    apart = abs(one - other) / max(1.0, abs(other)) if numbers else math.inf
     return math.inf if math.isnan(apart) else apart
