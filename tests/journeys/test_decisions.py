@@ -33,6 +33,11 @@ def test_a_failed_gate_is_waived_and_a_third_person_approves(shop: Shop) -> None
     assert (failed["state"], failed["stages"][-1]["stage"]) == ("failed", "load")
     assert failed["stages"][-1]["evidence"]["node_cores"] > 0
 
+    again = shop.failed("release", "rerun", release, profile="ana")
+    assert (again["state"], again["attempt"]) == ("failed", 2)
+    assert again["stages"][-1]["started_us"] > failed["stages"][-1]["started_us"]
+    assert again["stages"][:-1] == failed["stages"][:-1]
+
     reason = ("--reason", "a laptop is no server")
     assert (
         shop.error("release", "waive", release, *reason, profile="boris")["code"] == "not_allowed"

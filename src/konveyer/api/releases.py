@@ -171,6 +171,21 @@ def waive(
     return found
 
 
+@router.post("/releases/{release}/rerun", status_code=202)
+def rerun(
+    here: Here, caller: Caller, release: str, later: BackgroundTasks, dry_run: DryRun = False
+) -> Release:
+    """Let a gate that failed look again at the same bundle."""
+    if not dry_run:
+        here.refuse_if_busy()
+    found = _done(
+        here, release, lambda session: service.rerun(session, caller, release), dry_run=dry_run
+    )
+    if not dry_run:
+        _go_on(here, found, caller.name, later)
+    return found
+
+
 @router.post("/releases/{release}/withdrawal")
 def withdraw(
     here: Here, caller: Caller, release: str, withdrawal: Withdrawal, dry_run: DryRun = False
@@ -244,6 +259,6 @@ def _done(
 
 
 def _go_on(here: Workspace, release: Release, person: str, later: BackgroundTasks) -> None:
-    run = flow.run_from(release.state, release.id, person)
+    run = flow.run_from(release.state, release.id, person, release.attempt)
     if run is not None:
         later.add_task(here.run, run, purpose="POST /api/releases")

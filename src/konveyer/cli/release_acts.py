@@ -1,4 +1,4 @@
-"""What people do with a release: approve, reject, waive, withdraw, promote, roll back."""
+"""What people do with a release: approve, reject, waive, run again, withdraw, roll back."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -122,6 +122,32 @@ def waive(context: Context, release_id: str, reason: str, dry_run: bool) -> None
 
 @click.command()
 @_release
+@_dry_run
+@pass_context
+def rerun(context: Context, release_id: str, dry_run: bool) -> None:
+    """Let the gate that failed look again at the same bundle, and go on when it passes.
+
+    For a gate that was at fault, such as a load gate on a busy machine.
+
+    \b
+    Example: konveyer release rerun rel-01a20f41cfdb3908c07b
+    """
+    from konveyer.execution.releases import service
+
+    if not dry_run:
+        context.workspace.refuse_if_busy()
+    person = _act(
+        context,
+        release_id,
+        lambda session, actor: service.rerun(session, actor, release_id),
+        dry_run=dry_run,
+    )
+    if not dry_run:
+        _go_on(context, release_id, person, "once more")
+
+
+@click.command()
+@_release
 @click.option("--reason", default="", help="Why, for the record.")
 @_dry_run
 @pass_context
@@ -231,4 +257,13 @@ def continue_(context: Context, release_id: str) -> None:
     advance(context, release_id, actor.name)
 
 
-ACTS: tuple[Any, ...] = (approve, reject, waive, withdraw, promote, rollback, continue_)
+ACTS: tuple[Any, ...] = (
+    approve,
+    reject,
+    waive,
+    rerun,
+    withdraw,
+    promote,
+    rollback,
+    continue_,
+)

@@ -40,7 +40,8 @@ def advance(context: Context, release_id: str, person: str) -> None:
     from konveyer.execution.releases.flow import run_from
 
     workspace = context.workspace
-    run = run_from(loaded(context, release_id).state, release_id, person)
+    found = loaded(context, release_id)
+    run = run_from(found.state, release_id, person, found.attempt)
     if run is not None:
         with told_as_it_happens(
             lambda: ended_lines(loaded(context, release_id)), quiet=context.as_json
@@ -93,8 +94,9 @@ def _print_next(found: "Release") -> None:
         case "approval":
             click.echo(f"Next, by a third person: konveyer release approve {found.id}")
         case "failed":
-            click.echo("Correct it and submit again, or let somebody who may waive the gate:")
-            click.echo(f"  konveyer release waive {found.id} --reason TEXT")
+            click.echo("Correct it and submit again. When the gate was at fault:")
+            click.echo(f"  konveyer release rerun {found.id}")
+            click.echo(f"  konveyer release waive {found.id} --reason TEXT   (who may)")
 
 
 def _print_evidence(stage: "StageRecord") -> None:

@@ -123,6 +123,7 @@ def test_what_failed_by_itself_can_be_waived_and_nothing_else() -> None:
     for stage in waived:
         assert NEXT[stage, Action.FAIL] is State.FAILED
         assert NEXT[stage, Action.WAIVE] is NEXT[stage, Action.PASS]
+        assert NEXT[stage, Action.RERUN] is stage
 
 
 def test_a_second_person_takes_it_past_review(catalog: Catalog) -> None:

@@ -42,6 +42,7 @@ from konveyer.execution.releases.service import (
     open_release,
     promote,
     reject,
+    rerun,
     waive,
     withdraw,
 )
@@ -87,6 +88,22 @@ def test_a_failed_gate_is_waived_with_a_reason_and_stays_on_record(catalog: Cata
     assert (entry.actor, entry.action) == ("quinn", "waived")
     assert entry.detail == {"stage": "load", "state": "replay", "reason": "a busy host"}
     assert goes_on(found)
+
+
+def test_a_failed_gate_looks_again(catalog: Catalog) -> None:
+    release = failed_in(catalog, State.LOAD)
+    with catalog.transaction() as session, pytest.raises(NotAllowed):
+        rerun(session, EVA, release)
+    with catalog.transaction() as session:
+        rerun(session, ANA, release)
+        found = load_release(session, release)
+        (entry, *_) = audit.entries(session, kind="release", subject=release)
+    assert (found.state, found.stages, found.attempt) == (State.LOAD, [], 2)
+    assert (entry.action, entry.detail["stage"]) == ("reran", "load")
+    runs = [run_from("load", release, "ana", attempt) for attempt in (1, 2)]
+    assert [run.id for run in runs if run] == [f"{release}-load", f"{release}-load-2"]
+    with catalog.transaction() as session, pytest.raises(WrongState):
+        rerun(session, ANA, release)
 
 
 def test_only_some_may_waive_and_never_the_author(catalog: Catalog) -> None:

@@ -53,6 +53,7 @@ def release(name: str, *stages: StageRecord, ended_us: int | None, **changes: An
         "state": "live",
         "reason": None,
         "required": [],
+        "attempt": 1,
         "opened_us": 0,
         "ended_us": ended_us,
         "stages": list(stages),

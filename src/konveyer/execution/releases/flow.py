@@ -62,12 +62,16 @@ def release_flow(services: ReleaseServices) -> Flow:
     return Flow(NAME, partial(_run, services), at_once=_AT_ONCE)
 
 
-def run_from(state: str, release: str, person: str) -> Run | None:
-    """The run that takes a release on from `state`; None when it is in review or has ended."""
+def run_from(state: str, release: str, person: str, attempt: int = 1) -> Run | None:
+    """The run that takes a release on from `state`; None when it is in review or has ended.
+
+    Each `attempt` is a run of its own.
+    """
     if state not in (*AUTOMATIC, State.APPROVAL):
         return None
     payload = ReleasePayload(release=release, start=state, person=person)
-    return Run(flow=NAME, id=f"{release}-{state}", payload=msgspec.to_builtins(payload))
+    again = "" if attempt == 1 else f"-{attempt}"
+    return Run(flow=NAME, id=f"{release}-{state}{again}", payload=msgspec.to_builtins(payload))
 
 
 def goes_on(release: Release) -> bool:
@@ -84,7 +88,7 @@ def lost_runs(session: Session) -> list[Run]:
     going = [str(stage) for stage in (*AUTOMATIC, State.APPROVAL)]
     rows = session.scalars(select(ReleaseRow).where(ReleaseRow.state.in_(going)))
     moving = (row for row in rows if row.state != State.APPROVAL or row.state not in row.required)
-    runs = (run_from(row.state, row.id, row.author) for row in moving)
+    runs = (run_from(row.state, row.id, row.author, row.attempt) for row in moving)
     return [run for run in runs if run is not None]
 
 

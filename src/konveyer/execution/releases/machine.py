@@ -35,6 +35,7 @@ class Action(StrEnum):
     APPROVE = "approve"
     REJECT = "reject"
     WAIVE = "waive"
+    RERUN = "run again"
     WITHDRAW = "withdraw"
     PROMOTE = "promote"
     ROLL_BACK = "roll back"
@@ -62,11 +63,12 @@ WATCHING = (State.SHADOW, State.CANARY)
 OPTIONAL = (State.REPLAY, State.SHADOW, State.APPROVAL, State.CANARY)
 AUTOMATIC = tuple(stage for stage in STAGES if stage not in HUMAN)
 
-# A release in `failed` is waived from the stage that it failed in.
+# A release in `failed` is waived, and run again, from the stage that it failed in.
 NEXT: dict[tuple[State, Action], State] = {
     (State.CHECKS, Action.PASS): State.REVIEW,
     (State.CHECKS, Action.FAIL): State.FAILED,
     (State.CHECKS, Action.WAIVE): State.REVIEW,
+    (State.CHECKS, Action.RERUN): State.CHECKS,
     (State.CHECKS, Action.WITHDRAW): State.WITHDRAWN,
     (State.REVIEW, Action.APPROVE): State.FUNCTIONAL,
     (State.REVIEW, Action.REJECT): State.REJECTED,
@@ -74,24 +76,29 @@ NEXT: dict[tuple[State, Action], State] = {
     (State.FUNCTIONAL, Action.PASS): State.INTEGRATION,
     (State.FUNCTIONAL, Action.FAIL): State.FAILED,
     (State.FUNCTIONAL, Action.WAIVE): State.INTEGRATION,
+    (State.FUNCTIONAL, Action.RERUN): State.FUNCTIONAL,
     (State.FUNCTIONAL, Action.WITHDRAW): State.WITHDRAWN,
     (State.INTEGRATION, Action.PASS): State.LOAD,
     (State.INTEGRATION, Action.FAIL): State.FAILED,
     (State.INTEGRATION, Action.WAIVE): State.LOAD,
+    (State.INTEGRATION, Action.RERUN): State.INTEGRATION,
     (State.INTEGRATION, Action.WITHDRAW): State.WITHDRAWN,
     (State.LOAD, Action.PASS): State.REPLAY,
     (State.LOAD, Action.FAIL): State.FAILED,
     (State.LOAD, Action.WAIVE): State.REPLAY,
+    (State.LOAD, Action.RERUN): State.LOAD,
     (State.LOAD, Action.WITHDRAW): State.WITHDRAWN,
     (State.REPLAY, Action.PASS): State.SHADOW,
     (State.REPLAY, Action.SKIP): State.SHADOW,
     (State.REPLAY, Action.FAIL): State.FAILED,
     (State.REPLAY, Action.WAIVE): State.SHADOW,
+    (State.REPLAY, Action.RERUN): State.REPLAY,
     (State.REPLAY, Action.WITHDRAW): State.WITHDRAWN,
     (State.SHADOW, Action.PASS): State.APPROVAL,
     (State.SHADOW, Action.SKIP): State.APPROVAL,
     (State.SHADOW, Action.FAIL): State.FAILED,
     (State.SHADOW, Action.WAIVE): State.APPROVAL,
+    (State.SHADOW, Action.RERUN): State.SHADOW,
     (State.SHADOW, Action.WITHDRAW): State.WITHDRAWN,
     (State.APPROVAL, Action.APPROVE): State.CANARY,
     (State.APPROVAL, Action.SKIP): State.CANARY,

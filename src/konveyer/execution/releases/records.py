@@ -49,6 +49,7 @@ class Release:
     state: str
     reason: str | None
     required: list[str]
+    attempt: int
     opened_us: int
     ended_us: int | None
     stages: list[StageRecord]
@@ -267,6 +268,7 @@ def _release(session: Session, row: ReleaseRow) -> Release:
         state=row.state,
         reason=row.reason,
         required=list(row.required),
+        attempt=row.attempt,
         opened_us=row.opened_us,
         ended_us=row.ended_us,
         stages=[_stage(stage) for stage in sorted(stages, key=lambda s: order.index(s.stage))],

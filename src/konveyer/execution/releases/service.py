@@ -1,4 +1,4 @@
-"""What people do with releases on their way: submit, approve, reject, waive, withdraw, promote."""
+"""What people do with releases: submit, approve, reject, waive, run again, withdraw, promote."""
 
 from collections.abc import Sequence
 
@@ -115,6 +115,21 @@ def waive(session: Session, actor: Actor, release: str, *, reason: str) -> None:
     record = stage_row(session, row.id, stage)
     record.verdict = "waived"
     record.evidence = {**record.evidence, "waived": {"by": actor.name, "reason": reason}}
+
+
+def rerun(session: Session, actor: Actor, release: str) -> None:
+    """Let a gate that failed look again at the same bundle; it is still to run.
+
+    Its author may, and who may review it. What it measured before is in the audit log.
+    """
+    resume(session, actor, release)
+    row = release_row(session, release)
+    stage = failed_stage(session, row)
+    refuse_others(session, row.application, row.api_version)
+    before = stage_row(session, row.id, stage)
+    move(session, row, Action.RERUN, actor.name, measured=before.measured)
+    session.delete(before)
+    row.attempt += 1
 
 
 def withdraw(session: Session, actor: Actor, release: str, *, reason: str = "") -> None:

@@ -9,7 +9,10 @@ from konveyer.catalog.base import Base
 
 
 class ReleaseRow(Base):
-    """One bundle on its way to production; `required` are its optional stages."""
+    """One bundle on its way to production; `required` are its optional stages.
+
+    `attempt` grows each time that a failed gate is run again.
+    """
 
     __tablename__ = "releases"
     __table_args__ = (Index("ix_releases_application", "application", "api_version"),)
@@ -23,6 +26,7 @@ class ReleaseRow(Base):
     state: Mapped[str]
     reason: Mapped[str | None]
     required: Mapped[list[Any]] = mapped_column(default=list)
+    attempt: Mapped[int] = mapped_column(default=1)
     opened_us: Mapped[int]
     ended_us: Mapped[int | None]
 

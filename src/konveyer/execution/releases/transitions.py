@@ -16,6 +16,7 @@ _DONE = {
     Action.APPROVE: "approved",
     Action.REJECT: "rejected",
     Action.WAIVE: "waived",
+    Action.RERUN: "reran",
     Action.WITHDRAW: "withdrew",
     Action.PROMOTE: "promoted",
     Action.ROLL_BACK: "rolled back",
@@ -26,14 +27,15 @@ _DONE = {
 
 def move(session: Session, row: ReleaseRow, action: Action, by: str, **detail: object) -> State:
     """The release's new state. What ends is not on any side of production any more."""
-    start = failed_stage(session, row) if action is Action.WAIVE else State(row.state)
+    revives = action in (Action.WAIVE, Action.RERUN)
+    start = failed_stage(session, row) if revives else State(row.state)
     following = next_state(row.id, start, action)
     row.state = str(following)
     if following not in STAGES or start is State.SHADOW:
         end_sides(session, row.id)
     if following not in STAGES:
         row.ended_us = row.ended_us or now_us()
-    if action is Action.WAIVE:
+    if revives:
         row.ended_us, row.reason = None, None
     audit.record(
         session, by, _DONE[action], "release", row.id, stage=start, state=following, **detail

@@ -214,6 +214,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=True),
         sa.Column("required", sa.JSON(), nullable=False),
+        sa.Column("attempt", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column(
             "opened_us", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
         ),
