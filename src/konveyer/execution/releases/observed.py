@@ -8,21 +8,24 @@ from itertools import islice
 from typing import Any
 
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from konveyer.core.clock import to_us
 from konveyer.core.storage import Storage
 from konveyer.execution.releases.beside import Seen
 from konveyer.execution.releases.gates.answers import distance
 from konveyer.execution.releases.live import PROD
-from konveyer.execution.serving.prediction_files import newest_first, read_file
+from konveyer.execution.serving.prediction_files import newest_first, read_columns
 from konveyer.execution.serving.prediction_reader import LONGEST_US
 from konveyer.execution.serving.segments import shipped_folder
 
 Row = dict[str, Any]
-# So many rows of a side are looked at, and so many of all in the search for them.
+# So many rows of each release on a side are looked at, in so many files.
 MOST_ROWS = 10_000
-_MOST_LOOKED_AT = 500_000
-_READ = ("keys", "request", "given", "features", "outputs")
+_MOST_FILES = 500
+_COLUMNS = ("request_id", "release", "side", "status", "latency_us")
+_LISTS = ("keys", "request", "outputs")
+_REPLAYED = (*_LISTS, "given", "features")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,46 +37,52 @@ class Url:
 
 
 def rows_since(storage: Storage, url: Url, since_us: int) -> list[Row]:
-    """The rows of the URL since an instant, at most `MOST_ROWS` of each release and side."""
+    """The rows of the URL since an instant, at most `MOST_ROWS` of each release on a side."""
     found: list[Row] = []
     taken: Counter[tuple[str, str]] = Counter()
-    for row in islice(_logged(storage, since_us), _MOST_LOOKED_AT):
-        side = row["release"], row["side"]
-        if _is_of(row, url) and taken[side] < MOST_ROWS:
-            taken[side] += 1
-            found.append(_read(row))
+    for table in _logged(storage, url, since_us, _LISTS):
+        for pair in table.group_by(["release", "side"]).aggregate([]).to_pylist():
+            release, side = pair["release"], pair["side"]
+            is_its = (pc.field("release") == release) & (pc.field("side") == side)
+            rows = _newest(table.filter(is_its), MOST_ROWS - taken[release, side], _LISTS)
+            taken[release, side] += len(rows)
+            found += rows
     return found
 
 
 def answered_rows(storage: Storage, url: Url, most: int) -> list[Row]:
     """Rows that production answered to callers lately."""
-    rows = islice(_logged(storage, 0), _MOST_LOOKED_AT)
-    answered = (row for row in rows if _is_of(row, url) and _is_answer(row))
-    return [_read(row) for row in islice(answered, most)]
+    found: list[Row] = []
+    of_callers = (pc.field("side") != "shadow") & (pc.field("keys") != "null")
+    for table in _logged(storage, url, 0, _REPLAYED):
+        answered = table.filter(of_callers & (pc.field("status") == int(HTTPStatus.OK)))
+        found += _newest(answered, most - len(found), _REPLAYED)
+        if len(found) >= most:
+            break
+    return found
 
 
-def _logged(storage: Storage, since_us: int) -> Iterator[Row]:
-    """As they are kept, from the newest file back; lists are still JSON."""
-    for name in newest_first(storage, shipped_folder(PROD)):
+def _logged(storage: Storage, url: Url, since_us: int, lists: Sequence[str]) -> Iterator[pa.Table]:
+    """From the newest file back; lists are still JSON."""
+    since = pa.scalar(since_us, pa.timestamp("us", "UTC"))
+    wanted = (
+        (pc.field("application") == url.application)
+        & (pc.field("api_version") == url.api_version)
+        & (pc.field("at") >= since)
+    )
+    columns = ["application", "api_version", "at", *_COLUMNS, *lists]
+    for name in islice(newest_first(storage, shipped_folder(PROD)), _MOST_FILES):
         began_us = int(name.rpartition("/")[2].partition("-")[0])
         if began_us < since_us - LONGEST_US:
             return
-        for row in read_file(storage, name, ""):
-            if to_us(row["at"]) >= since_us:
-                yield row
+        table = read_columns(storage, name, columns).filter(wanted)
+        yield table.select([*_COLUMNS, *lists])
 
 
-def _read(row: Row) -> Row:
-    return row | {name: msgspec.json.decode(row[name]) for name in _READ}
-
-
-def _is_of(row: Row, url: Url) -> bool:
-    return (row["application"], row["api_version"]) == (url.application, url.api_version)
-
-
-def _is_answer(row: Row) -> bool:
-    is_of_callers = row["side"] != "shadow" and row["keys"] != "null"
-    return bool(is_of_callers and row["status"] == HTTPStatus.OK)
+def _newest(table: pa.Table, most: int, lists: Sequence[str]) -> list[Row]:
+    """The last rows of a file, the newest first."""
+    rows = table.slice(max(0, len(table) - max(0, most))).to_pylist()[::-1]
+    return [row | {name: msgspec.json.decode(row[name]) for name in lists} for row in rows]
 
 
 def seen(rows: Iterable[Row]) -> Seen:
