@@ -176,7 +176,7 @@ def _broke(
     verdict = Verdict(
         passed=False,
         rule="the stage could be run",
-        measured=str(error["message"]),
+        measured=str(error["message"]).splitlines()[0],
         limit="no error",
         evidence=error,
     )
