@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from konveyer.core.clock import from_us
 from konveyer.core.wording import seconds, when
 from konveyer.feature_store.definitions.resolved import ResolvedView
-from konveyer.feature_store.etl.runs import readable_table
+from konveyer.feature_store.etl.runs import SUCCEEDED, list_runs, readable_table
 from konveyer.feature_store.registry.lookup import state_at
 
 # The run that is due takes its time: a view is late when it missed a whole refresh.
@@ -53,6 +53,24 @@ def age_of(view: ResolvedView, as_of_us: int, now_us: int, refresh: timedelta) -
         limit_s=limit_s,
         why=why,
     )
+
+
+def left_behind(session: Session, views: Iterable[ResolvedView]) -> list[str]:
+    """Of these versions of views, in words, those that ETL has stopped computing.
+
+    While it computes another version of the view, and this one is two refreshes older. That ETL is
+    down altogether leaves nothing behind.
+    """
+    found = []
+    for view in views:
+        _, own = readable_table(session, view.name, view.version)
+        runs = [run for run in list_runs(session, view=view.name) if run.status == SUCCEEDED]
+        newest_us = max((run.as_of_us for run in runs), default=own.as_of_us)
+        refresh = state_at(session, view.name, view.version).view(view.name).refresh_every
+        behind_s = (newest_us - own.as_of_us) / 1e6
+        if behind_s > _REFRESHES * refresh.total_seconds():
+            found.append(f"'{view.name}' {view.version}, last computed {when(own.as_of_us)}")
+    return found
 
 
 def named(stale: Iterable[Age]) -> str:

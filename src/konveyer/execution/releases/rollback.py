@@ -12,13 +12,13 @@ from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
 from konveyer.core.errors import Conflict
 from konveyer.core.storage import Storage
+from konveyer.execution.releases.freshness import left_behind
 from konveyer.execution.releases.live import PROD, publish_desired
 from konveyer.execution.releases.machine import Action, State
 from konveyer.execution.releases.records import current_live, release_row, set_live
 from konveyer.execution.releases.service import need_reason
 from konveyer.execution.releases.tables import LiveVersionRow, ReleaseRow
 from konveyer.execution.releases.transitions import move
-from konveyer.feature_store.etl.runs import readable_table
 
 
 class NotServed(Conflict):
@@ -31,6 +31,12 @@ class NothingToRollBackTo(Conflict):
     """Production has served no earlier release of this version."""
 
     code = "nothing_to_roll_back_to"
+
+
+class FeaturesLeftBehind(Conflict):
+    """What the release reads is not computed any more."""
+
+    code = "features_left_behind"
 
 
 _URL = re.compile(r"(?P<application>[a-z][a-z0-9-]*)/v(?P<version>[0-9]{1,9})")
@@ -88,10 +94,10 @@ def roll_back(
     need_reason(reason, "A rollback needs a reason.", "say what is wrong with the release")
     with catalog.transaction() as session:
         plan = plan_rollback(session, actor, release, to)
-        if plan.digest:
-            _check_usable(session, bundles.open(plan.digest))
         row = release_row(session, plan.release)
         was_live = row.state == State.LIVE
+        if was_live:
+            _check_usable(session, plan.serves, bundles.open(plan.digest))
         move(session, row, Action.ROLL_BACK, actor.name, reason=reason, serves=plan.serves)
         row.reason = f"rolled back by {actor.name}: {reason}"
         if was_live:
@@ -103,9 +109,14 @@ def roll_back(
     return plan
 
 
-def _check_usable(session: Session, bundle: Bundle) -> None:
-    for view in bundle.manifest.service.views:
-        readable_table(session, view.name, view.version)
+def _check_usable(session: Session, release: str, bundle: Bundle) -> None:
+    behind = left_behind(session, bundle.manifest.service.views)
+    if behind:
+        raise FeaturesLeftBehind(
+            f"Release {release} reads {', '.join(behind)}: ETL computes another version now.",
+            hint="roll back to a release that is kept ([releases] kept_for_rollback), or submit it "
+            "again",
+        )
 
 
 def _served_release(session: Session, named: str) -> str:
