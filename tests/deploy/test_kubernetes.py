@@ -15,7 +15,8 @@ from konveyer.cli.main import cli
 from konveyer.core.settings import Settings, parse_settings
 from konveyer.core.variables import variables_of
 from konveyer.execution.serving.node import STOP_WITHIN_S
-from konveyer.wiring import ONLINE_STORES, STORAGES, NodePlaces
+from konveyer.node_wiring import NodePlaces
+from konveyer.wiring import ONLINE_STORES, STORAGES
 from tests.deploy.kustomize import Manifest, containers, documents, named, rendered
 
 ROOT = Path(__file__).parents[2]

@@ -37,7 +37,7 @@ def serve(
     \b
     Example: konveyer serve prod --port 8081 --processes 2
     """
-    from konveyer.wiring import serve_node
+    from konveyer.node_wiring import serve_node
 
     serve_node(
         context.settings,
@@ -68,7 +68,7 @@ def node_process(
     sockets: Path,
 ) -> None:
     """One process of a node, started by `konveyer serve`."""
-    from konveyer.wiring import serve_process
+    from konveyer.node_wiring import serve_process
 
     serve_process(
         context.settings,
