@@ -1,5 +1,7 @@
 """Shared storage: the same on a folder and on a bucket of a real S3 server."""
 
+import itertools
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +32,27 @@ def test_an_object_is_what_was_written_last(storage: Storage) -> None:
     storage.write("a/empty", b"")
     assert storage.read("a/b.json") == b"two"
     assert storage.read("a/empty") == b""
+
+
+def test_a_reader_gets_the_old_or_the_new_object_while_it_is_replaced(storage: Storage) -> None:
+    contents = [b"[" + b"1," * size + b"1]" for size in (10, 3000, 100, 20_000)]
+    storage.write("a", contents[0])
+    done = threading.Event()
+
+    def replace() -> None:
+        for content in itertools.cycle(contents):
+            if done.wait(0.02):
+                return
+            storage.write("a", content)
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    try:
+        found = {storage.read("a") for _ in range(150)}
+    finally:
+        done.set()
+        writer.join()
+    assert found <= set(contents)
 
 
 def test_files_go_there_and_come_back(storage: Storage, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from konveyer.core.storage import Listed, ObjectMissing, StorageUnavailable, che
 
 _CONNECT_WITHIN_S, _ANSWER_WITHIN_S, _ATTEMPTS = 2.0, 5.0, 2
 _PIECE_BYTES = 2**20
+_READ_ATTEMPTS = 10
 _OPTIONS = ("endpoint", "region")
 
 
@@ -48,6 +49,8 @@ class BucketStorage:
             request_timeout=_ANSWER_WITHIN_S,
             retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
             background_writes=False,
+            # What is small is sent in one request.
+            allow_delayed_open=True,
         )
 
     @classmethod
@@ -71,9 +74,19 @@ class BucketStorage:
         return cls(parts.netloc, parts.path.strip("/"), endpoint=endpoint, region=region)
 
     def read(self, name: str) -> bytes:
-        with self._asked(name) as path, self._files.open_input_stream(path) as stream:
-            content: bytes = stream.read()
-            return content
+        with self._asked(name) as path:
+            for _ in range(_READ_ATTEMPTS):
+                # A stream asks for the size first and then for one part after another: of an object
+                # that is replaced meanwhile it gives pieces.
+                with self._files.open_input_stream(path) as stream:
+                    before = stream.metadata()["ETag"]
+                    content: bytes = stream.read()
+                with self._files.open_input_stream(path) as stream:
+                    if stream.metadata()["ETag"] == before:
+                        return content
+        raise StorageUnavailable(
+            f"s3://{self._base}/{name} is replaced all the time.", hint="try again"
+        )
 
     def write(self, name: str, content: bytes) -> None:
         # One buffer in one call: a stream that is left by an error would be closed, and be an
