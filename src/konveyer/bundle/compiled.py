@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
+import numpy as np
 
 from konveyer.bundle.errors import ModelFailed, ModelUnusable
 from konveyer.bundle.lightgbm import LightGBMScorer
 from konveyer.bundle.linear import LinearScorer
 from konveyer.bundle.manifest import ISOLATED, LINEAR, MODEL, ONNX, PREPARATION, Manifest
 from konveyer.bundle.onnx import OnnxScorer
-from konveyer.bundle.plan import Matrix, Plan, plan_of_codes
+from konveyer.bundle.plan import Columns, Matrix, Plan, plan_of_codes
 from konveyer.bundle.store import Bundle
 from konveyer.feature_store.online.codec import Value
 
@@ -39,11 +40,22 @@ class CompiledModel:
         scores = self._scorer.score(self._plan.matrix(rows)).tolist()
         for one in scores:
             if not all(map(math.isfinite, one)):
-                raise ModelFailed(
-                    "The model's answer is not a finite number.",
-                    hint="see the features in the prediction log; train a model that takes them",
-                )
+                raise _no_answer()
         return [tuple(one) for one in scores]
+
+    def predict_columns(self, columns: Columns) -> Matrix:
+        """The same of many rows: an array (rows, outputs)."""
+        scores = self._scorer.score(self._plan.matrix_of(columns))
+        if not np.isfinite(scores).all():
+            raise _no_answer()
+        return scores
+
+
+def _no_answer() -> ModelFailed:
+    return ModelFailed(
+        "The model's answer is not a finite number.",
+        hint="see the features in the prediction log; train a model that takes them",
+    )
 
 
 def compiled_model(bundle: Bundle) -> CompiledModel:

@@ -5,7 +5,7 @@ lookups and a few operations of NumPy over whole rows, all in float64.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,26 @@ from konveyer.feature_store.online.codec import Value
 Matrix = npt.NDArray[np.float64]
 Step = Callable[[Matrix], Matrix]
 _NAN = float("nan")
+
+
+class Distinct(NamedTuple):
+    """A column as its different `values`, None for a null, and the place of each row's value."""
+
+    values: Sequence[Value]
+    places: npt.NDArray[np.integer[Any]]
+
+
+class Columns(Protocol):
+    """Many rows of feature values, a column at a time, by place in the service's order."""
+
+    @property
+    def rows(self) -> int: ...
+
+    def numbers(self, place: int) -> Matrix:
+        """A float64 for each row; a null is NaN."""
+        ...
+
+    def distinct(self, place: int) -> Distinct: ...
 
 
 class _Codes(dict[Any, float]):
@@ -74,7 +94,20 @@ class Plan:
             ]
             for row in picked
         ]
-        matrix = np.array(filled, dtype=np.float64).reshape(len(rows), len(codes))
+        return self._prepared(np.array(filled, dtype=np.float64).reshape(len(rows), len(codes)))
+
+    def matrix_of(self, columns: Columns) -> Matrix:
+        """The same of many rows at a time."""
+        filled = np.empty((columns.rows, len(self._codes)), np.float64)
+        for number, (place, codes) in enumerate(zip(self._places, self._codes, strict=True)):
+            if codes is None:
+                filled[:, number] = columns.numbers(place)
+            else:
+                values, places = columns.distinct(place)
+                filled[:, number] = np.array([codes[value] for value in values])[places]
+        return self._prepared(filled)
+
+    def _prepared(self, matrix: Matrix) -> Matrix:
         for step in self._steps:
             matrix = step(matrix)
         return matrix

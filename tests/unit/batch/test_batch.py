@@ -106,7 +106,7 @@ def test_a_run_that_is_killed_anywhere_gives_the_same_rows_when_it_runs_again(
     order = scorer.plan(FIRST, SECOND)
     targets = {
         "features": (flow, "write_large"),
-        "scores": (ScoreFile, "scored"),
+        "scores": (ScoreFile, "_scored"),
         "commit": (ScoreTable, "replace"),
         "record": (runs, "succeed"),
     }
@@ -314,6 +314,9 @@ def test_a_row_that_the_model_has_no_answer_for_has_none_and_costs_no_other_its_
     unanswered = {scorer.store.online((client,))[0] for client in (7, 8, 23)}
 
     class Picky:
+        def predict_columns(self, columns: Any) -> Any:
+            raise ModelFailed("One of them is not a finite number.")
+
         def predict(self, rows: Any) -> Any:
             if unanswered & set(rows):
                 raise ModelFailed("The answer is not a finite number.")

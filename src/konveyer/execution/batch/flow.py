@@ -18,7 +18,7 @@ from konveyer.execution.batch import runs
 from konveyer.execution.batch.frame import write_entities, write_given
 from konveyer.execution.batch.order import NAME, BatchOrder, Period
 from konveyer.execution.batch.output import ScoreTable, table_of
-from konveyer.execution.batch.score import ISOLATED_ROWS, ScoreFile
+from konveyer.execution.batch.score import ScoreFile
 from konveyer.execution.releases.gates.answers import answering
 from konveyer.feature_store.datamart.label_files import label_files
 from konveyer.feature_store.datamart.large import Meaning, write_large
@@ -154,7 +154,7 @@ def _scored(services: BatchServices, job: ScoreFile, asked: Sequence[Path]) -> I
         return
     with answering(job.bundle, services.environments) as answer:
         for file in asked:
-            yield job.scored(file, answer, rows_at_once=ISOLATED_ROWS)
+            yield job.scored(file, answer)
 
 
 @contextmanager
