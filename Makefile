@@ -57,7 +57,7 @@ format: setup
 COMPILE := pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 # What the image of deploy/Containerfile has, in the versions of requirements.lock.
-IMAGE := --extra development --extra execution --extra postgres --extra redis --extra databases --group image
+IMAGE := --extra development --extra execution --extra onnx --extra postgres --extra redis --extra databases --group image
 
 lock: setup
 	$(UV) $(COMPILE) --all-extras --group dev pyproject.toml --output-file requirements.lock

@@ -11,7 +11,7 @@ from konveyer.feature_store.definitions.resolved import ResolvedService
 FORMAT = 1
 MANIFEST, COMPILED, MODEL = "manifest.json", "model", "model/model.txt"
 PREPARATION, LINEAR = "model/preparation.json", "model/linear.json"
-ONNX = "model/model.onnx"
+ONNX, CALIBRATED = "model/model.onnx", "model/calibrated.json"
 GOLDEN, ENTITIES, NATIVE = "golden.json", "entities.json", "native"
 ISOLATED = "isolated"
 LOCK, TRAINING, CODE = "environment.lock", "training_manifest.json", "code"

@@ -170,6 +170,22 @@ ZOO = {
         "multiclass",
         "onnx",
     ),
+    "calibrated boosters": (
+        (
+            f"CalibratedClassifierCV(make_pipeline({SCALED}, "
+            "lightgbm.LGBMClassifier(n_estimators=9, verbose=-1)), method='isotonic', cv=3)"
+        ),
+        "binary",
+        "calibrated",
+    ),
+    "calibrated boosting": (
+        (
+            f"make_pipeline({FULL}, CalibratedClassifierCV("
+            "GradientBoostingClassifier(n_estimators=9), cv=2))"
+        ),
+        "binary",
+        "calibrated",
+    ),
     "naive bayes": (
         f"make_pipeline({FULL.replace('one_hot()', 'one_hot(sparse_output=False)')}, GaussianNB())",
         "binary",

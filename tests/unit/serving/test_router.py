@@ -239,8 +239,11 @@ def test_a_model_that_is_not_its_contract_is_refused(
 ) -> None:
     two = ModelSpec(outputs=CLASSES.outputs[:2])
     newer = ModelSpec(form="of next year")
-    desire(tmp_path, packed(bundles, 3, two).digest, packed(bundles, 3, newer).digest)
+    other = ModelSpec(form="calibrated")
+    specs = (two, newer, other)
+    desire(tmp_path, *(packed(bundles, 3, spec).digest for spec in specs))
     router.refresh()
+    assert "cannot be read" in router.refused["scoring/v3"]
     assert router.endpoints == []
     assert "gives 3 numbers, its contract has 2" in router.refused["scoring/v1"]
     assert "of next year" in router.refused["scoring/v2"]

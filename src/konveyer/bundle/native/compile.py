@@ -7,6 +7,7 @@ to be tried. A third argument, "double" or "float", tries it, where skl2onnx is 
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,54 @@ from konveyer.bundle.native.transformers import transformed
 from konveyer.bundle.native.tree_models import Ensemble, ensemble_of
 from konveyer.bundle.native.trees import model_text
 
-ONNX = "model.onnx"
+ONNX, CALIBRATED = "model.onnx", "calibrated.json"
 PREPARATION, TREES, LINEAR = "preparation.json", "model.txt", "linear.json"
 
 
 def compiled(native: NativeModel, folder: Path) -> str:
     """Write the files of the model's form to `folder` and name the form."""
     columns, estimator = opened(native)
+    if type(estimator).__name__ == "CalibratedClassifierCV":
+        parts = [
+            _calibrated_part(columns, one, folder, f"part_{place}")
+            for place, one in enumerate(estimator.calibrated_classifiers_)
+        ]
+        _write(folder, CALIBRATED, parts)
+        return "calibrated"
+    return scored(columns, estimator, folder)
+
+
+def _calibrated_part(columns: list[Column], one: Any, folder: Path, name: str) -> dict[str, Any]:
+    """A model and its curve, for two classes; the curve reads the margin where there is one."""
+    if len(one.classes) != 2 or one.method not in ("sigmoid", "isotonic"):
+        message = f"calibration by {one.method} of {len(one.classes)} classes has no compiled form"
+        raise NotCompiled(message)
+    inner = one.estimator
+    while type(inner).__name__ == "FrozenEstimator":
+        inner = inner.estimator
+    columns, estimator = last_step(columns, inner)
+    made = folder / name / "model"
+    made.mkdir(parents=True)
+    form = scored(columns, estimator, made, is_margin=hasattr(estimator, "decision_function"))
+    curve = one.calibrators[0]
+    if one.method == "sigmoid":
+        return {"folder": name, "form": form, "sigmoid": [float(curve.a_), float(curve.b_)]}
+    steps = [curve.X_thresholds_.tolist(), curve.y_thresholds_.tolist()]
+    return {"folder": name, "form": form, "isotonic": steps}
+
+
+def scored(columns: list[Column], estimator: Any, folder: Path, *, is_margin: bool = False) -> str:
+    """Write a preparation and a scorer, of the margin before any link with `is_margin`."""
     booster = lightgbm_of(estimator)
     if booster is not None:
         _check_lightgbm(booster)
-        booster.save_model(str(folder / TREES))
+        text = booster.model_to_string()
+        (folder / TREES).write_text(_without_link(text) if is_margin else text)
         _write(folder, PREPARATION, plan_of(columns, is_finite=False))
         return "lightgbm"
     ensemble = ensemble_of(estimator)
     if ensemble is not None:
+        ensemble = replace(ensemble, objective="") if is_margin else ensemble
         (folder / TREES).write_text(_text(ensemble, len(columns)))
         if ensemble.reads_float32:
             columns = [one.then("float32") for one in columns]
@@ -41,7 +75,7 @@ def compiled(native: NativeModel, folder: Path) -> str:
         return "lightgbm"
     linear = linear_of(estimator)
     if linear is not None:
-        _write(folder, LINEAR, linear)
+        _write(folder, LINEAR, {**linear, "link": "identity"} if is_margin else linear)
         _write(folder, PREPARATION, plan_of(columns, is_finite=True))
         return "linear"
     message = f"{type(estimator).__name__} has no compiled form"
@@ -74,7 +108,10 @@ def _takes_nan(estimator: Any) -> bool:
 
 def opened(native: NativeModel) -> tuple[list[Column], Any]:
     """What reaches the last step of a pipeline, and that step; of other models, themselves."""
-    columns, model = columns_of(native.spec.inputs), native.model
+    return last_step(columns_of(native.spec.inputs), native.model)
+
+
+def last_step(columns: list[Column], model: Any) -> tuple[list[Column], Any]:
     while type(model).__name__ == "Pipeline" and type(model).__module__.startswith("sklearn."):
         for _, step in model.steps[:-1]:
             columns = transformed(step, columns)
@@ -106,6 +143,13 @@ def lightgbm_of(model: Any) -> Any:
     return getattr(model, "booster_", model)
 
 
+def _without_link(text: str) -> str:
+    """The model file of LightGBM whose answer is the sum of its trees."""
+    return "".join(
+        line for line in text.splitlines(keepends=True) if not line.startswith("objective=")
+    )
+
+
 def _check_lightgbm(booster: Any) -> None:
     if getattr(booster, "pandas_categorical", None):
         message = "categories that LightGBM keeps from pandas have no compiled form; use an encoder"
@@ -122,7 +166,7 @@ def _text(ensemble: Ensemble, features: int) -> str:
     )
 
 
-def _write(folder: Path, name: str, content: dict[str, Any]) -> None:
+def _write(folder: Path, name: str, content: Any) -> None:
     (folder / name).write_text(json.dumps(content, allow_nan=False))
 
 
