@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from konveyer.bundle.errors import ModelUnusable
-from konveyer.bundle.plan import Matrix
+from konveyer.bundle.plan import Columns, Matrix
 from konveyer.feature_store.online.codec import Value
 
 Calibration = Callable[[Matrix], Matrix]
@@ -27,6 +27,8 @@ class _Scores(Protocol):
 
     def scores(self, rows: Sequence[Sequence[Value]]) -> Matrix: ...
 
+    def scores_of(self, columns: Columns) -> Matrix: ...
+
 
 class Calibrated:
     """The probability of the positive class. Thread-safe."""
@@ -37,10 +39,14 @@ class Calibrated:
         self._parts = parts
 
     def scores(self, rows: Sequence[Sequence[Value]]) -> Matrix:
-        total = np.zeros((len(rows), 1))
-        for model, calibration in self._parts:
-            total += calibration(model.scores(rows))
-        mean: Matrix = total / len(self._parts)
+        return self._mean([calibrated(model.scores(rows)) for model, calibrated in self._parts])
+
+    def scores_of(self, columns: Columns) -> Matrix:
+        parts = self._parts
+        return self._mean([calibrated(model.scores_of(columns)) for model, calibrated in parts])
+
+    def _mean(self, probabilities: Sequence[Matrix]) -> Matrix:
+        mean: Matrix = np.mean(probabilities, axis=0)
         return mean
 
 

@@ -45,6 +45,8 @@ class Scores(Protocol):
 
     def scores(self, rows: Sequence[Sequence[Value]]) -> Matrix: ...
 
+    def scores_of(self, columns: Columns) -> Matrix: ...
+
 
 class Prepared:
     """A scorer behind its preparation."""
@@ -54,6 +56,9 @@ class Prepared:
 
     def scores(self, rows: Sequence[Sequence[Value]]) -> Matrix:
         return self._scorer.score(self._plan.matrix(rows))
+
+    def scores_of(self, columns: Columns) -> Matrix:
+        return self._scorer.score(self._plan.matrix_of(columns))
 
 
 class CompiledModel:
@@ -75,7 +80,7 @@ class CompiledModel:
 
     def predict_columns(self, columns: Columns) -> Matrix:
         """The same of many rows: an array (rows, outputs)."""
-        scores = self._scorer.score(self._plan.matrix_of(columns))
+        scores = self._model.scores_of(columns)
         if not np.isfinite(scores).all():
             raise _no_answer()
         return scores
