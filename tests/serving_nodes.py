@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -40,14 +40,23 @@ class Node:
 
     def processes(self) -> list[psutil.Process]:
         """Those that answer."""
-        found = psutil.Process(self.parent.pid).children()
-        return [one for one in found if "node-process" in one.cmdline()]
+        return running_below(self.parent.pid, "node-process")
 
     def client(self, **options: Any) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=20, **options)
 
     def log(self) -> str:
         return (self.space.root / "node.log").read_text()
+
+
+def running_below(pid: int, word: str) -> list[psutil.Process]:
+    """The processes below `pid` with this word in their command; none that has just ended."""
+    found = []
+    for one in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.Error):
+            if word in one.cmdline():
+                found.append(one)
+    return found
 
 
 def command_of(space: ServingSpace, *arguments: str) -> list[str]:

@@ -15,7 +15,7 @@ from konveyer.bundle.manifest import Isolated, Serving
 from konveyer.bundle.store import Bundle
 from konveyer.development.environment import ensure_environment
 from konveyer.wiring import open_bundle_store
-from tests.serving_nodes import Load, Node, serving, wait_for_bundle
+from tests.serving_nodes import Load, Node, running_below, serving, wait_for_bundle
 from tests.serving_space import ServingSpace
 from tests.support import wait_for
 from tests.unit.bundle.workbench import NAMES, Trained, trained
@@ -82,9 +82,7 @@ def answers_again(client: httpx.Client) -> None:
 
 
 def workers(node: Node) -> list[psutil.Process]:
-    """Of the isolated models: all below the parent that are neither node processes nor packers."""
-    below = psutil.Process(node.parent.pid).children(recursive=True)
-    return [one for one in below if "konveyer.bundle.native.family" in one.cmdline()]
+    return running_below(node.parent.pid, "konveyer.bundle.native.family")
 
 
 def test_what_an_isolated_model_does_harms_no_other(node: Node) -> None:

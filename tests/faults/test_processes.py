@@ -5,7 +5,7 @@ import time
 
 import psutil
 
-from tests.serving_nodes import Load, kill, rows_logged, serving
+from tests.serving_nodes import Load, Node, kill, rows_logged, serving
 from tests.serving_space import ServingSpace
 from tests.support import nodes_up, wait_for
 
@@ -85,3 +85,24 @@ def test_a_killed_process_loses_at_most_the_last_second_of_its_log(space: Servin
         wait_for(lambda: not list((space.state / "predictions/prod").glob("*.open")))
     ids = {row["request_id"] for row in rows_logged(space.root)}
     assert {f"early-{number}" for number in range(50)} <= ids
+
+
+def counted(node: Node) -> float:
+    with node.client() as client:
+        lines = client.get("/metrics").text.splitlines()
+    name = 'konveyer_requests_total{api_version="1",application="scoring",side="live",status="200"}'
+    return next(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+def test_counts_are_those_of_all_processes_also_of_one_that_was_killed(
+    space: ServingSpace,
+) -> None:
+    with serving(space, processes=2) as node:
+        with Load(node.url, connections=16) as load:
+            load.more(300)
+        assert counted(node) == load.total
+        kill(node.processes()[0])
+        wait_for(lambda: len(node.processes()) == 2)
+        with node.client() as client:
+            wait_for(lambda: client.get("/health/ready").json()["versions"])
+        assert counted(node) == load.total
