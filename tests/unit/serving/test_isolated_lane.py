@@ -199,6 +199,7 @@ def test_a_family_that_is_killed_comes_again_with_its_workers(
     lane = keeper.lane(bundle)
     worker = worker_of(keeper, bundle)
     family = int(Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    assert "Threads:\t1\n" in Path(f"/proc/{family}/status").read_text(), "when it forks"
     os.kill(family, signal.SIGKILL)
     keeper.until(lambda: not Path(f"/proc/{worker}").exists())
     keeper.until_answers(lane)

@@ -31,7 +31,13 @@ FOLLOW_EVERY_S, STOP_WITHIN_S, START_WITHIN_S = 0.2, 5.0, 120.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 60.0
 _MODULE = "konveyer.bundle.native.family"
 # A process is forked safely while it has one thread, and workers share the cores among them.
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    # The allocator in PyArrow, which pandas imports, otherwise starts one to give memory back.
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -138,7 +144,7 @@ class _Family:
     def _start(self, python: Path) -> None:
         environment = {
             **{name: value for name, value in os.environ.items() if "KONVEYER" not in name},
-            **dict.fromkeys(_ONE_THREAD, "1"),
+            **_ONE_THREAD,
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         self._process = subprocess.Popen(
