@@ -132,6 +132,10 @@ def test_a_release_shows_what_it_changes_and_outlives_its_bundle(
         assert answer is not None
         assert answer.ok
         assert "There is no bundle" in page.inner_text("main")
+        (live,) = {one["digest"] for one in shop.run("release", "list") if one["state"] == "live"}
+        shutil.rmtree(shop.root / "bundles" / live.removeprefix("sha256:"))
+        page.goto(f"{url}/models")
+        assert "There is no bundle" in page.inner_text("main")
 
 
 def test_runs_and_models(portal: str, page: Page) -> None:

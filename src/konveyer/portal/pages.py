@@ -8,6 +8,7 @@ from konveyer.execution.releases.lead_time import lead_time
 from konveyer.execution.releases.machine import OPTIONAL, STAGES, State
 from konveyer.execution.releases.period import lead_times_since
 from konveyer.execution.releases.records import (
+    LiveVersion,
     Release,
     list_releases,
     live_versions,
@@ -49,17 +50,25 @@ def runs(workspace: Workspace, request: Request) -> Answer:
 def models(workspace: Workspace, _request: Request) -> Answer:
     with workspace.catalog.reading() as session:
         found = live_versions(session)
-    cards = []
-    for live in found:
-        contract = describe(
-            workspace.bundles.open(live.digest).manifest,
-            digest=live.digest,
-            release=live.release,
-            since_us=live.since_us,
-        )
-        nodes = nodes_of(workspace.storage, live.environment)
-        cards.append({"live": live, "contract": contract, "nodes": nodes})
+    nodes = {
+        environment: nodes_of(workspace.storage, environment)
+        for environment in {live.environment for live in found}
+    }
+    cards = [
+        {"live": live, "nodes": nodes[live.environment], **_contract(workspace, live)}
+        for live in found
+    ]
     return "models.html", {"section": "models", "cards": cards}
+
+
+def _contract(workspace: Workspace, live: LiveVersion) -> dict[str, object]:
+    """The contract of what is live, or why it cannot be read."""
+    try:
+        manifest = workspace.bundles.open(live.digest).manifest
+    except KonveyerError as error:  # nodes go on with their own copy
+        return {"contract": None, "problem": error}
+    contract = describe(manifest, digest=live.digest, release=live.release, since_us=live.since_us)
+    return {"contract": contract, "problem": None}
 
 
 def releases(workspace: Workspace, _request: Request) -> Answer:
