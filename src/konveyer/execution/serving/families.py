@@ -143,7 +143,7 @@ class _Family:
 
     def _start(self, python: Path) -> None:
         environment = {
-            **{name: value for name, value in os.environ.items() if "KONVEYER" not in name},
+            **{name: value for name, value in os.environ.items() if not _is_ours(name)},
             **_ONE_THREAD,
             "PYTHONDONTWRITEBYTECODE": "1",
         }
@@ -177,6 +177,10 @@ class _Family:
         self._failures = 1 if lived_s > _LONGEST_PAUSE_S else self._failures + 1
         pause_s = min(_FIRST_PAUSE_S * 2 ** (self._failures - 1), _LONGEST_PAUSE_S)
         self._process, self._due = None, time.monotonic() + pause_s
+
+
+def _is_ours(variable: str) -> bool:
+    return "KONVEYER" in variable or variable.startswith("PROMETHEUS")
 
 
 def _input(process: "subprocess.Popen[bytes]") -> Any:

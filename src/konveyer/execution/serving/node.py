@@ -35,6 +35,9 @@ _TURN_S = 0.1
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
 # A process that lived so long died of something new.
 _HEALTHY_S = 60.0
+# Read when prometheus_client is first imported, here and by every process that answers. A process
+# that has it leaves files there, so that short ones must not.
+_COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 _log = logging.getLogger(__name__)
 
 # The command of a process: its number, and the descriptors of its listener and its control.
@@ -254,6 +257,7 @@ class _Node:
         return subprocess.Popen(
             [sys.executable, "-m", module, str(self._log_folder)],
             stdin=subprocess.DEVNULL,
+            env={name: value for name, value in os.environ.items() if name != _COUNTS},
             start_new_session=True,
         )
 
@@ -278,8 +282,7 @@ def _run_folder(run: Path, environment: str) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
     folder = run / f"{environment}-{os.getpid()}"
     metrics_folder(folder).mkdir(parents=True, exist_ok=True)
-    # Read when prometheus_client is first imported, here and by every process.
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_folder(folder))
+    os.environ[_COUNTS] = str(metrics_folder(folder))
     try:
         yield folder
     finally:
