@@ -286,6 +286,17 @@ def test_a_model_is_due_once_in_each_period_of_its_cadence(scorer: Scorer) -> No
     assert (model.every, model.last_us) == ("1d", parse_instant(NOW))
 
 
+def test_a_bundle_that_cannot_be_opened_is_not_due_until_it_can(scorer: Scorer) -> None:
+    bundle = scorer.release(every="1d")
+    services, model = scorer.services, bundle.path / MODEL
+    due = DueBatches(services.catalog, services.bundles, "prod", lambda: parse_instant(NOW))
+    content = model.read_bytes()
+    model.write_bytes(b"damaged")
+    assert due([]) == []
+    model.write_bytes(content)
+    assert len(due([])) == 1
+
+
 class _Plain:
     def step(self, _name: str, work: Any) -> Any:
         return work()

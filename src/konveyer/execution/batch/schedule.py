@@ -1,5 +1,6 @@
 """Batch scoring that starts by itself: each live model once in each period of its `[batch]`."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from konveyer.bundle.store import BundleStore
 from konveyer.catalog.session import Catalog
+from konveyer.core.errors import KonveyerError
 from konveyer.execution.batch.order import NAME, BatchOrder, period_at
 from konveyer.execution.batch.plan import order_of
 from konveyer.execution.batch.runs import last_scored_us
@@ -15,6 +17,8 @@ from konveyer.execution.releases.records import LiveVersion, live_versions
 from konveyer.feature_store.definitions.duration import duration_us, parse_duration
 from konveyer.pipeline.flow import Run
 from konveyer.pipeline.schedule import SCHEDULE, is_due, next_us, period_name, period_us
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +72,7 @@ class DueBatches:
         return [run for run in runs if run is not None]
 
     def _run(self, session: Session, live: LiveVersion, now_us: int) -> Run | None:
-        if live.digest not in self._every:
-            batch = self._bundles.open(live.digest).manifest.batch
-            self._every[live.digest] = None if batch is None else batch.every
-        every = self._every[live.digest]
+        every = self._every_of(live)
         if every is None:
             return None
         last_us = last_scored_us(session, live.application, live.api_version)
@@ -85,6 +86,17 @@ class DueBatches:
             periods=(period_at(period_us(every_us(every), now_us)),),
         )
         return order.run
+
+    def _every_of(self, live: LiveVersion) -> str | None:
+        """A model whose bundle cannot be opened must not keep the others from being scored."""
+        if live.digest not in self._every:
+            try:
+                batch = self._bundles.open(live.digest).manifest.batch
+            except KonveyerError as error:
+                _log.error("what is due of %s cannot be told: %s", live.application, error)
+                return None
+            self._every[live.digest] = None if batch is None else batch.every
+        return self._every[live.digest]
 
 
 def every_us(every: str) -> int:
