@@ -18,7 +18,9 @@ from konveyer.core.errors import KonveyerError
 from konveyer.core.files import file_written_whole
 from konveyer.core.storage import Listed, ObjectMissing, StorageUnavailable, checked_name, missing
 
-_CONNECT_WITHIN_S, _ANSWER_WITHIN_S, _ATTEMPTS = 2.0, 5.0, 2
+# A node that stops while storage hangs waits for several requests one after another, and those who
+# ask do so again later: there is no second attempt here. A write that hangs takes thrice as long.
+_CONNECT_WITHIN_S, _ANSWER_WITHIN_S, _ATTEMPTS = 2.0, 3.0, 1
 _PIECE_BYTES = 2**20
 _READ_ATTEMPTS = 10
 _OPTIONS = ("endpoint", "region")

@@ -78,8 +78,10 @@ def announced(
     name = f"{_folder(environment)}/{presence.host}-{presence.pid}.json"
     wake, ended, began = threading.Event(), threading.Event(), threading.Event()
 
+    is_heard = True
+
     def beat() -> None:
-        is_heard = True
+        nonlocal is_heard
         while not ended.is_set():
             wake.clear()
             try:
@@ -107,7 +109,8 @@ def announced(
         tell(end=True)
         thread.join()
         try:
-            storage.remove(name)
+            if is_heard:
+                storage.remove(name)
         except KonveyerError as error:
             _log.error("this node cannot say that it stops: %s", error)
 
