@@ -139,7 +139,7 @@ def trained(
     }
     (folder / "request.json").write_text(json.dumps(request))
     command = native_command(python, "konveyer.development.harness", str(folder))
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     assert done.returncode == 0, done.stderr
     result = json.loads((folder / "result.json").read_text())
     shutil.copy(lock, folder / LOCK)
