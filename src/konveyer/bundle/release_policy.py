@@ -9,6 +9,9 @@ from msgspec import Meta, Struct
 Part = Annotated[float, Meta(ge=0, le=1)]
 Share = Annotated[float, Meta(gt=0, le=1)]
 Rows = Annotated[int, Meta(ge=1)]
+# A stage that watches production looks at the newest rows only, so many of them.
+MOST_WATCHED_ROWS = 10_000
+WatchedRows = Annotated[int, Meta(ge=1, le=MOST_WATCHED_ROWS)]
 Seconds = Annotated[float, Meta(ge=0)]
 
 
@@ -51,7 +54,7 @@ class Shadow(_Section, frozen=True):
     """
 
     share: Share = 0.1
-    rows: Rows = 200
+    rows: WatchedRows = 200
     within_s: Seconds = 86_400.0
     most_failures: Part = 0.01
     most_slow: Part = 0.01
@@ -67,7 +70,7 @@ class Canary(_Section, frozen=True):
 
     weights: Annotated[tuple[Share, ...], Meta(min_length=1)] = (0.05, 0.25)
     hold_s: Seconds = 600.0
-    rows: Rows = 100
+    rows: WatchedRows = 100
     within_s: Seconds = 86_400.0
     most_failures: Part = 0.01
     most_slow: Part = 0.01

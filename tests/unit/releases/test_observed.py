@@ -8,7 +8,13 @@ import pytest
 from konveyer.core.clock import now_us
 from konveyer.core.storage import FolderStorage
 from konveyer.execution.releases import observed
-from konveyer.execution.releases.observed import Url, answered_rows, rows_since
+from konveyer.execution.releases.observed import (
+    Url,
+    answered_rows,
+    mirrored_rows,
+    paired,
+    rows_since,
+)
 from konveyer.execution.serving.prediction_files import pack_segments
 from konveyer.execution.serving.prediction_log import Prediction, PredictionLog
 from konveyer.execution.serving.segments import log_folder
@@ -82,6 +88,30 @@ def test_a_side_with_many_rows_hides_none_of_the_other(
     found = rows_since(FolderStorage(tmp_path), URL, now)
     sides = [row["side"] for row in found]
     assert (sides.count("live"), sides.count("canary")) == (5, 3)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_is_not_mirrored_hides_nothing_that_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    monkeypatch.setattr(observed, "MOST_ROWS", 5)
+    now = now_us()
+    logged(tmp_path, *(prediction(n, now + n) for n in range(20)))
+    shadows = [prediction(n, now + n, release="rel-2", side="shadow") for n in (0, 7)]
+    later = [prediction(n, now + n) for n in range(20, 30)]
+    logged(tmp_path, *shadows, *later, prediction(9, now, release="rel-3", side="shadow"))
+    logged(tmp_path, *(prediction(n, now + n) for n in range(30, 40)))
+    if packed:
+        pack_segments(log_folder(tmp_path, "prod"))
+    rows = mirrored_rows(FolderStorage(tmp_path), URL, now, "rel-2")
+    pairs = paired(rows, "rel-2")
+    assert {row["request_id"] for row in pairs.live} == {"r-0", "r-7"}
+    assert [row["release"] for row in pairs.candidate] == ["rel-2", "rel-2"]
+    assert len(rows) == 4
+    many = [prediction(n, now, release="rel-4", side="shadow") for n in range(20)]
+    logged(tmp_path, *many)
+    most = paired(mirrored_rows(FolderStorage(tmp_path), URL, now, "rel-4"), "rel-4")
+    assert len(most.live) == 5
 
 
 def test_what_callers_were_answered_can_be_replayed(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ def test_a_section_asks_for_its_stage() -> None:
         "[canary]\nweights = []",
         "[canary]\nweights = [0.0]",
         "[canary]\nrows = 0",
+        "[canary]\nrows = 10001",  # no look sees more
+        "[shadow]\nrows = 10001",
         "[canary]\nmost_shift = 2",
         "[shadow]\nshare = 0",
         "[shadow]\nwithin_s = -1",

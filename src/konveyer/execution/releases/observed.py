@@ -11,6 +11,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from konveyer.bundle.release_policy import MOST_WATCHED_ROWS
 from konveyer.core.storage import Storage
 from konveyer.execution.releases.beside import Seen
 from konveyer.execution.releases.gates.answers import distance
@@ -21,7 +22,7 @@ from konveyer.execution.serving.segments import shipped_folder
 
 Row = dict[str, Any]
 # So many rows of each release on a side are looked at, in so many files.
-MOST_ROWS = 10_000
+MOST_ROWS = MOST_WATCHED_ROWS
 _MOST_FILES = 500
 _COLUMNS = ("request_id", "release", "side", "status", "latency_us")
 _LISTS = ("keys", "request", "outputs")
@@ -47,6 +48,26 @@ def rows_since(storage: Storage, url: Url, since_us: int) -> list[Row]:
             rows = _newest(table.filter(is_its), MOST_ROWS - taken[release, side], _LISTS)
             taken[release, side] += len(rows)
             found += rows
+    return found
+
+
+def mirrored_rows(storage: Storage, url: Url, since_us: int, release: str) -> list[Row]:
+    """What the shadow `release` was asked since an instant, at most `MOST_ROWS`, and those requests
+    as production answered them, however many others it answered meanwhile.
+    """
+    found: list[Row] = []
+    asked: set[str] = set()
+    count = 0
+    for table in _logged(storage, url, since_us, _LISTS):
+        # A node logs the answer before it asks the shadow: in this file, or in an older one.
+        shadow = pc.field("side") == "shadow"
+        mirrored = table.filter(shadow & (pc.field("release") == release))
+        rows = _newest(mirrored, MOST_ROWS - count, _LISTS)
+        count += len(rows)
+        asked |= {row["request_id"] for row in rows}
+        its = pc.field("request_id").isin(pa.array([*asked], pa.string()))
+        answered = table.filter(~shadow & its)
+        found += [*rows, *_newest(answered, len(answered), _LISTS)]
     return found
 
 

@@ -19,7 +19,7 @@ from konveyer.execution.releases.gates.watching import (
     tell,
 )
 from konveyer.execution.releases.machine import State
-from konveyer.execution.releases.observed import Pairs, Url, paired, rows_since, seen
+from konveyer.execution.releases.observed import Pairs, Url, mirrored_rows, paired, seen
 from konveyer.execution.releases.samples import percentile
 from konveyer.execution.releases.sides import Side
 from konveyer.execution.releases.verdict import Verdict
@@ -39,7 +39,8 @@ def shadow_gate(context: GateContext, bundle: Bundle) -> Verdict:
     since_us, _ = kept_evidence(context, State.SHADOW)
     while True:
         began = time.monotonic()
-        pairs = paired(rows_since(context.services.storage, url, since_us), context.release)
+        rows = mirrored_rows(context.services.storage, url, since_us, context.release)
+        pairs = paired(rows, context.release)
         is_over = (now_us() - since_us) / 1e6 > policy.within_s
         verdict = judge(pairs, policy, manifest.objective.p99_ms)
         refused = refusals(context, bundle.digest)
