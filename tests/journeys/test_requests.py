@@ -163,6 +163,7 @@ def test_a_wrong_address_gets_a_clear_4xx(
 ) -> None:
     answer = production.request(method, path)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert ("allow" in answer.headers) == (status == 405)
 
 
 def test_a_near_miss_of_the_name_is_suggested(production: httpx.Client) -> None:

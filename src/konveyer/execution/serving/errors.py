@@ -88,7 +88,13 @@ class RouteNotFound(NotFound):
 
 
 class MethodNotAllowed(KonveyerError):
+    """`allowed` is the method that the address takes."""
+
     code, status = "method_not_allowed", HTTPStatus.METHOD_NOT_ALLOWED
+
+    def __init__(self, message: str, *, allowed: str) -> None:
+        super().__init__(message, hint=f"use {allowed}")
+        self.allowed = allowed
 
 
 class KeyMissing(KonveyerError):

@@ -147,6 +147,8 @@ class Gateway:
         headers = b""
         if status == HTTPStatus.UNAUTHORIZED:
             headers = _CHALLENGE
+        elif isinstance(error, MethodNotAllowed):
+            headers = b"allow: %b\r\n" % error.allowed.encode()
         elif isinstance(error, RateExceeded):
             headers = b"retry-after: %d\r\n" % math.ceil(error.retry_after_s)
         elif status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
@@ -225,8 +227,7 @@ def allow(request: Request, allowed: bytes) -> None:
     """Raise unless the method is the allowed one; HEAD is where GET is."""
     if request.method != allowed and not (request.method == b"HEAD" and allowed == b"GET"):
         raise MethodNotAllowed(
-            f"{request.method.decode('latin-1')} is not possible here.",
-            hint=f"use {allowed.decode()}",
+            f"{request.method.decode('latin-1')} is not possible here.", allowed=allowed.decode()
         )
 
 
