@@ -68,7 +68,7 @@ class BundleStore:
         return bundle
 
     def open(self, digest: str) -> Bundle:
-        """Read a bundle and compare every file with its digest."""
+        """Read a bundle and compare every file with its digest; no other file may be there."""
         try:
             return self._checked(digest)
         except (BundleCorrupt, BundleNotFound):
@@ -124,10 +124,18 @@ class BundleStore:
             part = path / name
             if not part.is_file() or digest_file(part) != expected:
                 raise corrupt(digest, name)
+        for added in _unlisted(path, {MANIFEST, *manifest.files}):
+            raise corrupt(digest, added)
         return Bundle(digest=digest, path=path, manifest=manifest)
 
     def _path(self, digest: str) -> Path:
         return self._folder / hex_of(digest)
+
+
+def _unlisted(folder: Path, listed: AbstractSet[str]) -> list[str]:
+    """Files and links of a bundle that nobody reviewed: Python could import one of them."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
+    return [name for path in found if (name := str(path.relative_to(folder))) not in listed]
 
 
 def _remove_whole(folder: Path) -> None:

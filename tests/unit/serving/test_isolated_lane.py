@@ -131,6 +131,8 @@ def test_what_one_model_does_wrong_harms_no_other(
         keeper.ask(bad, row(101))
     with pytest.raises(ModelFailed, match="not a finite number"):
         keeper.ask(bad, row(1), row(108))
+    with pytest.raises(ModelFailed, match="gave a text where its contract has float64"):
+        keeper.ask(bad, row(109))
     with pytest.raises(ModelFailed, match="3 answers to 2 rows"):
         keeper.ask(bad, row(106), row(1))
     started = time.monotonic()
@@ -206,20 +208,25 @@ def test_a_family_that_is_killed_comes_again_with_its_workers(
     assert worker_of(keeper, bundle) != worker
 
 
+@pytest.mark.parametrize(
+    ("number", "name", "what"),
+    [(7, "code/model.py", "changed"), (8, "code/model/__init__.py", "added")],
+)
 def test_a_model_that_is_not_the_reviewed_one_is_never_loaded(
-    keeper: Keeper, faulty: Callable[[int], Bundle]
+    keeper: Keeper, faulty: Callable[[int], Bundle], number: int, name: str, what: str
 ) -> None:
-    bundle = faulty(7)
-    code = bundle.path / "code" / "model.py"
-    code.write_text(code.read_text() + "\n")
+    bundle = faulty(number)
+    file = bundle.path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text((bundle.path / "code" / "model.py").read_text() + "\n")
     lane = IsolatedLane(socket_of(keeper.families.folder, bundle.digest), bundle.manifest.model)
     keeper.wanted.append(bundle)
     keeper.until(
         lambda: socket_of(keeper.families.folder, bundle.digest).with_suffix(".why").exists()
     )
-    with pytest.raises(LaneNotReady, match=r"code/model\.py of bundle .* was changed"):
+    with pytest.raises(LaneNotReady, match=f"{name} of bundle .* was {what}"):
         lane.check_ready()
-    with pytest.raises(ModelUnavailable, match="was changed"):
+    with pytest.raises(ModelUnavailable, match=f"was {what}"):
         keeper.ask(lane, row(1))
 
 

@@ -141,7 +141,7 @@ def test_a_node_follows_its_document(router: Router, bundles: BundleStore, tmp_p
     assert router.endpoints == []
 
 
-@pytest.mark.parametrize("damage", ["changed", "gone", "manifest", "unknown"])
+@pytest.mark.parametrize("damage", ["changed", "gone", "manifest", "unknown", "added"])
 def test_a_damaged_bundle_is_refused_and_the_old_one_keeps_serving(
     router: Router, bundles: BundleStore, tmp_path: Path, damage: str
 ) -> None:
@@ -158,6 +158,8 @@ def test_a_damaged_bundle_is_refused_and_the_old_one_keeps_serving(
             (second.path / "manifest.json").write_bytes(b"{}")
         case "unknown":
             digest = "sha256:" + "0" * 64
+        case "added":
+            (second.path / "more.py").symlink_to(second.path / MODEL)
     with pytest.raises((BundleCorrupt, BundleNotFound)):
         bundles.open(digest)
     desire(tmp_path, digest)

@@ -80,7 +80,7 @@ def _on_its_own(memory_mb: int) -> None:
 
 
 def verify(bundle: Path, digest: str) -> None:
-    """Raise unless every file of the bundle is the one that was reviewed."""
+    """Raise unless every file of the bundle is the one that was reviewed, and there is no other."""
     content = (bundle / "manifest.json").read_bytes()
     files = json.loads(content)["files"] if _digest(content) == digest else {}
     for name in ("native/native.json", "code/model.py"):
@@ -90,6 +90,12 @@ def verify(bundle: Path, digest: str) -> None:
     for name, expected in files.items():
         if _digest((bundle / name).read_bytes()) != expected:
             message = f"{name} of bundle {digest} was changed"
+            raise ValueError(message)
+    for path in sorted(bundle.rglob("*")):
+        name = str(path.relative_to(bundle))
+        is_folder = path.is_dir() and not path.is_symlink()
+        if not is_folder and name != "manifest.json" and name not in files:
+            message = f"{name} of bundle {digest} was added"
             raise ValueError(message)
 
 

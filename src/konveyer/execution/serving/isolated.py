@@ -139,8 +139,16 @@ class IsolatedLane:
                 f"The model gave {len(row)} outputs, its contract has {len(self._outputs)}.",
                 hint="let train() return a model that always gives the same outputs",
             )
+        for value, is_number in zip(row, self._outputs, strict=True):
+            if is_number != isinstance(value, int | float) and (is_number or value is not None):
+                given = "nothing" if value is None else "a text" if is_number else "a number"
+                wanted = ColumnType.FLOAT64 if is_number else ColumnType.STRING
+                raise ModelFailed(
+                    f"The model gave {given} where its contract has {wanted}.",
+                    hint="let train() return a model that always gives the same outputs",
+                )
         return tuple(
-            float(value) if is_number and isinstance(value, int) else value
+            float(value) if is_number else value
             for value, is_number in zip(row, self._outputs, strict=True)
         )
 
