@@ -286,6 +286,18 @@ def test_a_model_is_due_once_in_each_period_of_its_cadence(scorer: Scorer) -> No
     assert (model.every, model.last_us) == ("1d", parse_instant(NOW))
 
 
+def test_a_table_and_a_time_to_come_hold_up_no_period(scorer: Scorer, tmp_path: Path) -> None:
+    scorer.release(every="1d")
+    services, now = scorer.services, parse_instant(NOW) + DAY_US // 2
+    due = DueBatches(services.catalog, services.bundles, "prod", lambda: now)
+    pq.write_table(pa.table({"client_id": [1, 2]}), tmp_path / "list.parquet")
+    scorer.run(scorer.plan(given=Given(path=str(tmp_path / "list.parquet"))))
+    scorer.run(scorer.plan("2030-01-01T00:00:00Z"))
+    assert [run.id for run in due([])] == ["batch-scoring-v1-20260111T000000Z"]
+    scorer.run(scorer.plan(NOW))
+    assert due([]) == []
+
+
 def test_a_bundle_that_cannot_be_opened_is_not_due_until_it_can(scorer: Scorer) -> None:
     bundle = scorer.release(every="1d")
     services, model = scorer.services, bundle.path / MODEL

@@ -6,6 +6,8 @@ from konveyer.core.clock import format_us
 from konveyer.pipeline.flow import Run
 
 NAME = "batch"
+# How the name of a period begins that is the rows of a table.
+OF_A_TABLE = "table "
 
 
 class Period(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,4 +66,4 @@ def period_of(given: Given, at_us: int) -> Period:
     >>> period_of(Given(path="/data/list.parquet"), 0).name
     'table /data/list.parquet'
     """
-    return Period(name=f"table {given.path}", at_us=at_us)
+    return Period(name=f"{OF_A_TABLE}{given.path}", at_us=at_us)

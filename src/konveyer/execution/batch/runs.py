@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from konveyer.core.clock import now_us
-from konveyer.execution.batch.order import BatchOrder, Period
+from konveyer.execution.batch.order import OF_A_TABLE, BatchOrder, Period
 from konveyer.execution.batch.tables import BatchRunRow
 
 RUNNING, SUCCEEDED, FAILED = "running", "succeeded", "failed"
@@ -91,12 +91,14 @@ def periods_of(session: Session, run_id: str) -> list[BatchRun]:
     return [_run(row) for row in session.scalars(query)]
 
 
-def last_scored_us(session: Session, application: str, api_version: int) -> int | None:
-    """The last period that any run, also one that failed, was at."""
+def last_scored_us(session: Session, application: str, api_version: int, now_us: int) -> int | None:
+    """The last period until now at which any run, also one that failed, scored every entity."""
     return session.scalar(
         select(func.max(BatchRunRow.at_us))
         .where(BatchRunRow.application == application)
         .where(BatchRunRow.api_version == api_version)
+        .where(BatchRunRow.at_us <= now_us)
+        .where(BatchRunRow.period.not_like(f"{OF_A_TABLE}%"))
     )
 
 

@@ -38,7 +38,7 @@ def scheduled_models(
     found = []
     for live in live_versions(session, environment):
         batch = bundles.open(live.digest).manifest.batch
-        last_us = last_scored_us(session, live.application, live.api_version)
+        last_us = last_scored_us(session, live.application, live.api_version, now_us)
         every = None if batch is None else batch.every
         following = None if every is None else next_us(every_us(every), last_us, now_us)
         found.append(ScheduledModel(live=live, every=every, last_us=last_us, next_us=following))
@@ -49,7 +49,8 @@ class DueBatches:
     """The runs of models that are due: a `konveyer.pipeline.schedule.Due`.
 
     A model that is being scored is left out. Each bundle is opened once. A period that was asked
-    for by a person counts, also one that failed; those that were missed are not made up for.
+    for by a person counts, also one that failed; those that were missed are not made up for. The
+    rows of a table are no period, and what was scored ahead of time holds up nothing.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class DueBatches:
         every = self._every_of(live)
         if every is None:
             return None
-        last_us = last_scored_us(session, live.application, live.api_version)
+        last_us = last_scored_us(session, live.application, live.api_version, now_us)
         if not is_due(every_us(every), last_us, now_us):
             return None
         name = period_name(every_us(every), now_us)
