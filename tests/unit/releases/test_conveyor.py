@@ -45,6 +45,7 @@ from konveyer.execution.releases.machine import (
 )
 from konveyer.execution.releases.nodes import NodeMissing
 from konveyer.execution.releases.records import (
+    begin_stage,
     desired_of,
     list_releases,
     live_versions,
@@ -59,6 +60,7 @@ from konveyer.execution.releases.service import (
     approve,
     open_release,
     reject,
+    withdraw,
 )
 from konveyer.execution.releases.usage import Usage, measured
 from konveyer.execution.releases.verdict import Verdict
@@ -110,6 +112,17 @@ def test_every_stage_leads_to_the_next_and_to_an_end() -> None:
             assert NEXT[stage, Action.WITHDRAW] is State.WITHDRAWN
     with pytest.raises(WrongState, match="possible now: pass, fail"):
         next_state("r", State.LOAD, Action.APPROVE)
+
+
+def test_a_stage_that_was_under_way_ends_with_its_release(catalog: Catalog) -> None:
+    release = opened(catalog, State.CANARY)
+    with catalog.transaction() as session:
+        begin_stage(session, release, State.CANARY, waiting_us=0, by="")
+        withdraw(session, ANA, release)
+    with catalog.reading() as session:
+        found = load_release(session, release)
+    assert found.ended_us is not None
+    assert found.stages[-1].waited_s == found.ended_us / 1e6
 
 
 def test_every_automatic_stage_has_a_gate() -> None:

@@ -271,16 +271,20 @@ def _release(session: Session, row: ReleaseRow) -> Release:
         attempt=row.attempt,
         opened_us=row.opened_us,
         ended_us=row.ended_us,
-        stages=[_stage(stage) for stage in sorted(stages, key=lambda s: order.index(s.stage))],
+        stages=[
+            _stage(stage, row.ended_us)
+            for stage in sorted(stages, key=lambda s: order.index(s.stage))
+        ],
     )
 
 
-def _stage(row: StageRow) -> StageRecord:
+def _stage(row: StageRow, ended_us: int | None) -> StageRecord:
     """A review waits all the time: nobody knows how long the reviewer worked.
 
-    So does a stage that watches production's own requests.
+    So does a stage that watches production's own requests. One that was under way when the release
+    ended took until then.
     """
-    end_us = now_us() if row.finished_us is None else row.finished_us
+    end_us = row.finished_us or ended_us or now_us()
     start_us = end_us if row.stage in (*HUMAN, *WATCHING) else row.started_us
     return StageRecord(
         stage=row.stage,
