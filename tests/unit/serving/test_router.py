@@ -17,7 +17,7 @@ from konveyer.core.clock import FeatureClock
 from konveyer.core.schema import Column, ColumnType, ScalarColumn
 from konveyer.core.storage import FolderStorage
 from konveyer.execution.serving.desired import Desired, DesiredVersion, write_desired
-from konveyer.execution.serving.errors import ApplicationNotFound, VersionNotFound
+from konveyer.execution.serving.errors import ApplicationNotFound, ModelUnavailable, VersionNotFound
 from konveyer.execution.serving.rates import SharedRates
 from konveyer.execution.serving.router import Router
 from konveyer.feature_store.definitions.resolved import (
@@ -169,6 +169,19 @@ def test_a_damaged_bundle_is_refused_and_the_old_one_keeps_serving(
     desire(tmp_path, first.digest)
     router.refresh()
     assert router.refused == {}
+
+
+def test_what_should_be_served_and_is_not_there_yet_is_unavailable(
+    router: Router, bundles: BundleStore, tmp_path: Path
+) -> None:
+    bundle = packed(bundles, 1)
+    (bundle.path / MODEL).write_bytes(b"")
+    desire(tmp_path, bundle.digest)
+    router.refresh()
+    with pytest.raises(ModelUnavailable, match="cannot be served yet: model"):
+        router.find("scoring", 1)
+    with pytest.raises(ApplicationNotFound):
+        router.find("scorin", 1)
 
 
 def test_packing_the_same_twice_gives_one_bundle(bundles: BundleStore, tmp_path: Path) -> None:

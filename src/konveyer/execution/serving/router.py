@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +23,12 @@ from konveyer.execution.serving.desired import (
     read_absent,
     read_desired,
 )
-from konveyer.execution.serving.errors import ApplicationNotFound, LaneNotReady, VersionNotFound
+from konveyer.execution.serving.errors import (
+    ApplicationNotFound,
+    LaneNotReady,
+    ModelUnavailable,
+    VersionNotFound,
+)
 from konveyer.execution.serving.keys import KeyRing
 from konveyer.execution.serving.lanes import Lane, lane_of
 from konveyer.execution.serving.metrics import Meter
@@ -129,6 +135,7 @@ class Router:
         self._rates, self._keys_are_required = rates, keys_are_required
         self._remote = RemoteReads(online) if online.is_remote else None
         self._endpoints: MappingProxyType[Route, Endpoint] = MappingProxyType({})
+        self._unserved: Mapping[Route, str] = MappingProxyType({})
         self._loaded: dict[str, Loaded] = {}
         self._before: dict[Route, str] = {}
         self._desired: Desired | None = None
@@ -144,6 +151,12 @@ class Router:
         found = endpoints.get((application, api_version))
         if found is not None:
             return found
+        reason = self._unserved.get((application, api_version))
+        if reason is not None:
+            raise ModelUnavailable(
+                f"'{application}' v{api_version} cannot be served yet: {reason}",
+                hint="it is tried again; send the request again in a second",
+            )
         versions = sorted(version for name, version in endpoints if name == application)
         if versions:
             known = ", ".join(f"v{version}" for version in versions)
@@ -204,6 +217,11 @@ class Router:
             self._remember(endpoints)
             self._endpoints = MappingProxyType(endpoints)
             self._desired, self._absent = desired, absent
+            refusals = self.report.refused
+            # Swapped whole, like the endpoints: requests read it while a refresh is under way.
+            self._unserved = MappingProxyType(
+                {(one.application, one.api_version): one.reason for one in refusals}
+            )
             return self.report != report
 
     def close(self) -> None:
