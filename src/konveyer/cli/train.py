@@ -6,6 +6,7 @@ import click
 
 from konveyer.cli.context import Context, pass_context
 from konveyer.cli.render import print_json
+from konveyer.core.wording import when
 
 PROJECT = click.Path(path_type=Path, file_okay=False)
 
@@ -35,6 +36,9 @@ _MEASURES = (
 def train(context: Context, project: Path, training_set: str | None) -> None:
     """Train the model PROJECT in its locked environment and log the run to MLflow.
 
+    It learns from the training set of its service that was built last, unless another one is named:
+    'konveyer training-set list' shows them.
+
     \b
     Example: konveyer train models/coupon_response
     """
@@ -51,7 +55,11 @@ def train(context: Context, project: Path, training_set: str | None) -> None:
             session, workspace.training_sets, training_set, loaded.model.service
         )
     if not context.as_json:
-        click.echo(f"Training {loaded.model.application} on {data.manifest.rows:,} rows ...")
+        of = data.manifest
+        click.echo(
+            f"Training {loaded.model.application} on {of.id}: {of.rows:,} rows, built "
+            f"{when(of.built_us)} by {of.built_by} ..."
+        )
     run = run_training(loaded, data, actor, workspace.workshop)
     with workspace.catalog.transaction() as session:
         audit.record(session, actor.name, "trained", "run", run.run_id, measured=run.summary)

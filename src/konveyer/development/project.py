@@ -46,13 +46,12 @@ class ModelSection(_Section, frozen=True):
 
 
 class LabelSection(_Section, frozen=True):
-    """What it learns from: a Parquet file in the workspace, and two of its columns.
+    """What it learns from: two columns of its training set.
 
     A binary label is 0 or 1, that of several classes a text or a whole number, that of a
     regression a number.
     """
 
-    path: str
     timestamp: str
     label: str
     task: Literal["binary", "multiclass", "regression"] = "binary"

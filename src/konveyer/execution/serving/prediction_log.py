@@ -34,12 +34,12 @@ _log = logging.getLogger(__name__)
 class Prediction(msgspec.Struct, frozen=True, gc=False):
     """One row of one request; its fields are the columns of the log.
 
-    `side` tells which of the releases at a
-    URL answered: `live`, `canary`, or `shadow`, whose answers nobody got. Of a request that failed
-    `error` is the code, and what was not come to (`keys` of a body that cannot be read, `features`)
-    is None. `request` are the request fields; `given` names the features whose values the caller
-    sent, `fallbacks` those that stood in for an online store that did not answer. `prediction` is
-    the first of the `outputs` when that is a number.
+    `side` tells which of the releases at a URL answered: `live`, `canary`, or `shadow`, whose
+    answers nobody got. Of a request that failed `error` is the code, and what was not come to
+    (`keys` of a body that cannot be read, `features`) is None. `request` are the request fields;
+    `given` names the features whose values the caller sent, `fallbacks` those that stood in for an
+    online store that did not answer. `prediction` is the first of the `outputs` when that is a
+    number.
     """
 
     request_id: str
