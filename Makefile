@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(VENV)/bin/uv
 
-.PHONY: setup demo test test-spark chromium wrk faketime check bench-features bench-serving format lock lock-peers clean
+.PHONY: setup demo test test-spark test-slow chromium wrk faketime check bench-features bench-serving format lock lock-peers clean
 
 setup: $(VENV)/ready
 
@@ -20,10 +20,13 @@ demo: setup
 	$(BIN)/konveyer demo
 
 test: setup chromium wrk faketime
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not spark"
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not spark and not slow"
 
 test-spark: setup
 	$(BIN)/python -m pytest -m spark tests/parity
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow tests
 
 # The portal is tested in a real browser.
 chromium:

@@ -221,7 +221,7 @@ def test_an_unset_variable_is_named(crm: Desk) -> None:
     error = crm.with_databases(crm="postgresql://etl:${KONVEYER_TEST_UNSET}@127.0.0.1/crm").refusal(
         CLIENT, PAYMENTS
     )
-    assert error.code == "bad_settings"
+    assert error.code == "variable_missing"
     assert "KONVEYER_TEST_UNSET" in error.message
 
 

@@ -27,10 +27,11 @@ def test_help_is_quick_and_has_examples() -> None:
 
 
 def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    """All that people are shown: others are for our own processes."""
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from commands(command, f"{path}{name} ")
-        else:
+        elif not command.hidden:
             yield f"{path}{name}", command
 
 

@@ -25,6 +25,8 @@ from konveyer.wiring import open_workspace
 from tests.s3_servers import S3Server, s3_server
 from tests.support import Shop, wait_for
 
+pytestmark = pytest.mark.slow
+
 PATH = "/coupon-response/v1"
 MACHINES = 10
 

@@ -88,6 +88,6 @@ def test_kinds_and_places_are_shown_and_secrets_are_not(bank: Shop) -> None:
 def test_a_variable_that_is_not_set_says_so(bank: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CRM_PASSWORD")
     error = bank.error("apply")
-    assert error["code"] == "bad_settings"
+    assert error["code"] == "variable_missing"
     assert "CRM_PASSWORD" in error["message"]
     assert "CRM_PASSWORD" in error["hint"]

@@ -70,6 +70,8 @@ def at_a_terminal(
     shop: Shop, *arguments: str, interrupt: Callable[[str], bool] = lambda _shown: False
 ) -> tuple[int, str, float]:
     """Exit code, what was shown, and how many seconds after Ctrl-C it ended."""
+    # A test run that was started in the background ignores it, and so would what it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     ours, theirs = pty.openpty()
     command = [word for word in shop.command(*arguments) if word != "--json"]
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)

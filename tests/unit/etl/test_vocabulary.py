@@ -182,7 +182,7 @@ def test_the_datamart_knows_what_each_feature_says_of_itself(store: Store) -> No
                     Aggregation(function="count", over="7d", by="c", values=("a b", "a-b")),
                 ),
             ),
-            "more than once",
+            "both be named",
         ),
     ],
 )

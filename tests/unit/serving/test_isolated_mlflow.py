@@ -14,6 +14,8 @@ from konveyer.execution.serving.lanes import lane_of
 from tests.unit.bundle.workbench import trained
 from tests.unit.serving.isolation import LOCKS, packed
 
+pytestmark = pytest.mark.slow
+
 PYTHON_MODEL = """
 import mlflow
 
