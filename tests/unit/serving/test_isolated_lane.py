@@ -231,7 +231,7 @@ def test_a_model_that_is_not_the_reviewed_one_is_never_loaded(
 
 
 def test_what_is_not_wanted_any_more_ends(keeper: Keeper, faulty: Callable[[int], Bundle]) -> None:
-    first, second = faulty(8), faulty(9)
+    first, second = faulty(9), faulty(10)
     keeper.lane(first)
     lane = keeper.lane(second)
     worker = worker_of(keeper, first)
