@@ -1,12 +1,14 @@
 """Releases and what is live over HTTP."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, BackgroundTasks, Query
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
+from konveyer.access.actor import Actor
 from konveyer.api.access import Caller, Here
 from konveyer.execution.releases import flow, service
 from konveyer.execution.releases.compare import compare
@@ -27,6 +29,7 @@ from konveyer.execution.releases.submission import submit as submit_run
 from konveyer.wiring import Workspace
 
 router = APIRouter(tags=["execution"])
+Act = Callable[[Session, Actor, str], None]
 DryRun = Annotated[bool, Query(description="Show what would be and change nothing.")]
 
 
@@ -122,17 +125,8 @@ def approve(
     dry_run: DryRun = False,
 ) -> Release:
     """A yes in review, or in approval as a third person; the worker runs what follows."""
-    if not dry_run:
-        here.refuse_if_busy()
-    found = _done(
-        here,
-        release,
-        lambda session: service.approve(session, caller, release, comment=approval.comment),
-        dry_run=dry_run,
-    )
-    if not dry_run:
-        _go_on(here, found, caller.name, later)
-    return found
+    act = partial(service.approve, comment=approval.comment)
+    return _acted(here, caller, release, act, later, dry_run=dry_run)
 
 
 @router.post("/releases/{release}/rejection")
@@ -141,10 +135,7 @@ def reject(
 ) -> Release:
     """A no in review or approval, with the reason."""
     return _done(
-        here,
-        release,
-        lambda session: service.reject(session, caller, release, reason=rejection.reason),
-        dry_run=dry_run,
+        here, caller, release, partial(service.reject, reason=rejection.reason), dry_run=dry_run
     )
 
 
@@ -158,17 +149,8 @@ def waive(
     dry_run: DryRun = False,
 ) -> Release:
     """Let a release go on although a gate failed; for QA and administrators, never the author."""
-    if not dry_run:
-        here.refuse_if_busy()
-    found = _done(
-        here,
-        release,
-        lambda session: service.waive(session, caller, release, reason=waiver.reason),
-        dry_run=dry_run,
-    )
-    if not dry_run:
-        _go_on(here, found, caller.name, later)
-    return found
+    act = partial(service.waive, reason=waiver.reason)
+    return _acted(here, caller, release, act, later, dry_run=dry_run)
 
 
 @router.post("/releases/{release}/rerun", status_code=202)
@@ -176,14 +158,7 @@ def rerun(
     here: Here, caller: Caller, release: str, later: BackgroundTasks, dry_run: DryRun = False
 ) -> Release:
     """Let a gate that failed look again at the same bundle."""
-    if not dry_run:
-        here.refuse_if_busy()
-    found = _done(
-        here, release, lambda session: service.rerun(session, caller, release), dry_run=dry_run
-    )
-    if not dry_run:
-        _go_on(here, found, caller.name, later)
-    return found
+    return _acted(here, caller, release, service.rerun, later, dry_run=dry_run)
 
 
 @router.post("/releases/{release}/withdrawal")
@@ -191,12 +166,8 @@ def withdraw(
     here: Here, caller: Caller, release: str, withdrawal: Withdrawal, dry_run: DryRun = False
 ) -> Release:
     """The author takes back a release that is on its way."""
-    found = _done(
-        here,
-        release,
-        lambda session: service.withdraw(session, caller, release, reason=withdrawal.reason),
-        dry_run=dry_run,
-    )
+    act = partial(service.withdraw, reason=withdrawal.reason)
+    found = _done(here, caller, release, act, dry_run=dry_run)
     if not dry_run:
         publish_desired(here.catalog, here.storage, PROD)
     return found
@@ -207,9 +178,7 @@ def promote(
     here: Here, caller: Caller, release: str, later: BackgroundTasks, dry_run: DryRun = False
 ) -> Release:
     """End the canary stage: the release is to answer every request."""
-    found = _done(
-        here, release, lambda session: service.promote(session, caller, release), dry_run=dry_run
-    )
+    found = _done(here, caller, release, service.promote, dry_run=dry_run)
     if not dry_run:
         _go_on(here, found, caller.name, later)
     return found
@@ -245,12 +214,28 @@ def rollback(
     )
 
 
-def _done(
-    here: Workspace, release: str, act: Callable[[Session], None], *, dry_run: bool
+def _acted(
+    here: Workspace,
+    caller: Actor,
+    release: str,
+    act: Act,
+    later: BackgroundTasks,
+    *,
+    dry_run: bool,
 ) -> Release:
+    """The release after `act`; the worker runs what follows."""
+    if dry_run:
+        return _done(here, caller, release, act, dry_run=True)
+    here.refuse_if_busy()
+    found = _done(here, caller, release, act, dry_run=False)
+    _go_on(here, found, caller.name, later)
+    return found
+
+
+def _done(here: Workspace, caller: Actor, release: str, act: Act, *, dry_run: bool) -> Release:
     """The release after `act`, in one transaction that is undone when it is only tried."""
     with here.catalog.transaction() as session:
-        act(session)
+        act(session, caller, release)
         session.flush()
         found = load_release(session, release)
         if dry_run:

@@ -1,6 +1,7 @@
 """What people do with a release: approve, reject, waive, run again, withdraw, roll back."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,29 +15,34 @@ if TYPE_CHECKING:
 
     from konveyer.access.actor import Actor
 
+Act = Callable[["Session", "Actor", str], None]
 _release = click.argument("release_id", metavar="RELEASE")
 _dry_run = click.option("--dry-run", is_flag=True, help="Show what would be and change nothing.")
 
 
-def _act(
-    context: Context,
-    release_id: str,
-    act: Callable[["Session", "Actor"], None],
-    *,
-    dry_run: bool,
-) -> str:
+def _act(context: Context, release_id: str, act: Act, *, dry_run: bool) -> str:
     """Do `act` in one transaction, and undo it after showing when it is only tried; who acted."""
     from konveyer.execution.releases.records import load_release
 
     with context.workspace.catalog.transaction() as session:
         actor = context.actor(session)
-        act(session, actor)
+        act(session, actor, release_id)
         session.flush()
         if dry_run:
             would_be = load_release(session, release_id)
             print_json(would_be) if context.as_json else print_release(would_be)
             session.rollback()
     return actor.name
+
+
+def _act_and_go_on(
+    context: Context, release_id: str, act: Act, done: str, *, dry_run: bool
+) -> None:
+    if not dry_run:
+        context.workspace.refuse_if_busy()
+    person = _act(context, release_id, act, dry_run=dry_run)
+    if not dry_run:
+        _go_on(context, release_id, person, done)
 
 
 def _go_on(context: Context, release_id: str, person: str, done: str) -> None:
@@ -58,16 +64,8 @@ def approve(context: Context, release_id: str, comment: str, dry_run: bool) -> N
     """
     from konveyer.execution.releases import service
 
-    if not dry_run:
-        context.workspace.refuse_if_busy()
-    person = _act(
-        context,
-        release_id,
-        lambda session, actor: service.approve(session, actor, release_id, comment=comment),
-        dry_run=dry_run,
-    )
-    if not dry_run:
-        _go_on(context, release_id, person, "approved")
+    act = partial(service.approve, comment=comment)
+    _act_and_go_on(context, release_id, act, "approved", dry_run=dry_run)
 
 
 @click.command()
@@ -83,12 +81,7 @@ def reject(context: Context, release_id: str, reason: str, dry_run: bool) -> Non
     """
     from konveyer.execution.releases import service
 
-    _act(
-        context,
-        release_id,
-        lambda session, actor: service.reject(session, actor, release_id, reason=reason),
-        dry_run=dry_run,
-    )
+    _act(context, release_id, partial(service.reject, reason=reason), dry_run=dry_run)
     if not dry_run:
         show_release(context, release_id)
 
@@ -108,16 +101,8 @@ def waive(context: Context, release_id: str, reason: str, dry_run: bool) -> None
     """
     from konveyer.execution.releases import service
 
-    if not dry_run:
-        context.workspace.refuse_if_busy()
-    person = _act(
-        context,
-        release_id,
-        lambda session, actor: service.waive(session, actor, release_id, reason=reason),
-        dry_run=dry_run,
-    )
-    if not dry_run:
-        _go_on(context, release_id, person, "waived")
+    act = partial(service.waive, reason=reason)
+    _act_and_go_on(context, release_id, act, "waived", dry_run=dry_run)
 
 
 @click.command()
@@ -134,16 +119,7 @@ def rerun(context: Context, release_id: str, dry_run: bool) -> None:
     """
     from konveyer.execution.releases import service
 
-    if not dry_run:
-        context.workspace.refuse_if_busy()
-    person = _act(
-        context,
-        release_id,
-        lambda session, actor: service.rerun(session, actor, release_id),
-        dry_run=dry_run,
-    )
-    if not dry_run:
-        _go_on(context, release_id, person, "once more")
+    _act_and_go_on(context, release_id, service.rerun, "once more", dry_run=dry_run)
 
 
 @click.command()
@@ -161,12 +137,7 @@ def withdraw(context: Context, release_id: str, reason: str, dry_run: bool) -> N
     from konveyer.execution.releases.live import PROD, publish_desired
 
     workspace = context.workspace
-    _act(
-        context,
-        release_id,
-        lambda session, actor: service.withdraw(session, actor, release_id, reason=reason),
-        dry_run=dry_run,
-    )
+    _act(context, release_id, partial(service.withdraw, reason=reason), dry_run=dry_run)
     if not dry_run:
         publish_desired(workspace.catalog, workspace.storage, PROD)
         show_release(context, release_id)
@@ -185,12 +156,7 @@ def promote(context: Context, release_id: str, dry_run: bool) -> None:
     from konveyer.catalog.leases import LeaseHeld
     from konveyer.execution.releases import service
 
-    person = _act(
-        context,
-        release_id,
-        lambda session, actor: service.promote(session, actor, release_id),
-        dry_run=dry_run,
-    )
+    person = _act(context, release_id, service.promote, dry_run=dry_run)
     if dry_run:
         return
     try:
