@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
@@ -165,14 +166,4 @@ def is_valid(session: Session, key: str) -> bool:
 
 
 def _record(row: ApiKeyRow) -> KeyRecord:
-    return KeyRecord(
-        digest=row.digest,
-        name=row.name,
-        environment=row.environment,
-        applications=tuple(row.applications),
-        rate_per_s=row.rate_per_s,
-        created_us=row.created_us,
-        created_by=row.created_by,
-        expires_us=row.expires_us,
-        revoked_us=row.revoked_us,
-    )
+    return msgspec.convert(row, KeyRecord, from_attributes=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -103,20 +104,4 @@ def last_scored_us(session: Session, application: str, api_version: int, now_us:
 
 
 def _run(row: BatchRunRow) -> BatchRun:
-    return BatchRun(
-        run_id=row.run_id,
-        period=row.period,
-        application=row.application,
-        api_version=row.api_version,
-        release=row.release,
-        digest=row.digest,
-        person=row.person,
-        status=row.status,
-        at_us=row.at_us,
-        started_us=row.started_us,
-        finished_us=row.finished_us,
-        rows_asked=row.rows_asked,
-        rows=row.rows,
-        table_version=row.table_version,
-        error=row.error,
-    )
+    return msgspec.convert(row, BatchRun, from_attributes=True)

@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 
 from konveyer.core.clock import now_us, parse_instant
 from konveyer.execution.releases.lead_time import LeadTimes, lead_times
-from konveyer.execution.releases.records import load_release
+from konveyer.execution.releases.records import with_stages
 from konveyer.execution.releases.tables import ReleaseRow
 from konveyer.feature_store.definitions.duration import duration_us, parse_duration
 
@@ -16,10 +16,10 @@ def lead_times_since(
     """From `since`, a duration such as `90d` or an instant, until now."""
     until_us = now_us()
     since_us = start_of(since, until_us)
-    query = select(ReleaseRow.id).where(ReleaseRow.ended_us >= since_us)
+    query = select(ReleaseRow).where(ReleaseRow.ended_us >= since_us)
     if application is not None:
         query = query.where(ReleaseRow.application == application)
-    releases = [load_release(session, one) for one in session.scalars(query)]
+    releases = with_stages(session, session.scalars(query).all())
     return lead_times(releases, since_us=since_us, until_us=until_us, goal_days=goal_days)
 
 

@@ -1,5 +1,7 @@
 """Reading and writing releases in the catalog."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +81,7 @@ def release_row(session: Session, release: str) -> ReleaseRow:
 
 
 def load_release(session: Session, release: str) -> Release:
-    return _release(session, release_row(session, release))
+    return with_stages(session, [release_row(session, release)])[0]
 
 
 def list_releases(
@@ -89,7 +91,7 @@ def list_releases(
     query = select(ReleaseRow).order_by(ReleaseRow.opened_us.desc()).limit(limit)
     if application is not None:
         query = query.where(ReleaseRow.application == application)
-    return [_release(session, row) for row in session.scalars(query)]
+    return with_stages(session, session.scalars(query).all())
 
 
 def begin_stage(session: Session, release: str, stage: State, *, waiting_us: int, by: str) -> None:
@@ -256,9 +258,20 @@ def current_live(
     ).first()
 
 
-def _release(session: Session, row: ReleaseRow) -> Release:
-    stages = session.scalars(select(StageRow).where(StageRow.release_id == row.id)).all()
+def with_stages(session: Session, rows: Sequence[ReleaseRow]) -> list[Release]:
+    """Each with its stages in their order, read at once."""
+    of_them = StageRow.release_id.in_([row.id for row in rows])
+    stages: dict[str, list[StageRow]] = defaultdict(list)
+    for stage in session.scalars(select(StageRow).where(of_them)):
+        stages[stage.release_id].append(stage)
     order = [str(stage) for stage in STAGES]
+    return [
+        _release(row, sorted(stages[row.id], key=lambda stage: order.index(stage.stage)))
+        for row in rows
+    ]
+
+
+def _release(row: ReleaseRow, stages: Sequence[StageRow]) -> Release:
     return Release(
         id=row.id,
         application=row.application,
@@ -271,10 +284,7 @@ def _release(session: Session, row: ReleaseRow) -> Release:
         attempt=row.attempt,
         opened_us=row.opened_us,
         ended_us=row.ended_us,
-        stages=[
-            _stage(stage, row.ended_us)
-            for stage in sorted(stages, key=lambda s: order.index(s.stage))
-        ],
+        stages=[_stage(stage, row.ended_us) for stage in stages],
     )
 
 

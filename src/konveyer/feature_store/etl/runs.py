@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import msgspec
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
@@ -235,19 +236,4 @@ def profiles_of(
 
 
 def _run(row: EtlRunRow) -> EtlRun:
-    return EtlRun(
-        run_id=row.run_id,
-        view=row.view,
-        version=row.version,
-        person=row.person,
-        status=row.status,
-        as_of_us=row.as_of_us,
-        started_us=row.started_us,
-        finished_us=row.finished_us,
-        rows=row.rows,
-        published=row.published,
-        table_version=row.table_version,
-        last_push=row.last_push,
-        stage=None if row.stage is None else Stage(**row.stage),
-        error=row.error,
-    )
+    return msgspec.convert(row, EtlRun, from_attributes=True)
