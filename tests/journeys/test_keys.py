@@ -49,7 +49,9 @@ def test_a_key_from_its_making_to_its_end(shop_copy: Shop) -> None:
         assert listed["till"]["applications"] == ["coupon-response"]
         assert listed["till"]["rate_per_s"] == 20
         assert made not in str(listed)
-        shop_copy.run("key", "revoke", "till")
+        elsewhere = shop_copy.error("key", "revoke", "till", "--environment", "test")
+        assert elsewhere["code"] == "api_key_not_found"
+        shop_copy.run("key", "revoke", "till", "--environment", "prod")
         wait_for(lambda: status(made) == 401)
         assert shop_copy.error("key", "revoke", "till")["code"] == "api_key_not_found"
 

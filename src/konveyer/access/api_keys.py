@@ -126,16 +126,25 @@ def list_keys(session: Session, actor: Actor) -> list[KeyRecord]:
     return [_record(row) for row in rows]
 
 
-def revoke_keys(session: Session, actor: Actor, name: str, key_id: str = "") -> list[KeyRecord]:
-    """Revoke the valid keys of a name, or the one whose id begins so; which they were."""
+def revoke_keys(
+    session: Session, actor: Actor, name: str, key_id: str = "", environment: str | None = None
+) -> list[KeyRecord]:
+    """Revoke the valid keys of a name, all or those of an environment, or the one whose id begins
+    so; which they were.
+    """
     actor.require(Permission.MANAGE_KEYS)
     rows = session.scalars(
         select(ApiKeyRow).where(ApiKeyRow.name == name, ApiKeyRow.revoked_us.is_(None))
     ).all()
-    found = [row for row in rows if row.digest.startswith(key_id)]
+    found = [
+        row
+        for row in rows
+        if row.digest.startswith(key_id) and environment in (None, row.environment)
+    ]
     if not found:
         known = session.scalars(select(ApiKeyRow.name).where(ApiKeyRow.revoked_us.is_(None)))
-        what = f"'{name}'" if not key_id else f"'{name}' that begins with {key_id}"
+        what = f"'{name}'" + (f" that begins with {key_id}" if key_id else "")
+        what += f" in {environment}" if environment else ""
         raise ApiKeyNotFound(
             f"There is no valid key {what}.",
             hint=did_you_mean(name, {*known} - {name}, otherwise="konveyer key list"),

@@ -1,6 +1,7 @@
 """`konveyer key`: the API keys that systems call models with."""
 
 import click
+import msgspec
 
 from konveyer.cli.context import Context, pass_context
 from konveyer.cli.render import print_json, print_table
@@ -75,7 +76,10 @@ def list_(context: Context) -> None:
     with context.workspace.catalog.reading() as session:
         found = list_keys(session, context.actor(session))
     if context.as_json:
-        print_json([{"id": one.id, **_without_digest(one)} for one in found])
+        records = [{"id": one.id, **msgspec.to_builtins(one)} for one in found]
+        print_json(
+            [{name: record[name] for name in record if name != "digest"} for record in records]
+        )
         return
     rows = [
         (
@@ -96,8 +100,9 @@ def list_(context: Context) -> None:
 @key.command()
 @click.argument("name")
 @click.option("--id", "key_id", default="", help="Only the key whose id begins so.")
+@click.option("--environment", help="Only its keys of this environment (default: of all).")
 @pass_context
-def revoke(context: Context, name: str, key_id: str) -> None:
+def revoke(context: Context, name: str, key_id: str, environment: str | None) -> None:
     """Revoke the keys of the system NAME, or one of them.
 
     Nodes refuse them within a second.
@@ -108,20 +113,14 @@ def revoke(context: Context, name: str, key_id: str) -> None:
     from konveyer.access.api_keys import revoke_keys
     from konveyer.execution.releases.live import publish_desired
 
+    if environment is not None:
+        context.settings.environment(environment)
     workspace = context.workspace
     with workspace.catalog.transaction() as session:
-        revoked = revoke_keys(session, context.actor(session), name, key_id)
-    for environment in sorted({one.environment for one in revoked}):
-        publish_desired(workspace.catalog, workspace.storage, environment)
+        revoked = revoke_keys(session, context.actor(session), name, key_id, environment)
+    for changed in sorted({one.environment for one in revoked}):
+        publish_desired(workspace.catalog, workspace.storage, changed)
     if context.as_json:
         print_json({"name": name, "revoked": [one.id for one in revoked]})
     else:
         click.echo(f"{len(revoked)} key(s) of {name} revoked.")
-
-
-def _without_digest(record: object) -> dict[str, object]:
-    from dataclasses import asdict, is_dataclass
-
-    assert is_dataclass(record)  # noqa: S101 - a KeyRecord
-    assert not isinstance(record, type)  # noqa: S101 - a KeyRecord
-    return {name: value for name, value in asdict(record).items() if name != "digest"}

@@ -19,6 +19,7 @@ from konveyer.bundle.errors import ModelFailed
 from konveyer.bundle.manifest import MODEL, ModelSpec
 from konveyer.catalog import audit
 from konveyer.core.clock import parse_instant
+from konveyer.core.errors import KonveyerError
 from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.execution.batch import flow, runs
 from konveyer.execution.batch.flow import BatchFailed
@@ -185,6 +186,26 @@ def test_a_table_without_times_is_scored_as_of_the_period(scorer: Scorer) -> Non
     pq.write_table(pa.table({"client_id": [3, 5]}), path)
     scorer.run(scorer.plan(FIRST, given=Given(path=str(path))))
     assert [(row["client_id"], row["event_time"].day) for row in scorer.rows()] == [(3, 5), (5, 5)]
+
+
+def test_rows_that_are_alike_are_scored_like_others(scorer: Scorer) -> None:
+    scorer.release()
+    path = scorer.root / "given.parquet"
+    pq.write_table(pa.table({"client_id": [3, 5, 3]}), path)
+    scorer.run(scorer.plan(FIRST, given=Given(path=str(path))))
+    first, second, third = scorer.rows()
+    assert (first["client_id"], third["client_id"]) == (3, 5)
+    assert first == second
+
+
+def test_a_key_that_the_model_does_not_have_is_refused_before_anything_runs(
+    scorer: Scorer,
+) -> None:
+    scorer.release()
+    given = Given(path="list.parquet", columns={"client": "who"})
+    with pytest.raises(KonveyerError, match="'client' is no join key") as caught:
+        scorer.plan(given=given)
+    assert "client_id" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.offline.delta import open_delta
 
+_NUMBER = "__number"
+
 
 class RowsMissing(NotFound):
     """The table to score is not there."""
@@ -48,7 +50,8 @@ def write_entities(
 def write_given(given: Given, service: ResolvedService, at_us: int, *, folder: Path) -> str:
     """Write the columns that scoring needs into a file of `folder`, a few rows at a time.
 
-    Join keys get the names that the service has for them. Gives the name of the time column.
+    Join keys get the names that the service has for them, and each row its number, so that rows
+    that are alike are scored like others. Gives the name of the time column.
     """
     folder.mkdir(parents=True)
     schema, batches = _read(Path(given.path))
@@ -66,12 +69,16 @@ def write_given(given: Given, service: ResolvedService, at_us: int, *, folder: P
                 ),
             )
     fields = [pa.field(name, schema.field(column).type) for name, column in wanted.items()]
+    fields.append(pa.field(_NUMBER, pa.int64()))
     if given.timestamp is None:
         fields.append(pa.field(AT, ColumnType.TIMESTAMP.arrow))
     moment = pa.scalar(from_us(at_us), ColumnType.TIMESTAMP.arrow)
     with pq.ParquetWriter(folder / "rows.parquet", pa.schema(fields)) as writer:
+        written = 0
         for batch in batches:
             columns = [batch.column(column) for column in wanted.values()]
+            columns.append(pa.array(np.arange(written, written + len(batch))))
+            written += len(batch)
             if given.timestamp is None:
                 columns.append(pa.repeat(moment, len(batch)))
             writer.write_table(pa.Table.from_arrays(columns, schema=pa.schema(fields)))

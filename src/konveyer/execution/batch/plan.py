@@ -14,6 +14,7 @@ from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
 from konveyer.core.ids import new_id
 from konveyer.execution.batch.order import NAME, BatchOrder, Given, Period, period_at, period_of
 from konveyer.execution.releases.records import LiveVersion, live_versions
+from konveyer.feature_store.datamart.labels import check_mapping
 
 _MODEL = re.compile(r"(?P<application>[a-z][a-z0-9-]*)(/v(?P<version>[0-9]{1,9}))?")
 _MOST_PERIODS = 10_000
@@ -115,7 +116,9 @@ def check_scorable(bundle: Bundle, given: Given | None) -> None:
     if bundle.manifest.model.form != ISOLATED:
         compiled_model(bundle)
     request = bundle.manifest.service.request
-    if given is None and request:
+    if given is not None:
+        check_mapping(bundle.manifest.service.keys, given.columns)
+    elif request:
         names = ", ".join(field.name for field in request)
         raise RequestFieldsMissing(
             f"The model asks for {names} with each entity.",

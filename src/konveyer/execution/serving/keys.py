@@ -47,11 +47,21 @@ class KeyRing:
         Raises when it may not call `application`, or not now; None is no application in
         particular. A key that is sent is checked also where none is required.
         """
+        holder = self._admitted(headers, application)
+        return ANYBODY if holder is None else holder.key.name
+
+    def applications(self, headers: dict[bytes, bytes]) -> frozenset[str] | None:
+        """What the request's key may call; None is everything. Raises like `caller`."""
+        holder = self._admitted(headers, None)
+        return None if holder is None else holder.applications or None
+
+    def _admitted(self, headers: dict[bytes, bytes], application: str | None) -> _Holder | None:
+        """Who sent the request, after all checks; None where nobody has to say."""
         sent = headers.get(b"x-api-key") or _bearer(headers.get(b"authorization", b""))
         if not sent:
             if self._are_required:
                 raise KeyMissing("The request has no API key.", hint=_HINT)
-            return ANYBODY
+            return None
         holder = self._holders.get(hashlib.sha256(sent).digest())
         if holder is None:
             raise KeyUnknown("This API key is not known here.", hint=_HINT)
@@ -61,7 +71,8 @@ class KeyRing:
                 f"The API key '{key.name}' expired {format_us(key.expires_us)}.",
                 hint="ask for a new one: konveyer key create NAME",
             )
-        if application is not None and not self._may_call(holder, application):
+        allowed = holder.applications
+        if application is not None and allowed and application not in allowed:
             raise KeyNotAllowed(
                 f"The API key '{key.name}' may not call '{application}'.",
                 hint=f"it may call {', '.join(key.applications)}",
@@ -73,17 +84,7 @@ class KeyRing:
                 hint="send it again after the seconds in Retry-After",
                 retry_after_s=wait_ns / 1e9,
             )
-        return key.name
-
-    def applications(self, headers: dict[bytes, bytes]) -> frozenset[str] | None:
-        """What the request's key may call; None is everything. Raises like `caller`."""
-        self.caller(headers, None)
-        sent = headers.get(b"x-api-key") or _bearer(headers.get(b"authorization", b""))
-        holder = self._holders.get(hashlib.sha256(sent).digest())
-        return (holder.applications or None) if holder is not None else None
-
-    def _may_call(self, holder: _Holder, application: str) -> bool:
-        return not holder.applications or application in holder.applications
+        return holder
 
 
 def _bearer(header: bytes) -> bytes:

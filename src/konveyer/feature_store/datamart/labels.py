@@ -115,7 +115,7 @@ def typed_labels(
     columns: Mapping[str, str] | None,
 ) -> pa.Table:
     """Some rows of a label frame with exact types; raises what columns and types are wrong."""
-    _check_mapping(service.keys, columns or {})
+    check_mapping(service.keys, columns or {})
     table = _plain(table)
     named = key_columns(service, columns)
     fields = [field.name for field in service.request]
@@ -170,7 +170,8 @@ def check_no_nulls(found: Sequence[Nulls]) -> None:
         )
 
 
-def _check_mapping(keys: tuple[ScalarColumn, ...], columns: Mapping[str, str]) -> None:
+def check_mapping(keys: tuple[ScalarColumn, ...], columns: Mapping[str, str]) -> None:
+    """Raise for a key of `columns` that the features do not have."""
     known = [key.name for key in keys]
     for key in columns:
         if key not in known:
