@@ -104,6 +104,22 @@ def test_what_an_isolated_model_does_harms_no_other(node: Node) -> None:
     assert compiled.broken == []
 
 
+def test_a_node_is_ready_when_its_isolated_models_are(
+    space: ServingSpace, run: tuple[Trained, Path]
+) -> None:
+    space.desire(space.pack(1), isolated(space, run, 1))
+    with serving(space, processes=2, serves=False) as node, node.client() as client:
+        statuses: set[int] = set()
+
+        def is_ready() -> bool:
+            statuses.add(client.get("/health/ready").status_code)
+            return 200 in statuses
+
+        wait_for(is_ready)
+        assert {ask(client, 3)[0] for _ in range(50)} == {200}
+    assert statuses == {503, 200}
+
+
 def test_a_killed_worker_or_family_comes_again(node: Node) -> None:
     with Load(node.url) as compiled, node.client() as client:
         answers_again(client)

@@ -22,6 +22,7 @@ READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 10.0
 LONGEST_PAUSE_S = 30.0
 _PR_SET_PDEATHSIG = 1
+_READY, _ALIVE = "/health/ready", "/health/live"
 
 
 class PortTaken(Conflict):
@@ -44,7 +45,7 @@ class Child:
     command: tuple[str, ...]
     log: Path
     address: str | None = None
-    ready_path: str = "/health/ready"
+    ready_path: str = _READY
     process: subprocess.Popen[bytes] | None = None
     restarts: int = 0
     restart_at: float = field(default=0.0)
@@ -88,19 +89,21 @@ def children_of(settings: Settings, *, free_ports: bool, with_mlflow: bool) -> l
     command = (sys.executable, "-m", "konveyer", "--workspace", str(settings.root))
     logs = settings.state / "logs"
 
-    def listening(name: str, listen: Listen, *arguments: str) -> Child:
+    def listening(name: str, listen: Listen, *arguments: str, ready_path: str = _READY) -> Child:
         port = _port(listen, name, any_free=free_ports)
         return Child(
             name,
             (*command, *arguments, "--host", listen.host, "--port", str(port)),
             logs / f"{name}.log",
             address=f"http://{listen.host}:{port}",
+            ready_path=ready_path,
         )
 
     children = [Child("worker", (*command, "worker"), logs / "worker.log")]
     children.append(listening("portal", settings.portal, "portal"))
     for environment, listen in settings.environments.items():
-        children.append(listening(environment, listen, "serve", environment))
+        # Models that run in processes of their own may take minutes to be there.
+        children.append(listening(environment, listen, "serve", environment, ready_path=_ALIVE))
     if with_mlflow:
         local = Listen()
         port = _port(local, "mlflow", any_free=True)

@@ -194,11 +194,11 @@ def test_a_node_of_an_environment_without_a_document_knows_that_nothing_is_desir
 ) -> None:
     router = site.router()
     router.refresh()
-    assert not router.is_told
+    assert router.report.is_starting
     site.mirror().refresh()
     assert site.cache.has(desired_name("prod"))
     router.refresh()
-    assert router.is_told
+    assert not router.report.is_starting
 
 
 def test_a_damaged_cache_is_made_whole(site: Site) -> None:

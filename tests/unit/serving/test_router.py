@@ -10,7 +10,7 @@ import pytest
 from konveyer.bundle.compiled import compiled_model
 from konveyer.bundle.errors import BundleCorrupt, BundleNotFound, ModelUnusable
 from konveyer.bundle.lightgbm import LightGBMScorer
-from konveyer.bundle.manifest import MODEL, Manifest, ModelSpec, Objective
+from konveyer.bundle.manifest import ISOLATED, MODEL, Manifest, ModelSpec, Objective
 from konveyer.bundle.native.preparation import Preparation
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.core.clock import FeatureClock
@@ -100,16 +100,21 @@ def bundles(tmp_path: Path) -> BundleStore:
     return BundleStore(tmp_path / "bundles")
 
 
-@pytest.fixture
-def router(tmp_path: Path, bundles: BundleStore) -> Router:
+def made_router(root: Path, bundles: BundleStore, **more: Any) -> Router:
     return Router(
         "prod",
-        storage=FolderStorage(tmp_path),
+        storage=FolderStorage(root),
         bundles=bundles,
         online=MemoryOnlineStore(),
         clock=FeatureClock(0),
-        rates=SharedRates(tmp_path / "rates"),
+        rates=SharedRates(root / "rates"),
+        **more,
     )
+
+
+@pytest.fixture
+def router(tmp_path: Path, bundles: BundleStore) -> Router:
+    return made_router(tmp_path, bundles)
 
 
 def desire(root: Path, *digests: str) -> None:
@@ -120,6 +125,23 @@ def desire(root: Path, *digests: str) -> None:
         for place, digest in enumerate(digests)
     )
     write_desired(FolderStorage(root), Desired(environment="prod", versions=versions))
+
+
+def test_a_node_waits_for_models_that_start_but_not_for_ever(
+    bundles: BundleStore, tmp_path: Path
+) -> None:
+    isolated = packed(bundles, 1, ModelSpec(form=ISOLATED, reason="a test"))
+    desire(tmp_path, isolated.digest, packed(bundles, 2).digest)
+    patient, hasty = (
+        made_router(tmp_path, bundles, families=tmp_path, models_within_s=within_s)
+        for within_s in (60.0, 0.0)
+    )
+    for router in (patient, hasty):
+        assert router.refresh()
+        assert [one.api_version for one in router.report.serving] == [2]
+        assert [one.api_version for one in router.report.refused] == [1]
+    assert patient.report.is_starting
+    assert not hasty.report.is_starting
 
 
 def test_a_node_follows_its_document(router: Router, bundles: BundleStore, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from konveyer.execution.serving.errors import (
 from konveyer.execution.serving.exchange import Reply, Request
 from konveyer.execution.serving.prediction_log import PredictionLog
 from konveyer.execution.serving.predictor import Predicted, predict
+from konveyer.execution.serving.report import Report
 from konveyer.execution.serving.router import Endpoint, Router
 from konveyer.execution.serving.shadows import Shadows
 from konveyer.execution.serving.siblings import metrics_folder, node_report
@@ -120,7 +121,7 @@ class Gateway:
             raise RouteNotFound(f"There is no {_shown(url)} here.", hint="GET /v2 names what is")
         allow(request, b"POST" if asked.act == inference.INFER else b"GET")
         if asked.model is None:
-            is_up = asked.act == inference.LIVE or not self._is_stopping()
+            is_up = asked.act == inference.LIVE or self._is_ready()
             body = inference.server_metadata() if asked.act is None else {asked.act: is_up}
             return _json(body, HTTPStatus.OK if is_up else HTTPStatus.SERVICE_UNAVAILABLE)
         call.caller = self._router.keys.caller(request.headers, asked.model)
@@ -192,9 +193,7 @@ class Gateway:
             }
             for one in report.serving
         ]
-        status = "ready" if self._router.is_told else "starting"
-        if self._is_stopping():
-            status = "draining"
+        status = self._status(report)
         content = {
             "status": status,
             "environment": self._router.environment,
@@ -204,8 +203,16 @@ class Gateway:
             },
         }
         return _json(
-            content, HTTPStatus.OK if status == "ready" else HTTPStatus.SERVICE_UNAVAILABLE
+            content, HTTPStatus.OK if status == inference.READY else HTTPStatus.SERVICE_UNAVAILABLE
         )
+
+    def _is_ready(self) -> bool:
+        return self._status(node_report(self._folder)) == inference.READY
+
+    def _status(self, report: Report) -> str:
+        if self._is_stopping():
+            return "draining"
+        return "starting" if report.is_starting else inference.READY
 
     async def _index(self, request: Request) -> Reply:
         return _json({"applications": [_described(one) for one in self._callable(request)]})

@@ -22,7 +22,8 @@ class Refused(Struct, frozen=True, kw_only=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """What a node serves and refuses right now."""
+    """What a node serves and refuses right now, and whether it is to be asked yet."""
 
+    is_starting: bool = False
     serving: tuple[Serving, ...] = ()
     refused: tuple[Refused, ...] = ()

@@ -112,8 +112,8 @@ class Router:
     `families` is the folder of the sockets of isolated models. One whose process has not started is
     refused too, and is asked for again four times a second.
 
-    With `waits_for_document` an environment without one is not known to serve nothing: `is_told`
-    is false until there is one.
+    With `waits_for_document` an environment without one is not known to serve nothing: the report
+    says that the node is starting until there is one.
     """
 
     def __init__(
@@ -128,6 +128,7 @@ class Router:
         keys_are_required: bool = True,
         waits_for_document: bool = False,
         families: Path | None = None,
+        models_within_s: float = 300.0,
     ) -> None:
         self.environment = environment
         self._families = families
@@ -141,8 +142,11 @@ class Router:
         self._desired: Desired | None = None
         self._refused: dict[Refused, None] = {}
         self._absent: tuple[Refused, ...] = ()
-        self.is_told = not waits_for_document
+        self._is_told = not waits_for_document
+        self._lacks_models, self._has_unstarted = True, False
+        self._waits_until_s = time.monotonic() + models_within_s
         self._retry_s = 0.0
+        self._reported = Report()
         self._lock = threading.Lock()
         self.keys = KeyRing((), rates, are_required=keys_are_required)
 
@@ -173,6 +177,16 @@ class Router:
         )
 
     @property
+    def _is_starting(self) -> bool:
+        """Whether callers should ask other nodes: this one does not have yet what it is to serve.
+
+        Never again once false. Isolated models are waited for during `models_within_s` only: one
+        that cannot start must not keep callers from all others.
+        """
+        is_waiting = self._lacks_models and time.monotonic() < self._waits_until_s
+        return is_waiting or not self._is_told
+
+    @property
     def endpoints(self) -> list[Endpoint]:
         return list(self._endpoints.values())
 
@@ -189,21 +203,25 @@ class Router:
             for (name, version), endpoint in self._endpoints.items()
             for side in endpoint.sides
         )
-        return Report(serving=tuple(serving), refused=(*self._absent, *self._refused))
+        return Report(
+            is_starting=self._is_starting,
+            serving=tuple(serving),
+            refused=(*self._absent, *self._refused),
+        )
 
     def refresh(self) -> bool:
-        """Load what is newly desired, drop what is not any more; whether anything changed."""
+        """Load what is newly desired, drop what is not any more; whether the report changed."""
         with self._lock:
-            self.is_told = self.is_told or is_told(self._storage, self.environment)
+            self._is_told = self._is_told or is_told(self._storage, self.environment)
             desired = read_desired(self._storage, self.environment)
             absent = read_absent(self._storage, self.environment)
             is_due = bool(self._refused) and time.monotonic() >= self._retry_s
             if desired == self._desired and absent == self._absent and not is_due:
-                return False
+                return self._is_news()
             if self._desired is None or desired.keys != self._desired.keys:
                 self.keys = KeyRing(desired.keys, self._rates, are_required=self._keys_are_required)
-            before, report = self._refused, self.report
-            self._refused = {}
+            before = self._refused
+            self._refused, self._has_unstarted = {}, False
             self._retry_s = time.monotonic() + _RETRY_REFUSED_S
             endpoints: dict[Route, Endpoint] = {}
             for one in desired.versions:
@@ -217,12 +235,17 @@ class Router:
             self._remember(endpoints)
             self._endpoints = MappingProxyType(endpoints)
             self._desired, self._absent = desired, absent
+            self._lacks_models = self._lacks_models and self._has_unstarted
             refusals = self.report.refused
             # Swapped whole, like the endpoints: requests read it while a refresh is under way.
             self._unserved = MappingProxyType(
                 {(one.application, one.api_version): one.reason for one in refusals}
             )
-            return self.report != report
+            return self._is_news()
+
+    def _is_news(self) -> bool:
+        before, self._reported = self._reported, self.report
+        return self._reported != before
 
     def close(self) -> None:
         if self._remote is not None:
@@ -255,6 +278,7 @@ class Router:
             )
             self._refused[refused] = None
             if isinstance(error, LaneNotReady):
+                self._has_unstarted = True
                 self._retry_s = min(self._retry_s, time.monotonic() + _RETRY_STARTING_S)
             return None
         return LiveVersion(

@@ -38,6 +38,7 @@ def node_report(folder: Path) -> Report:
             continue
     first = told[0].serving if told else ()
     return Report(
+        is_starting=not told or any(report.is_starting for report in told),
         serving=tuple(one for one in first if all(one in other.serving for other in told)),
         refused=tuple(dict.fromkeys(one for report in told for one in report.refused)),
     )
