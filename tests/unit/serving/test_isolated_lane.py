@@ -163,6 +163,20 @@ def test_a_model_that_leaks_is_ended_and_started_again(
     keeper.until_answers(lane)
 
 
+def test_a_worker_that_has_started_has_no_reason_to_have_ended(
+    keeper: Keeper, faulty: Callable[[int], Bundle]
+) -> None:
+    bundle = faulty(11)
+    lane = keeper.lane(bundle)
+    said = socket_of(keeper.families.folder, bundle.digest).with_suffix(".why")
+    with pytest.raises(ModelUnavailable):
+        keeper.ask(lane, row(104))
+    keeper.until(said.exists)
+    assert said.read_text() == "it was ended by signal 9"
+    keeper.until_answers(lane)
+    assert not said.exists()
+
+
 def test_requests_that_wait_while_a_model_is_busy_are_one_batch(
     keeper: Keeper, faulty: Callable[[int], Bundle]
 ) -> None:

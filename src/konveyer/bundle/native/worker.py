@@ -50,7 +50,7 @@ class BusySince:
 def run_worker(wanted: dict[str, Any], busy: BusySince, said: Path) -> None:
     """The life of a worker, in the forked process. Does not return.
 
-    Why it could not start is written to the file `said`.
+    Why it could not start is written to the file `said`, which is removed when it could.
     """
     code = 1
     try:
@@ -61,6 +61,8 @@ def run_worker(wanted: dict[str, Any], busy: BusySince, said: Path) -> None:
         model = load(bundle / "native", bundle / "code")
         _warm(model, bundle)
         busy.stop()
+        # Why the one before it ended must not be taken for why this one will.
+        said.unlink(missing_ok=True)
         code = serve(model, Path(wanted["socket"]), busy)
     except BaseException as error:  # noqa: BLE001 - a model may raise anything, and this is the end
         said.write_text(f"{type(error).__name__}: {error}"[:500])
