@@ -9,7 +9,7 @@ setup: $(VENV)/ready
 
 # The lock carries hashes; `uv pip sync` makes the environment equal to it, byte for byte. Bytecode is
 # compiled here once: where Python may not write it, every command would start in twice the time.
-$(VENV)/ready: requirements.lock pyproject.toml
+$(VENV)/ready: requirements.lock pyproject.toml src/konveyer/bundle/_forest.c
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	test -x $(UV) || $(BIN)/python -m pip install --quiet "$$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)"
 	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock

@@ -70,7 +70,7 @@ def test_it_installs_what_is_locked_and_nothing_else() -> None:
     assert image.items() <= locked.items(), "run 'make lock'"
     needed = {re.split(r"[<>=\[;]", one)[0] for one in PROJECT["project"]["dependencies"]}
     assert needed <= set(image)
-    assert {"lightgbm", "redis", "psycopg", "hatchling"} <= set(image)
+    assert {"lightgbm", "redis", "psycopg", "setuptools"} <= set(image)
     assert not {"kubernetes-validate", "moto", "mypy", "pyspark"} & set(image)
 
 

@@ -21,7 +21,7 @@ def test_a_key_from_its_making_to_its_end(shop_copy: Shop) -> None:
     with node(command, shop_copy.root, "prod") as (url, _):
         assert httpx.post(url + PATH, json=body).status_code == 401
         made = shop_copy.run(
-            *("key", "create", "till", "--application", "coupon-response", "--rate", "20"),
+            *("key", "create", "till", "--application", "coupon-response", "--rate", "5"),
             profile="boris",
         )["key"]
         other = shop_copy.run("key", "create", "ledger", "--application", "scoring")["key"]
@@ -47,7 +47,7 @@ def test_a_key_from_its_making_to_its_end(shop_copy: Shop) -> None:
 
         listed = {one["name"]: one for one in shop_copy.run("key", "list")}
         assert listed["till"]["applications"] == ["coupon-response"]
-        assert listed["till"]["rate_per_s"] == 20
+        assert listed["till"]["rate_per_s"] == 5
         assert made not in str(listed)
         elsewhere = shop_copy.error("key", "revoke", "till", "--environment", "test")
         assert elsewhere["code"] == "api_key_not_found"

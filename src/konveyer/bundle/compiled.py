@@ -10,6 +10,7 @@ import numpy as np
 
 from konveyer.bundle.calibrated import Calibrated, CalibratedPart, calibration_of
 from konveyer.bundle.errors import ModelFailed, ModelUnusable
+from konveyer.bundle.forest import ForestScorer, UnknownTrees
 from konveyer.bundle.lightgbm import LightGBMScorer
 from konveyer.bundle.linear import LinearScorer
 from konveyer.bundle.manifest import (
@@ -143,10 +144,17 @@ def _calibrated(folder: Path, names: Sequence[str]) -> Calibrated:
     )
 
 
+def _trees(path: Path, width: int) -> Scorer:
+    try:
+        return ForestScorer(path, width)
+    except UnknownTrees:
+        return LightGBMScorer(path, width)
+
+
 def _scorer(form: str, folder: Path, width: int) -> Scorer:
     match form:
         case "lightgbm":
-            return LightGBMScorer(folder / MODEL, width)
+            return _trees(folder / MODEL, width)
         case "linear":
             return LinearScorer(msgspec.json.decode((folder / LINEAR).read_bytes()), width)
         case "onnx":

@@ -1,0 +1,17 @@
+from typing import Any
+
+import numpy.typing as npt
+
+def score(
+    nodes: npt.NDArray[Any],
+    roots: npt.NDArray[Any],
+    sets: npt.NDArray[Any],
+    rows: npt.NDArray[Any],
+    outputs: npt.NDArray[Any],
+    width: int,
+    classes: int,
+    how: int,
+    factor: float,
+    divisor: float,
+    /,
+) -> None: ...
