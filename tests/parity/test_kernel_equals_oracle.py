@@ -418,6 +418,17 @@ def test_ratios_and_differences_of_features() -> None:
     assert (row["mean_again"], row["by_zero"], row["range"]) == (3.0, None, 5)
 
 
+def test_a_ratio_of_whole_numbers_beyond_a_double_is_that_of_the_nearest() -> None:
+    derived = (
+        DerivedFeature(name="share", operation="ratio", left="max", right="sum"),
+        DerivedFeature(name="away", operation="difference", left="sum", right="mean"),
+    )
+    wanted = tuple(feature(name) for name in ("sum", "max", "mean"))
+    (row,) = of_one_entity(pa.array([2**53, 2**53 + 2, 3]), wanted, derived=derived)
+    assert row["share"] == pytest.approx(0.5)
+    assert row["away"] == pytest.approx(2**55 / 3)
+
+
 @settings(deadline=None, max_examples=300)
 @given(
     st.lists(st.integers(0, 9), max_size=40),

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from konveyer import Aggregation, Feature, Source
+from konveyer import Aggregation, Feature, PushedColumn, Source
 from konveyer.access.actor import Actor, NotAllowed
 from konveyer.access.roles import Role
 from konveyer.catalog.session import Catalog
@@ -96,6 +96,24 @@ def test_the_same_key_and_rows_give_the_same_answer_and_other_rows_an_error(till
 
 def _at(text: str) -> Any:
     return pa.scalar(parse_instant(f"2026-01-{text}"), pa.timestamp("us", tz="UTC")).as_py()
+
+
+def test_whole_numbers_beyond_a_double_meet_their_limits(till: Till) -> None:
+    meters = Source(
+        name="meters",
+        pushed=(
+            PushedColumn("client", "int64"),
+            PushedColumn("read_at", "timestamp"),
+            PushedColumn("reading", "int64", minimum=0.5, maximum=2**60),
+        ),
+        event_time="read_at",
+    )
+    till.store.apply(CLIENT, meters)
+    row = {"client": 1, "read_at": "2026-01-31T12:00:00Z"}
+    till.push([{**row, "reading": 1}, {**row, "reading": 2**60}], key="a", source="meters")
+    for reading, problem in ((2**60 + 1, "is above the maximum"), (0, "0 is below the minimum")):
+        with pytest.raises(PushedRowsInvalid, match=problem):
+            till.push([{**row, "reading": reading}], key="b", source="meters")
 
 
 @pytest.mark.parametrize(

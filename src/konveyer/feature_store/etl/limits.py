@@ -45,18 +45,29 @@ def outside(of: Limited, values: pa.ChunkedArray) -> Iterator[tuple[int, str]]:
 
 
 def bound(limit: float, kind: pa.DataType, rounding: str) -> pa.Scalar:
-    """A limit as values of type `kind` are compared to it: with decimals, as it is written.
+    """A limit as values of type `kind` are compared to it: exactly, with decimals as it is written.
 
     >>> bound(0.101, pa.decimal128(9, 2), ROUND_CEILING).as_py()
     Decimal('0.11')
+    >>> bound(0.5, pa.int64(), ROUND_FLOOR).as_py()
+    0
     """
+    if pa.types.is_integer(kind):
+        # Compared as fractions, whole numbers above 2^53 would lose digits, which Arrow refuses.
+        return pa.scalar(_whole(Decimal(limit), 0, rounding, -(2**63), 2**63 - 1), pa.int64())
     if not pa.types.is_decimal(kind):
         return pa.scalar(limit)
-    digits = Context(prec=_DIGITS, rounding=rounding)
-    whole = int(Decimal(repr(limit)).scaleb(kind.scale, digits).to_integral_value(rounding))
     most = 10**MOST_DIGITS - 1
-    nearest = Decimal(min(max(whole, -most), most)).scaleb(-kind.scale, digits)
+    whole = Decimal(_whole(Decimal(repr(limit)), kind.scale, rounding, -most, most))
+    nearest = whole.scaleb(-kind.scale, Context(prec=_DIGITS))
     return pa.scalar(nearest, pa.decimal128(MOST_DIGITS, kind.scale))
+
+
+def _whole(limit: Decimal, scale: int, rounding: str, least: int, most: int) -> int:
+    """The limit in units of the last of `scale` digits, and inside of `least` and `most`."""
+    digits = Context(prec=_DIGITS, rounding=rounding)
+    whole = int(limit.scaleb(scale, digits).to_integral_value(rounding))
+    return min(max(whole, least), most)
 
 
 def _told(

@@ -56,5 +56,6 @@ def _decimal_difference(left: pa.Array, right: pa.Array) -> pa.Array:
 
 
 def _doubles(values: pa.Array) -> pa.Array:
-    is_decimal = pa.types.is_decimal(values.type)
-    return nearest_doubles(values) if is_decimal else values.cast(pa.float64())
+    if pa.types.is_decimal(values.type):
+        return nearest_doubles(values)
+    return values.cast(pa.float64(), safe=False)  # a whole number above 2^53 as the nearest
