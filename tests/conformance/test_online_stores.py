@@ -3,8 +3,10 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -129,6 +131,31 @@ def test_a_reader_follows_when_another_process_grows_the_map(tmp_path: Path) -> 
     (value,) = got(reader, "s", [(39_999).to_bytes(8, "big")])
     assert value == record(b"", 1, b"x" * 3000).value
     reader.close()
+
+
+def test_threads_go_on_reading_while_another_grows_the_map(tmp_path: Path) -> None:
+    store = LmdbOnlineStore(tmp_path)
+    first = [record(bytes([n]), 1, b"x" * 300) for n in range(100)]
+    store.put("s", first)
+    ended = threading.Event()
+
+    def read() -> int:
+        reads = 0
+        while not ended.is_set():
+            assert got(store, "s", [one.key for one in first]) == [one.value for one in first]
+            reads += 1
+        return reads
+
+    with ThreadPoolExecutor(4) as threads:
+        readers = [threads.submit(read) for _ in range(4)]
+        try:
+            for block in range(3):
+                keys = (n.to_bytes(8, "big") for n in range(block * 20_000, (block + 1) * 20_000))
+                store.put("s", [record(key, 1, b"x" * 3000) for key in keys])
+        finally:
+            ended.set()
+        assert all(reader.result() for reader in readers)
+    store.close()
 
 
 def _overwrite_for_ever(folder: Path) -> None:

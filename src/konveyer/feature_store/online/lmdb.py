@@ -59,13 +59,14 @@ class LmdbOnlineStore:
         except lmdb.MapResizedError:
             # Another process doubled the map: take its size.
             with self._environment.write_lock:
-                self._environment.env.set_mapsize(0)
+                self._environment.resize(0)
             return self._read(keys)
         except lmdb.Error as error:
             raise OnlineStoreUnavailable(f"The online store cannot be read: {error}.") from error
 
     def _read(self, keys: list[bytes]) -> list[bytes | None]:
-        with self._environment.env.begin() as transaction:
+        environment = self._environment
+        with environment.map_lock, environment.env.begin() as transaction:
             return [transaction.get(key) for key in keys]
 
     def delete(self, space: str, keys: Iterable[bytes]) -> None:
@@ -96,9 +97,9 @@ class LmdbOnlineStore:
                     with self._environment.env.begin(write=True) as transaction:
                         work(transaction)
                 except lmdb.MapFullError:
-                    self._environment.env.set_mapsize(self._environment.env.info()["map_size"] * 2)
+                    self._environment.resize(self._environment.env.info()["map_size"] * 2)
                 except lmdb.MapResizedError:
-                    self._environment.env.set_mapsize(0)
+                    self._environment.resize(0)
                 except lmdb.Error as error:
                     raise OnlineStoreUnavailable(
                         f"The online store cannot be written: {error}.",
@@ -118,13 +119,22 @@ class LmdbOnlineStore:
 
 
 class _Environment:
-    """An open folder, for all stores of this process that read it; it closes after the last one."""
+    """An open folder, for all stores of this process that read it; it closes after the last one.
+
+    The map moves when its size changes, which no transaction of this process survives: reads hold
+    `map_lock`, and whoever changes the size holds `write_lock` first.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.write_lock = threading.Lock()
+        self.write_lock, self.map_lock = threading.Lock(), threading.Lock()
         self.env = lmdb.open(
             str(folder), map_size=_FIRST_MAP_BYTES, max_readers=_MOST_READERS, metasync=False
         )
+
+    def resize(self, size_bytes: int) -> None:
+        """To so many bytes, or to what another process made of it when 0."""
+        with self.map_lock:
+            self.env.set_mapsize(size_bytes)
 
     def __del__(self) -> None:
         if "env" in self.__dict__:
