@@ -209,3 +209,21 @@ def _scalar_type(arrow: pa.DataType) -> ColumnType | None:
 
 def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
     return pa.schema([(column.name, column.dtype.arrow) for column in columns])
+
+
+def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The values of a column of categories; another column as it is.
+
+    >>> decoded(pa.chunked_array([pa.array(["a", None]).dictionary_encode()])).to_pylist()
+    ['a', None]
+    """
+    if not pa.types.is_dictionary(column.type):
+        return column
+    # Polars keeps the texts of categories as views, which Arrow cannot look up.
+    kind = column.type.value_type
+    kind = pa.string() if pa.types.is_string_view(kind) else kind
+    chunks = [
+        pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.cast(kind))
+        for chunk in column.chunks
+    ]
+    return pa.chunked_array([chunk.dictionary_decode() for chunk in chunks], kind)

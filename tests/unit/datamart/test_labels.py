@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -63,10 +64,12 @@ def test_categories_and_uuids_of_any_library_are_values() -> None:
     uuids = [UUID(int=7), None]
     labels = frame(
         shop=pa.array(["a", None]).cast(pa.large_string()).dictionary_encode(),
+        kind=pa.table(pl.DataFrame({"kind": ["b", None]}, {"kind": pl.Categorical}))["kind"],
         card=pa.array([None if one is None else one.bytes for one in uuids], pa.uuid()),
     )
     table = checked(labels).table
     assert table["shop"].to_pylist() == ["a", None]
+    assert table["kind"].to_pylist() == ["b", None]
     assert table["card"].to_pylist() == [str(uuids[0]), None]
 
 

@@ -8,7 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from konveyer.core.errors import KonveyerError, did_you_mean
-from konveyer.core.schema import ColumnType, ScalarColumn, UnsupportedType, column_type
+from konveyer.core.schema import (
+    ColumnType,
+    ScalarColumn,
+    UnsupportedType,
+    column_type,
+    decoded,
+)
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.kernel.codes import Ints
 from konveyer.feature_store.kernel.history import instants
@@ -188,7 +194,7 @@ def _plain(table: pa.Table) -> pa.Table:
             raise LabelsWrongType(
                 f"The label frame has more than one column '{field.name}'.", hint="rename them"
             )
-        column = _decoded(table.column(place))
+        column = _valued(table.column(place))
         kind = column.type
         if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             raise LabelsWrongType(
@@ -205,11 +211,9 @@ def _plain(table: pa.Table) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _valued(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Categories as their values, and UUIDs as texts."""
-    if pa.types.is_dictionary(column.type):
-        chunks = [chunk.dictionary_decode() for chunk in column.chunks]
-        column = pa.chunked_array(chunks, column.type.value_type)
+    column = decoded(column)
     if isinstance(column.type, pa.UuidType):
         texts = [None if value is None else str(value) for value in column.to_pylist()]
         column = pa.chunked_array([pa.array(texts, pa.string())])

@@ -23,6 +23,7 @@ from konveyer.core.schema import (
     UnsupportedType,
     arrow_schema,
     column_type,
+    decoded,
 )
 from konveyer.feature_store.definitions.pushed import PushedColumn
 from konveyer.feature_store.definitions.source import Source
@@ -219,8 +220,7 @@ def _of_table(source: Source, columns: Sequence[Column], given: pa.Table) -> pa.
 
 def _cast(values: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
     """Raises `ValueError` (Arrow's own is one) where a value would change."""
-    if pa.types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
+    values = decoded(values)
     if pa.types.is_null(values.type):
         return values.cast(column.dtype.arrow)
     try:
