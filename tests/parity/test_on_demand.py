@@ -178,6 +178,8 @@ def returns(what: str) -> str:
         (returns("return x.nonsense"), "AttributeError"),
         (returns("return {'y': ['a', 'b']}"), "'y' is 'a', not int64"),
         (returns("return {'y': x * 0 + 1 if False else [0.5, 1]}"), "'y' is 0.5, not int64"),
+        (returns("return {'y': [1e19, 1]}"), "'y' is 1e+19, not int64"),
+        (returns("x[:] = 1; return {'y': x}"), "read-only"),
     ],
 )
 def test_a_function_that_gives_something_else_is_refused_at_apply(

@@ -117,6 +117,20 @@ def test_a_function_that_gives_something_else_is_refused_at_apply(
     assert caught.value.code == "python_view_failed"
 
 
+def test_rows_of_others_fail_the_run(store: Store) -> None:
+    code = "def f(rows):\n    return rows.with_columns(client=rows['client'] + 1000, session=1, "
+    view = FeatureView(
+        name="sessions",
+        entity="client",
+        source="visits",
+        function=code + "weight=1.0)\n",
+        features=SESSIONS.features,
+    )
+    store.apply(CLIENT, VISITS, view, SCORING)
+    with pytest.raises(KonveyerError, match=r"returned rows of \{'client': 10\d\d\}, of whom"):
+        store.etl()
+
+
 def test_a_function_that_fails_on_data_fails_the_run_and_publishes_nothing(store: Store) -> None:
     store.apply(CLIENT, VISITS, SESSIONS, SCORING)
     store.etl()

@@ -13,6 +13,7 @@ from konveyer.feature_store.kernel.errors import OnDemandFailed
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 Array = npt.NDArray[Any]
 Output = int | float | bool | str | None
 
@@ -34,6 +35,9 @@ class OnDemandComputation:
     def __call__(self, arguments: Mapping[str, Array]) -> dict[str, list[Output]]:
         """The outputs by name, as Python values in the types that they are declared with."""
         rows = len(next(iter(arguments.values())))
+        for array in arguments.values():
+            # They may be a training set's own columns: what would change them fails everywhere.
+            array.flags.writeable = False
         try:
             with np.errstate(all="ignore"):
                 results = self._function(**arguments)
@@ -72,9 +76,11 @@ def _value(value: Any, dtype: ColumnType) -> Output:
         case ColumnType.FLOAT64 if not isinstance(value, str):
             return float(value)
         case ColumnType.INT64 | ColumnType.TIMESTAMP if (
-            not isinstance(value, str) and float(value).is_integer()
+            not isinstance(value, str)
+            and float(value).is_integer()
+            and _LOWEST <= (whole := int(value)) <= _HIGHEST
         ):
-            return int(value)
+            return whole
         case ColumnType.BOOL if value in (0, 1):
             return bool(value)
         case ColumnType.STRING | ColumnType.UUID if isinstance(value, str):

@@ -1,6 +1,6 @@
 """Views with a Python function: from the rows that it is given to the rows of the view."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -44,6 +44,7 @@ class ComputedBuckets(Generic[T]):
         given, schema = self.compiled.given.schema, self.compiled.layout.schema
         for bucket, table in _buckets(conformed(batch, given) for batch in batches):
             computed = call(self.view, self.compiled, table)
+            _check_entities(self.view, self.compiled.plan.keys, table, computed)
             on_time = pc.less_equal(computed["event_time"].cast(pa.int64()), self.until_us)
             numbers = pa.array([bucket] * len(computed), pa.int32())
             whole = computed.append_column(BUCKET, numbers).select(schema.names).filter(on_time)
@@ -101,6 +102,18 @@ def call(view: str, compiled: CompiledView, given: pa.Table) -> pa.Table:
             f"Feature view '{view}' returned a value that does not fit: {error}",
             hint="cast it in the function, or correct the definition",
         ) from error
+
+
+def _check_entities(view: str, keys: Sequence[str], given: pa.Table, computed: pa.Table) -> None:
+    """Rows of somebody else would lie in a bucket where nobody looks for them."""
+    found = computed.select(keys).group_by(keys).aggregate([])
+    others = found.join(given.select(keys), list(keys), join_type="left anti")
+    if len(others):
+        raise PythonViewFailed(
+            f"Feature view '{view}' returned rows of {others.slice(0, 1).to_pylist()[0]}, of whom "
+            "it was given none.",
+            hint="leave the join keys as they are; map them in a SQL source",
+        )
 
 
 def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:

@@ -33,7 +33,12 @@ def tables_read(sql: str, *, where: str) -> tuple[str, ...]:
 def check_condition(sql: str, *, where: str) -> None:
     """Raise unless `sql` is one expression, such as the `where` of an aggregation."""
     query = one_select(f"SELECT * FROM t WHERE ({sql})", where=where)  # noqa: S608 - never run
-    if query.find(exp.AggFunc, exp.Window, exp.Subquery, exp.Union):
+    condition = query.args["where"].this
+    if not isinstance(condition, exp.Paren):
+        raise SqlInvalid(
+            f"The condition of {where} is not one expression.", hint="balance its parentheses"
+        )
+    if condition.find(exp.AggFunc, exp.Window, exp.Query):
         raise SqlInvalid(
             f"The condition of {where} must speak of one row: no aggregate, window or subquery.",
             hint="compute it in a SQL source first",
