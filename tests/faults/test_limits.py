@@ -158,10 +158,13 @@ def test_more_than_a_process_takes_is_refused_at_once(space: ServingSpace) -> No
         process.suspend()  # so that all of it has arrived when the process looks
         for one in callers:
             one.sendall(request)
+        last = connected(node)
+        last.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
         time.sleep(0.2)
         process.resume()
         answers = [one.recv(2000) for one in callers]
-        for one in callers:
+        assert b" 200 OK" in last.recv(1000)
+        for one in (*callers, last):
             one.close()
         refused = [answer for answer in answers if b" 429 " in answer]
         assert len(refused) >= 32

@@ -86,3 +86,24 @@ def test_a_change_of_the_contract(before: Any, after: Any, said: list[str]) -> N
 def test_other_features_are_no_business_of_callers() -> None:
     before, after = packed({"a": "int64"}).manifest, packed({"b": "string"}).manifest
     assert breaking_changes(before, after) == []
+
+
+@pytest.mark.parametrize(
+    ("features", "given", "said"),
+    [
+        ({"a": "string"}, ("a",), ["the feature 'a' is given as string instead of int64"]),
+        (
+            {"a": "int64", "b": "int64"},
+            ("a", "b"),
+            ["without keys the feature 'b' must now be given too"],
+        ),
+        ({"a": "int64"}, ("a",), []),
+    ],
+)
+def test_callers_that_send_features_can_go_on(
+    features: dict[str, str], given: tuple[str, ...], said: list[str]
+) -> None:
+    before, after = packed({"a": "int64"}).manifest, packed(features).manifest
+    before = msgspec.structs.replace(before, serving=Serving(given=("a",)))
+    after = msgspec.structs.replace(after, serving=Serving(given=given))
+    assert breaking_changes(before, after) == said

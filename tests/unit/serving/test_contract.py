@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from konveyer.bundle.manifest import Serving
@@ -52,6 +53,18 @@ def read(value: Any, *givable: str) -> list[AskedRow]:
     contract = RequestContract(SERVICE, givable)
     rows, is_single = contract.shape(json.dumps(value).encode())
     return contract.read(rows, is_single=is_single)
+
+
+def test_a_key_is_the_same_however_it_is_written() -> None:
+    """It decides which side of a canary answers for an entity."""
+    card = ScalarColumn("card", ColumnType.UUID)
+    view = msgspec.structs.replace(SERVICE.views[0], keys=(card,))
+    contract = RequestContract(msgspec.structs.replace(SERVICE, views=(view,)))
+    written = "8E1F3C52-6D7A-4B1E-9A39-5D2B6F0C1A2B"
+    assert contract.keys_of({"card": written}) == (written.lower(),)
+    assert contract.keys_of({"card": 7}) is None
+    assert contract.keys_of({"card": None}) is None
+    assert contract.keys_of([]) is None
 
 
 def code(value: Any, *givable: str) -> str:

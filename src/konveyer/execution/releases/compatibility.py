@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from konveyer.bundle.manifest import Manifest
-from konveyer.core.schema import ScalarColumn
+from konveyer.core.schema import Column, ScalarColumn
 
 
 def breaking_changes(live: Manifest, candidate: Manifest) -> list[str]:
@@ -23,11 +23,28 @@ def breaking_changes(live: Manifest, candidate: Manifest) -> list[str]:
         )
     else:
         found += _moved("output", outputs, now)
-    found += [
-        f"values of the feature '{name}' can no longer be given"
-        for name in live.serving.given
-        if name not in candidate.serving.given
-    ]
+    found += _given_moved(live, candidate)
+    return found
+
+
+def _given_moved(live: Manifest, candidate: Manifest) -> list[str]:
+    """Values of features that callers send: gone, of another type, or not enough without keys."""
+    before, after = _named(live.service.columns), _named(candidate.service.columns)
+    found = []
+    for name in live.serving.given:
+        if name not in candidate.serving.given:
+            found.append(f"values of the feature '{name}' can no longer be given")
+        elif after[name] != before[name]:
+            found.append(
+                f"the feature '{name}' is given as {after[name]} instead of {before[name]}"
+            )
+    # Who sends a value for every feature may leave the keys out.
+    if set(before) <= set(live.serving.given):
+        found += [
+            f"without keys the feature '{name}' must now be given too"
+            for name in after
+            if name not in before
+        ]
     return found
 
 
@@ -35,7 +52,7 @@ def _inputs(manifest: Manifest) -> dict[str, str]:
     return _named((*manifest.service.keys, *manifest.service.request))
 
 
-def _named(columns: Iterable[ScalarColumn]) -> dict[str, str]:
+def _named(columns: Iterable[Column | ScalarColumn]) -> dict[str, str]:
     return {column.name: str(column.dtype) for column in columns}
 
 

@@ -109,8 +109,8 @@ def waive(session: Session, actor: Actor, release: str, *, reason: str) -> None:
     need_reason(reason, "A waiver needs a reason.", "say why the release may go on all the same")
     row = release_row(session, release)
     _refuse_author(actor, row, "waive a gate of")
-    refuse_others(session, row.application, row.api_version)
     stage = failed_stage(session, row)
+    refuse_others(session, row.application, row.api_version)
     move(session, row, Action.WAIVE, actor.name, reason=reason)
     record = stage_row(session, row.id, stage)
     record.verdict = "waived"

@@ -105,10 +105,12 @@ class RequestContract:
         return rows
 
     def keys_of(self, row: Any) -> tuple[Any, ...] | None:
-        """The join keys of a row that is not checked yet; None when they are not there."""
+        """The join keys of a row that is not checked yet, as features have them; None when they
+        are not there, or of another type.
+        """
         if not isinstance(row, dict):
             return None
-        keys = tuple(row.get(name) for name in self._key_names)
+        keys = tuple(exact_scalar(row.get(key.name), key.dtype) for key in self.keys)
         return None if None in keys else keys
 
     def read(self, rows: list[Any], *, is_single: bool) -> list[AskedRow]:

@@ -114,7 +114,8 @@ def parse_infer(request: Request, endpoint: Endpoint) -> Infer:
     body, size = request.body, len(request.body)
     announced = request.headers.get(_HEADER_LENGTH)
     if announced is not None:
-        if not announced.isdigit() or int(announced) > size:
+        # More digits than any body is long are not made a number: Python refuses thousands of them.
+        if not announced.isdigit() or len(announced) > 19 or int(announced) > size:
             raise BadTensor(
                 "Inference-Header-Content-Length is no length within the body.",
                 hint="send the length of the JSON before the tensors",

@@ -19,6 +19,7 @@ from konveyer.execution.serving.exchange import Answer, Reply, Request
 # callers learn from an answer that it closes.
 LINGER_S = 1.0
 _ACCEPT_AGAIN_S = 0.1
+_ALWAYS_ANSWERED = (b"/health/", b"/v2/health/", b"/metrics")
 _log = logging.getLogger(__name__)
 
 
@@ -85,7 +86,9 @@ class Server:
         self._connections.discard(connection)
 
     def submit(self, connection: Connection, request: Request) -> None:
-        if self._under_way >= self._limits.most_under_way and request.problem is None:
+        is_full = self._under_way >= self._limits.most_under_way
+        # Whoever asks after the process's health must not take a busy one for a dead one.
+        if is_full and request.problem is None and not request.url.startswith(_ALWAYS_ANSWERED):
             request.problem = Overloaded(
                 f"This process answers {self._under_way} requests already.",
                 hint="send it again after the seconds in Retry-After",

@@ -7,6 +7,7 @@ Triton projects.
 import math
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -64,13 +65,13 @@ def from_json(data: Any, kind: str, name: str) -> list[Any]:
     """The values of a JSON tensor, which may be nested by its shape."""
     if kind != _BYTES and kind not in _NUMPY:
         raise BadTensor(f"Tensor '{name}' has the datatype {kind}.", hint=_HINT)
-    values = [*data] if isinstance(data, list) else [data]
-    while any(isinstance(value, list) for value in values):
-        values = [
-            one for value in values for one in (value if isinstance(value, list) else [value])
-        ]
-    if kind.startswith("FP"):
-        values = [float(value) if type(value) is int else value for value in values]
+    values, nested = [], [data]
+    while nested:  # each value is looked at once, however deep it stands
+        one = nested.pop()
+        if isinstance(one, list):
+            nested.extend(reversed(one))
+        else:
+            values.append(_as_float(one) if kind.startswith("FP") else one)
     return values
 
 
@@ -85,6 +86,14 @@ def to_binary(values: Sequence[Any], kind: str) -> bytes:
         return np.array(values, _NUMPY[kind]).tobytes()
     texts = [str(value).encode() for value in values]
     return b"".join(part for text in texts for part in (_LENGTH.pack(len(text)), text))
+
+
+def _as_float(value: Any) -> Any:
+    """A whole number as what its tensor says it is; one that is too large stays, to be refused."""
+    if type(value) is int:
+        with suppress(OverflowError):
+            return float(value)
+    return value
 
 
 def _texts(content: bytes, name: str) -> list[str]:
