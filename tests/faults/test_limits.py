@@ -154,11 +154,11 @@ def test_more_than_a_process_takes_is_refused_at_once(space: ServingSpace) -> No
             body,
         )
         callers = [connected(node) for _ in range(64)]
-        wait_for(lambda: process.num_fds() > 64)
+        last = connected(node)
+        wait_for(lambda: process.num_fds() > 65)
         process.suspend()  # so that all of it has arrived when the process looks
         for one in callers:
             one.sendall(request)
-        last = connected(node)
         last.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
         time.sleep(0.2)
         process.resume()
