@@ -21,6 +21,8 @@ from konveyer.execution.releases.nodes import NodeAccess, local_pid
 from konveyer.execution.releases.usage import Usage, measured
 from konveyer.execution.releases.verdict import Verdict
 
+# The generator's own file of when it ended.
+ENDED = "ended"
 _PERCENTILES = (50, 90, 95, 99)
 _RATE_OF_A_USER = 10.0
 # A user waits for his answer before he asks again, so a generator is always a little behind.
@@ -120,9 +122,11 @@ def generate_load(
             check=False,
             timeout=seconds + 60,
         )
+        ended = Path(folder) / ENDED
+        ended_s = float(ended.read_text()) if ended.exists() else 0.0
     try:
         (stats,) = json.loads(done.stdout)
-        profile = profile_of(stats)
+        profile = profile_of(stats, ended_s)
     except (ValueError, TypeError) as error:  # no statistics, or not one answer in them
         raise LoadGeneratorFailed(
             f"locust gave no result: {done.stderr.strip()[-300:]}", hint="run the gate again"
@@ -130,15 +134,19 @@ def generate_load(
     return profile
 
 
-def profile_of(stats: dict[str, Any]) -> LoadProfile:
-    """From locust's statistics of one kind of request.
+def profile_of(stats: dict[str, Any], ended_s: float) -> LoadProfile:
+    """From locust's statistics of one kind of request, in a run that ended at `ended_s`.
+
+    What is never answered is no request to locust: the rate is that of all the time until the end,
+    not of the time until the last answer.
 
     >>> stats = {"response_times": {"2": 98, "7": 2}, "num_requests": 100, "num_failures": 0,
-    ...          "max_response_time": 7.2, "start_time": 10.0, "last_request_timestamp": 12.0}
-    >>> profile_of(stats).p99_ms, profile_of(stats).rate_per_s
+    ...          "max_response_time": 7.2, "start_time": 10.0, "last_request_timestamp": 11.0}
+    >>> profile = profile_of(stats, 12.0)
+    >>> profile.p99_ms, profile.rate_per_s
     (7.0, 50.0)
     """
-    seconds = stats["last_request_timestamp"] - stats["start_time"]
+    seconds = max(ended_s, stats["last_request_timestamp"]) - stats["start_time"]
     times = sorted((float(ms), count) for ms, count in stats["response_times"].items())
     total = sum(count for _, count in times)
     found = []

@@ -6,13 +6,20 @@ Run by locust in a process of its own, never imported by ours: locust patches th
 import itertools
 import json
 import os
+import time
 from pathlib import Path
+from typing import Any
 
-from locust import FastHttpUser, constant_throughput, task
+from locust import FastHttpUser, constant_throughput, events, task
 
 _PLAN = json.loads(Path(os.environ["KONVEYER_LOAD_PLAN"]).read_text())
 _PARENT = os.getppid()
 _BODIES = itertools.cycle(_PLAN["bodies"])
+
+
+@events.test_stopping.add_listener  # type: ignore[untyped-decorator]
+def ended(**_: Any) -> None:
+    Path("ended").write_text(str(time.time()))
 
 
 class Caller(FastHttpUser):
