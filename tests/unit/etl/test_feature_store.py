@@ -170,6 +170,38 @@ def test_online_equals_offline_for_every_client(store: Store) -> None:
     assert store.online(("b", 4), ("aa", 5)) == [None, None]
 
 
+def test_what_was_online_at_a_moment_is_what_training_would_see_then(store: Store) -> None:
+    store.apply(*DEFINITIONS)
+    store.etl()
+    asked = [
+        ("a", 3, "2026-01-05T18:00:00"),
+        ("aa", 4, "2026-01-06T03:00:00"),
+        ("a", 3, "2025-12-31T00:00:00"),
+        ("aa", 4, "2026-01-09T23:59:59"),
+    ]
+    built = store.training_set(labels(*asked)).table
+    columns = ["payments_3d", "cents_sum_3d", "small", "cities_3d", "city"]
+    trained = [tuple(row.values()) for row in built.select(columns).to_pylist()]
+    with store.services.catalog.transaction() as session:
+        service = resolve_service(session, active_state(session), "scoring")
+
+    def published(*moments_us: int) -> list[tuple[object, ...]]:
+        services = store.services
+        return published_features(
+            services.catalog,
+            services.engine,
+            services.offline,
+            service,
+            [(bank, client) for bank, client, _ in asked],
+            [()] * len(asked),
+            moments_us or None,
+        )
+
+    assert published(*(parse_instant(at) for *_, at in asked)) == trained
+    # What no run has seen yet was not online either.
+    assert published(*[parse_instant("2026-02-01T00:00:00Z")] * len(asked)) == published()
+
+
 def test_a_release_goes_on_reading_the_version_that_it_was_trained_on(
     store: Store, tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ Row = dict[str, Any]
 # So many rows of each release on a side are looked at, in so many files.
 MOST_ROWS = MOST_WATCHED_ROWS
 _MOST_FILES = 500
-_COLUMNS = ("request_id", "release", "side", "status", "latency_us")
+_COLUMNS = ("request_id", "bundle", "release", "side", "status", "latency_us")
 _LISTS = ("keys", "request", "outputs")
 _REPLAYED = (*_LISTS, "given", "features")
 
@@ -97,7 +97,8 @@ def _logged(storage: Storage, url: Url, since_us: int, lists: Sequence[str]) -> 
         if began_us < since_us - LONGEST_US:
             return
         table = read_columns(storage, name, columns).filter(wanted)
-        yield table.select([*_COLUMNS, *lists])
+        at_us = table.column("at").cast(pa.int64())
+        yield table.select([*_COLUMNS, *lists]).append_column("at_us", at_us)
 
 
 def _newest(table: pa.Table, most: int, lists: Sequence[str]) -> list[Row]:

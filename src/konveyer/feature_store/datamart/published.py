@@ -1,4 +1,4 @@
-"""What should be online: the offline features of given entities, as the last ETL run saw them."""
+"""What should be online, or should have been: the offline features of given entities."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -24,10 +24,12 @@ def published_features(
     service: ResolvedService,
     keys: Sequence[Sequence[int | str]],
     requests: Sequence[Sequence[object]],
+    moments_us: Sequence[int] | None = None,
 ) -> list[tuple[object, ...]]:
     """The features of each entity, in the order of the service; `keys` in that of its keys.
 
-    `requests` are the request fields of each, instants as microseconds.
+    As the last ETL run saw them; with a moment for each, as they were then, at that run at the
+    latest. `requests` are the request fields of each, instants as microseconds.
     Instants are microseconds, decimals text, and a NaN is None, as the prediction log has them.
     """
     columns = [list(column) for column in zip(*keys, strict=True)]
@@ -37,7 +39,8 @@ def published_features(
         runs = [readable_table(session, view.name, view.version)[1] for view in service.views]
     features: dict[str, pa.ChunkedArray] = {}
     for view, run in zip(views, runs, strict=True):
-        at_us = np.full(len(spine), run.as_of_us, np.int64)
+        asked_us = run.as_of_us if moments_us is None else np.array(moments_us, np.int64)
+        at_us = np.minimum(np.full(len(spine), run.as_of_us, np.int64), asked_us)
         features |= join_features(spine, at_us, [view], engine=engine)
     features |= computed(service, features, _as_table(service.request, requests))
     return list(zip(*(_plain(features[f.name]) for f in service.features), strict=True))

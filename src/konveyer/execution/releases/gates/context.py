@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from konveyer.bundle.manifest import Manifest
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
@@ -13,6 +15,7 @@ from konveyer.core.storage import Storage
 from konveyer.execution.releases.gate_key import gate_key
 from konveyer.execution.releases.live import TEST, put_live
 from konveyer.execution.releases.nodes import NodeAccess, node_of, wait_until_serving
+from konveyer.execution.serving.errors import EntityNotFound
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
 
@@ -64,3 +67,10 @@ class GateContext:
 
 def predict_path(manifest: Manifest) -> str:
     return f"/{manifest.application}/v{manifest.api_version}/predict"
+
+
+def is_unknown(answer: httpx.Response) -> bool:
+    """Whether a node knows nothing of the entity that it was asked about."""
+    return answer.status_code == EntityNotFound.status and (
+        answer.json()["error"]["code"] == EntityNotFound.code
+    )

@@ -23,12 +23,11 @@ from konveyer.core.schema import ColumnType
 from konveyer.execution.releases.compatibility import breaking_changes
 from konveyer.execution.releases.freshness import Age, ages, named
 from konveyer.execution.releases.gates.answers import answering, distance
-from konveyer.execution.releases.gates.context import GateContext, predict_path
+from konveyer.execution.releases.gates.context import GateContext, is_unknown, predict_path
 from konveyer.execution.releases.live import PROD, TEST
 from konveyer.execution.releases.nodes import NodeAccess
 from konveyer.execution.releases.records import current_live
 from konveyer.execution.releases.verdict import Verdict
-from konveyer.execution.serving.errors import EntityNotFound
 from konveyer.execution.serving.prediction_reader import read_predictions
 from konveyer.feature_store.datamart.lookup import features_of_nobody
 from konveyer.feature_store.datamart.published import published_features
@@ -222,7 +221,7 @@ def _serve(
         for place, (key, body) in enumerate(zip(keys, bodies_of(bundle, entities), strict=True)):
             request_id = f"{batch}-{place}"
             answer = client.post(path, json=body, headers={"x-request-id": request_id})
-            if _is_unknown(answer):
+            if is_unknown(answer):
                 unknown.add(key)
             elif not answer.is_success:
                 problems[key] = answer.text
@@ -239,12 +238,6 @@ def _serve(
         )
         for key in keys
     ]
-
-
-def _is_unknown(answer: httpx.Response) -> bool:
-    return answer.status_code == EntityNotFound.status and (
-        answer.json()["error"]["code"] == EntityNotFound.code
-    )
 
 
 def _logged(

@@ -1,48 +1,73 @@
-"""Replay: what production was asked lately, asked of the candidate on test."""
+"""Replay: what production was asked lately, asked of the candidate on test.
+
+A node of test is asked by key, as callers ask: that it answers, and how fast. What the candidate
+answers is its model's own, from the features that each request had: a node would read today's, and
+what had changed since would be taken for the candidate's doing.
+"""
 
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import httpx
 
 from konveyer.bundle.release_policy import Replay
 from konveyer.bundle.store import Bundle
 from konveyer.core.clock import format_us
+from konveyer.core.errors import KonveyerError
 from konveyer.core.ids import new_id
 from konveyer.core.schema import ColumnType
 from konveyer.execution.releases.beside import Allowed, as_evidence, compare_sides, named
-from konveyer.execution.releases.gates.context import GateContext, predict_path
+from konveyer.execution.releases.gates.answers import answering
+from konveyer.execution.releases.gates.context import GateContext, is_unknown, predict_path
 from konveyer.execution.releases.gates.shadow import differences, said_of
 from konveyer.execution.releases.gates.watching import needless
 from konveyer.execution.releases.observed import Pairs, Row, Url, answered_rows, seen
+from konveyer.execution.releases.recorded import features_then
 from konveyer.execution.releases.verdict import Verdict
+from konveyer.feature_store.datamart.published import published_features
 from konveyer.feature_store.definitions.resolved import ResolvedService
 
 _WORST_SHOWN = 5
 
 
 def replay_gate(context: GateContext, bundle: Bundle) -> Verdict:
-    """The newest answered requests. Features are read now: they may be newer than they were."""
-    manifest = bundle.manifest
+    """The newest answered requests."""
+    manifest, services = bundle.manifest, context.services
     policy = manifest.release.replay or Replay()
     url = Url(application=manifest.application, api_version=manifest.api_version)
-    recorded = answered_rows(context.services.storage, url, policy.rows)
+    recorded = answered_rows(services.storage, url, policy.rows)
     if not recorded:
         return needless("production has recorded no request that it answered")
+    asked_of = {
+        digest: services.bundles.open(digest).manifest.service
+        for digest in {row["bundle"] for row in recorded}
+    }
+    # Takes keys, request fields and moments.
+    retrieve = partial(
+        published_features, services.catalog, services.engine, services.offline, manifest.service
+    )
+    then = features_then(manifest.service, recorded, asked_of, retrieve)
     with (
         context.on_test(bundle) as node,
         httpx.Client(base_url=node.url, headers=node.headers, timeout=10.0) as client,
+        answering(bundle, services.environments) as answer,
     ):
         path, batch = predict_path(manifest), new_id("replay")
-        answers = [
-            _asked(client, path, f"{batch}-{place}", row, manifest.service)
-            for place, row in enumerate(recorded)
-        ]
-    return judge(Pairs(live=recorded, candidate=answers), policy)
+        candidate = []
+        for place, (row, features) in enumerate(zip(recorded, then.rows, strict=True)):
+            body = body_of(row, asked_of[row["bundle"]])
+            said = _asked(client, path, body, f"{batch}-{place}", is_known=not then.retrieved)
+            candidate.append(_answered(row, said, partial(answer, [features])))
+    return judge(Pairs(live=recorded, candidate=candidate), policy, then.retrieved)
 
 
-def judge(pairs: Pairs, policy: Replay) -> Verdict:
-    """Every request that production answered is answered, and not all too differently."""
+def judge(pairs: Pairs, policy: Replay, retrieved: Sequence[str] = ()) -> Verdict:
+    """Every request that production answered is answered, and not all too differently.
+
+    `retrieved` are the features that were not recorded with every request.
+    """
     live, candidate = seen(pairs.live), seen(pairs.candidate)
     allowed = Allowed(
         failures=policy.most_failures, slow=1.0, shift=policy.most_shift, p99_ms=float("inf")
@@ -63,12 +88,16 @@ def judge(pairs: Pairs, policy: Replay) -> Verdict:
             "differences": differences(pairs.distances),
             "furthest_apart": pairs.worst(_WORST_SHOWN),
             "not_answered": [row["problem"] for row in refused[:_WORST_SHOWN]],
+            "features_retrieved": [*retrieved],
         },
     )
 
 
 def body_of(row: Row, service: ResolvedService) -> dict[str, Any]:
-    """The request that a logged row came from: keys, request fields, and values that were given."""
+    """The request that a logged row came from: keys, request fields, and values that were given.
+
+    `service` is that of the bundle that answered.
+    """
     body = dict(zip((key.name for key in service.keys), row["keys"], strict=False))
     for field, value in zip(service.request, row["request"] or (), strict=False):
         is_instant = field.dtype is ColumnType.TIMESTAMP and value is not None
@@ -78,20 +107,39 @@ def body_of(row: Row, service: ResolvedService) -> dict[str, Any]:
     return body | {name: used[name] for name in row["given"] or () if name in used}
 
 
+class _Said(NamedTuple):
+    """How long a node took, and why it did not answer."""
+
+    took_us: int
+    problem: str | None
+
+
 def _asked(
-    client: httpx.Client, path: str, request_id: str, row: Row, service: ResolvedService
-) -> Row:
-    """The candidate's answer, in the form of the prediction log."""
+    client: httpx.Client, path: str, body: dict[str, Any], request_id: str, *, is_known: bool
+) -> _Said:
+    """An entity that the same views knew then (`is_known`), and know no more, was forgotten since:
+    that is nobody's failure.
+    """
     before = time.perf_counter()
-    answer = client.post(path, json=body_of(row, service), headers={"x-request-id": request_id})
+    answer = client.post(path, json=body, headers={"x-request-id": request_id})
     took_us = int((time.perf_counter() - before) * 1e6)
-    given = answer.json().get("prediction") if answer.is_success else None
-    outputs = list(given.values()) if isinstance(given, dict) else [given]
+    is_answered = answer.is_success or (is_known and is_unknown(answer))
+    return _Said(took_us, None if is_answered else answer.text[:500])
+
+
+def _answered(row: Row, said: _Said, model: Callable[[], list[tuple[Any, ...]]]) -> Row:
+    """The candidate's answer, in the form of the prediction log."""
+    outputs, problem = None, said.problem
+    if problem is None:
+        try:
+            ((*outputs,),) = model()
+        except KonveyerError as error:
+            problem = error.message
     return {
-        "status": answer.status_code if answer.status_code < 400 else 500,
-        "latency_us": took_us,
+        "status": 200 if problem is None else 500,
+        "latency_us": said.took_us,
         "keys": row["keys"],
         "request": row["request"],
-        "outputs": outputs if answer.is_success else None,
-        "problem": "" if answer.is_success else answer.text[:500],
+        "outputs": outputs,
+        "problem": problem,
     }

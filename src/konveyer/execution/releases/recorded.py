@@ -1,0 +1,90 @@
+"""The features that a candidate would have had for requests that production has answered."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from konveyer.execution.releases.observed import Row
+from konveyer.feature_store.definitions.resolved import ResolvedService
+
+Values = Sequence[Any]
+# From keys, request fields and moments to the features that there were: a row for each.
+Retrieve = Callable[[Sequence[Values], Sequence[Values], Sequence[int]], list[tuple[Any, ...]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Then:
+    """The features of logged rows, in the order of the candidate's service.
+
+    `retrieved` names those that the log of some row does not have: the feature store was asked what
+    they were at the time of the request.
+    """
+
+    rows: list[tuple[Any, ...]]
+    retrieved: tuple[str, ...]
+
+
+def features_then(
+    wanted: ResolvedService,
+    rows: Sequence[Row],
+    services: Mapping[str, ResolvedService],
+    retrieve: Retrieve,
+) -> Then:
+    """What was recorded, where it is of `wanted` too; what the feature store finds elsewhere.
+
+    `services` are those of the bundles that answered, by digest.
+    """
+    same = {digest: same_features(wanted, service) for digest, service in services.items()}
+    names = [feature.name for feature in wanted.features]
+    lacking = [row for row in rows if len(same[row["bundle"]]) < len(names)]
+    inputs = [_inputs(row, services[row["bundle"]]) for row in lacking]
+    retrieved = iter(
+        retrieve(
+            [tuple(one.get(key.name) for key in wanted.keys) for one in inputs],
+            [tuple(one.get(field.name) for field in wanted.request) for one in inputs],
+            [row["at_us"] for row in lacking],
+        )
+        if lacking
+        else ()
+    )
+    found = []
+    for row in rows:
+        places = same[row["bundle"]]
+        features = [None] * len(names) if len(places) == len(names) else [*next(retrieved)]
+        for place, recorded in places.items():
+            features[place] = row["features"][recorded]
+        found.append(tuple(features))
+    new = {
+        place for row in lacking for place in range(len(names)) if place not in same[row["bundle"]]
+    }
+    return Then(rows=found, retrieved=tuple(names[place] for place in sorted(new)))
+
+
+def same_features(wanted: ResolvedService, recorded: ResolvedService) -> dict[int, int]:
+    """Where `recorded` has features of `wanted`: those of the same version of the same view.
+
+    On-demand ones are the same when what they are computed from is too.
+    """
+    before = _versions(recorded)
+    same = {view for view, version in _versions(wanted).items() if before.get(view) == version}
+    same -= {
+        view.name for view in wanted.on_demand if any(one.view not in same for one in view.inputs)
+    }
+    places = {(one.view, one.feature): place for place, one in enumerate(recorded.features)}
+    return {
+        place: places[one.view, one.feature]
+        for place, one in enumerate(wanted.features)
+        if one.view in same and (one.view, one.feature) in places
+    }
+
+
+def _versions(service: ResolvedService) -> dict[str, str]:
+    stored = {view.name: view.version for view in service.views}
+    return stored | {view.name: view.version for view in service.on_demand}
+
+
+def _inputs(row: Row, service: ResolvedService) -> dict[str, Any]:
+    """The join keys and request fields of a row, by their names."""
+    keys = zip((key.name for key in service.keys), row["keys"], strict=True)
+    fields = zip((field.name for field in service.request), row["request"] or (), strict=True)
+    return dict(keys) | dict(fields)

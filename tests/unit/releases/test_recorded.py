@@ -1,0 +1,101 @@
+"""The features of logged requests, as a candidate with other features takes them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from konveyer.core.schema import ColumnType, ScalarColumn
+from konveyer.execution.releases.recorded import features_then, same_features
+from konveyer.feature_store.definitions.resolved import (
+    ResolvedFeature,
+    ResolvedInput,
+    ResolvedOnDemand,
+    ResolvedService,
+    ResolvedView,
+)
+
+INT, FLOAT = ColumnType.INT64, ColumnType.FLOAT64
+
+
+def view(name: str, version: str) -> ResolvedView:
+    return ResolvedView(
+        name=name,
+        version=version,
+        keys=(ScalarColumn("client_id", INT),),
+        columns=(),
+        defaults=(),
+        space=name,
+        ttl_us=None,
+        windowed=True,
+    )
+
+
+def service(*features: str, spend: str = "1", payment: str = "1") -> ResolvedService:
+    """`view:feature as name` each; the view `payment` is computed from `spend:sum` and `amount`."""
+    listed = []
+    for text in features:
+        reference, _, name = text.partition(" as ")
+        of, _, feature = reference.partition(":")
+        listed.append(ResolvedFeature(name=name or feature, view=of, feature=feature, dtype=FLOAT))
+    on_demand = ResolvedOnDemand(
+        name="payment",
+        version=payment,
+        code="",
+        request=(ScalarColumn("amount", FLOAT),),
+        inputs=(ResolvedInput(view="spend", feature="sum", dtype=FLOAT),),
+        outputs=(ScalarColumn("share", FLOAT),),
+    )
+    return ResolvedService(
+        name="scoring",
+        version="1",
+        views=(view("spend", spend), view("city", "1")),
+        features=tuple(listed),
+        on_demand=(on_demand,),
+    )
+
+
+LIVE = service("spend:sum", "spend:count", "payment:share")
+
+
+def test_a_feature_is_the_same_when_it_is_computed_alike() -> None:
+    wanted = service("payment:share", "spend:sum as total", "city:size")
+    assert same_features(wanted, LIVE) == {0: 2, 1: 0}
+    assert same_features(service("spend:sum", "payment:share", payment="2"), LIVE) == {0: 0}
+    # What is computed on demand is another thing when it is computed from another thing.
+    assert same_features(service("spend:sum", "payment:share", spend="2"), LIVE) == {}
+
+
+def row(number: int, bundle: str, *features: float) -> dict[str, Any]:
+    return {
+        "bundle": bundle,
+        "at_us": 1_000 + number,
+        "keys": [number],
+        "request": [10.0 * number],
+        "features": [*features],
+    }
+
+
+def test_what_was_recorded_is_taken_and_the_rest_asked_for_as_of_the_request() -> None:
+    older = msgspec.structs.replace(LIVE, features=LIVE.features[:1])
+    rows = [row(1, "live", 0.5, 2.0, 0.1), row(2, "older", 0.7)]
+    asked = []
+
+    def retrieve(
+        keys: Sequence[Sequence[Any]], requests: Sequence[Sequence[Any]], moments_us: Sequence[int]
+    ) -> list[tuple[Any, ...]]:
+        asked.extend(zip(keys, requests, moments_us, strict=True))
+        return [(-1.0, -2.0, -3.0)] * len(keys)
+
+    services = {"live": LIVE, "older": older}
+    then = features_then(LIVE, rows, services, retrieve)
+    assert then.rows == [(0.5, 2.0, 0.1), (0.7, -2.0, -3.0)]
+    assert asked == [((2,), (20.0,), 1_002)]
+    assert then.retrieved == ("count", "share")
+    asked.clear()
+    then = features_then(LIVE, rows[:1], services, retrieve)
+    assert (then.retrieved, asked) == ((), [])
+    wanted = service("city:size", "spend:sum", "spend:count")
+    then = features_then(wanted, rows[:1], services, retrieve)
+    assert then.rows == [(-1.0, 0.5, 2.0)]
+    assert asked == [((1,), (10.0,), 1_001)]
