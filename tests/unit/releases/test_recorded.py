@@ -79,7 +79,7 @@ def row(number: int, bundle: str, *features: float) -> dict[str, Any]:
 def test_what_was_recorded_is_taken_and_the_rest_asked_for_as_of_the_request() -> None:
     older = msgspec.structs.replace(LIVE, features=LIVE.features[:1])
     rows = [row(1, "live", 0.5, 2.0, 0.1), row(2, "older", 0.7)]
-    asked = []
+    asked: list[tuple[Any, ...]] = []
 
     def retrieve(
         keys: Sequence[Sequence[Any]], requests: Sequence[Sequence[Any]], moments_us: Sequence[int]

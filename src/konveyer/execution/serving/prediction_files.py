@@ -111,9 +111,16 @@ def read_columns(storage: Storage, name: str, columns: Sequence[str]) -> pa.Tabl
     return SCHEMA.empty_table().select([*columns])
 
 
-def newest_first(storage: Storage, folder: str) -> Iterator[str]:
-    """The files of a folder by name, then those of its days: names begin with their time."""
+def newest_first(storage: Storage, folder: str, since: str = "") -> Iterator[str]:
+    """The files below a folder: those in folders of hours, then those beside these.
+
+    Names begin with their time. Folders of hours and days that end before `since`, which is such a
+    folder too, are not looked into.
+    """
     found = sorted(storage.listed(folder), key=lambda one: one.name, reverse=True)
+    for part in (one.name for one in found if one.is_folder):
+        if part >= since[: len(part)]:
+            yield from newest_first(storage, part, since)
     kinds: dict[str, str] = {}
     for one in found:
         stem, dot, kind = one.name.rpartition(".")
@@ -122,8 +129,6 @@ def newest_first(storage: Storage, folder: str) -> Iterator[str]:
             # Between packing and removing a segment there are both.
             kinds[stem] = PACKED if dot + kind == PACKED else kinds.get(stem, dot + kind)
     yield from (stem + kinds[stem] for stem in sorted(kinds, reverse=True))
-    for day in (one.name for one in found if one.is_folder):
-        yield from newest_first(storage, day)
 
 
 def _rows_of(content: bytes) -> Iterator[Prediction]:

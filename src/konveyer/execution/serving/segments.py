@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from konveyer.core.clock import from_us
 from konveyer.core.processes import is_alive
 
 OPEN, CLOSED = ".open", ".jsonl"
@@ -10,6 +11,15 @@ OPEN, CLOSED = ".open", ".jsonl"
 def shipped_folder(environment: str) -> str:
     """Where the logs of an environment's nodes are in shared storage."""
     return f"predictions/{environment}"
+
+
+def hour_folder(environment: str, at_us: int) -> str:
+    """Where what nodes send in an hour is: so few files that they are listed in no time.
+
+    >>> hour_folder("prod", 1_000_000)
+    'predictions/prod/1970-01-01/00'
+    """
+    return f"{shipped_folder(environment)}/{from_us(at_us):%Y-%m-%d/%H}"
 
 
 def log_folder(root: Path, environment: str) -> Path:

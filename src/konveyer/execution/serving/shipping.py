@@ -6,7 +6,6 @@ that is sent again is the same object, so a kill at any moment neither loses a r
 
 import logging
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +16,7 @@ from konveyer.core.files import locked
 from konveyer.core.ids import new_id
 from konveyer.core.storage import Storage
 from konveyer.execution.serving.prediction_files import SCHEMA, pack_segments
-from konveyer.execution.serving.segments import shipped_folder
+from konveyer.execution.serving.segments import hour_folder
 
 MOST_FILES, MOST_BYTES = 256, 64 * 2**20
 _SENT = ".sent"
@@ -72,9 +71,8 @@ class Shipper:
             with pq.ParquetWriter(whole, SCHEMA, compression="zstd") as writer:
                 for file in files:
                     writer.write_table(_rows(file))
-            day = datetime.fromtimestamp(int(parcel.name.partition("-")[0]) / 1e6, UTC).date()
-            name = f"{shipped_folder(self._environment)}/{day}/{parcel.name}.parquet"
-            self._storage.upload(whole, name)
+            folder = hour_folder(self._environment, int(parcel.name.partition("-")[0]))
+            self._storage.upload(whole, f"{folder}/{parcel.name}.parquet")
             # Sent or not is told by the name: half of a parcel must never be sent over the whole.
             parcel = parcel.rename(parcel.with_name(parcel.name + _SENT))
         shutil.rmtree(parcel)

@@ -17,6 +17,7 @@ from konveyer.execution.releases.beside import (
     compare_sides,
     named,
 )
+from konveyer.execution.releases.following import SidesLog
 from konveyer.execution.releases.gates.context import GateContext
 from konveyer.execution.releases.gates.watching import (
     is_still_in,
@@ -28,7 +29,7 @@ from konveyer.execution.releases.gates.watching import (
     tell,
 )
 from konveyer.execution.releases.machine import State
-from konveyer.execution.releases.observed import Url, rows_since, seen
+from konveyer.execution.releases.observed import Url, seen
 from konveyer.execution.releases.sides import Side
 from konveyer.execution.releases.verdict import Verdict
 
@@ -72,9 +73,11 @@ def canary_stage(context: GateContext, bundle: Bundle) -> Verdict:
         if number == len(steps):
             steps.append({"weight": weight, "since_us": now_us(), "decision": Decision.WAIT})
         stand_beside(context, Side.CANARY, weight)
+        since_us = steps[number]["since_us"]
+        log = SidesLog(context.services.storage, url, since_us)
         while steps[number]["decision"] == Decision.WAIT:
-            since_us, began = steps[number]["since_us"], time.monotonic()
-            step = _look(context, url, weight, since_us, allowed)
+            began = time.monotonic()
+            step = _look(context, log, weight, since_us, allowed)
             refused = refusals(context, bundle.digest)
             decision = Decision.BACK if refused else decide(step, policy)
             steps[number] |= {"decision": str(decision), "refused": refused}
@@ -98,8 +101,10 @@ def decide(step: Step, policy: Canary) -> Decision:
     return Decision.BACK if step.held_s > policy.within_s else Decision.WAIT
 
 
-def _look(context: GateContext, url: Url, weight: float, since_us: int, allowed: Allowed) -> Step:
-    rows = rows_since(context.services.storage, url, since_us)
+def _look(
+    context: GateContext, log: SidesLog, weight: float, since_us: int, allowed: Allowed
+) -> Step:
+    rows = log.rows()
     live = seen(row for row in rows if row["side"] == "live")
     candidate = seen(row for row in rows if row["release"] == context.release)
     return Step(

@@ -19,11 +19,12 @@ from konveyer.core.errors import KonveyerError
 from konveyer.core.ids import new_id
 from konveyer.core.schema import ColumnType
 from konveyer.execution.releases.beside import Allowed, as_evidence, compare_sides, named
+from konveyer.execution.releases.following import REPLAYED_DAYS, answered_rows
 from konveyer.execution.releases.gates.answers import answering
 from konveyer.execution.releases.gates.context import GateContext, is_unknown, predict_path
 from konveyer.execution.releases.gates.shadow import differences, said_of
 from konveyer.execution.releases.gates.watching import needless
-from konveyer.execution.releases.observed import Pairs, Row, Url, answered_rows, seen
+from konveyer.execution.releases.observed import Pairs, Row, Url, seen
 from konveyer.execution.releases.recorded import features_then
 from konveyer.execution.releases.verdict import Verdict
 from konveyer.feature_store.datamart.published import published_features
@@ -39,7 +40,8 @@ def replay_gate(context: GateContext, bundle: Bundle) -> Verdict:
     url = Url(application=manifest.application, api_version=manifest.api_version)
     recorded = answered_rows(services.storage, url, policy.rows)
     if not recorded:
-        return needless("production has recorded no request that it answered")
+        lately = f"in the last {REPLAYED_DAYS} days"
+        return needless(f"production has recorded no request that it answered {lately}")
     asked_of = {
         digest: services.bundles.open(digest).manifest.service
         for digest in {row["bundle"] for row in recorded}

@@ -8,6 +8,7 @@ from konveyer.bundle.release_policy import Shadow
 from konveyer.bundle.store import Bundle
 from konveyer.core.clock import now_us
 from konveyer.execution.releases.beside import Allowed, as_evidence, compare_sides, named
+from konveyer.execution.releases.following import MirroredLog
 from konveyer.execution.releases.gates.context import GateContext
 from konveyer.execution.releases.gates.watching import (
     is_still_in,
@@ -19,7 +20,7 @@ from konveyer.execution.releases.gates.watching import (
     tell,
 )
 from konveyer.execution.releases.machine import State
-from konveyer.execution.releases.observed import Pairs, Url, mirrored_rows, paired, seen
+from konveyer.execution.releases.observed import Pairs, Url, paired, seen
 from konveyer.execution.releases.samples import percentile
 from konveyer.execution.releases.sides import Side
 from konveyer.execution.releases.verdict import Verdict
@@ -37,10 +38,10 @@ def shadow_gate(context: GateContext, bundle: Bundle) -> Verdict:
         return nothing
     stand_beside(context, Side.SHADOW, policy.share)
     since_us, _ = kept_evidence(context, State.SHADOW)
+    log = MirroredLog(context.services.storage, url, since_us, context.release)
     while True:
         began = time.monotonic()
-        rows = mirrored_rows(context.services.storage, url, since_us, context.release)
-        pairs = paired(rows, context.release)
+        pairs = paired(log.rows(), context.release)
         is_over = (now_us() - since_us) / 1e6 > policy.within_s
         verdict = judge(pairs, policy, manifest.objective.p99_ms)
         refused = refusals(context, bundle.digest)
