@@ -202,7 +202,7 @@ class Workspace:
         A fixed feature time never comes to another refresh: there is nothing to compute again.
         """
         from konveyer.execution.batch.schedule import DueBatches
-        from konveyer.execution.releases.live import PROD
+        from konveyer.execution.releases.environments import PROD
         from konveyer.execution.releases.pins import HeldViews
         from konveyer.feature_store.etl.schedule import DueViews
 

@@ -10,6 +10,8 @@ import click
 import pytest
 
 from konveyer.cli.main import cli
+from konveyer.execution.releases.machine import State
+from tests.journeys.candidates import opened_at
 from tests.support import Shop
 
 
@@ -129,6 +131,7 @@ def test_an_analyst_may_look_and_change_nothing(trained_shop: Shop) -> None:
         (("release", "show", "rel-1"), "release_not_found"),
         (("people", "token", "nobody"), "person_not_found"),
         (("serve", "staging"), "environment_unknown"),
+        (("release", "lead-time", "--since", "banana"), "bad_instant"),
     ],
 )
 def test_a_name_that_is_not_there(
@@ -137,6 +140,32 @@ def test_a_name_that_is_not_there(
     error = trained_shop.error(*arguments)
     assert error["code"] == code
     assert error["hint"]
+
+
+def test_what_people_read_of_releases(shop: Shop) -> None:
+    def told(*arguments: str) -> str:
+        command = [part for part in shop.command(*arguments, profile="ana") if part != "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return " ".join(done.stdout.split())
+
+    releases = []
+    for _ in range(3):
+        releases.append(opened_at(shop.root, State.APPROVAL).release)
+        shop.run("release", "withdraw", releases[-1], profile="ana")
+    count = len(shop.run("release", "list"))
+    shown = told("release", "list", "--limit", "2")
+    assert releases[0] not in shown
+    assert shown.endswith(f"2 of {count} shown: --limit {count} shows all.")
+    assert "shown" not in told("release", "list", "--limit", str(count))
+    assert f"ana withdrew approval release {releases[2]}" in told("people", "audit")
+    project = "models/coupon_response"
+    assert "changed since" not in told("release", "try", project, "--dry-run")
+    toml = shop.root / project / "model.toml"
+    toml.write_text(f"{toml.read_text()}\n[serving]\ndeadline_ms = 5\n")
+    for command in (("release", "try"), ("submit",)):
+        said = told(*command, project, "--dry-run")
+        assert f"[serving] of {project}/model.toml changed since this run was trained" in said
 
 
 def test_who_is_not_signed_in_sees_nothing(trained_shop: Shop) -> None:

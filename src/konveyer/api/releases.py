@@ -14,7 +14,7 @@ from konveyer.execution.releases import flow, service
 from konveyer.execution.releases.compare import compare
 from konveyer.execution.releases.difference import Difference
 from konveyer.execution.releases.lead_time import LeadTimes
-from konveyer.execution.releases.live import PROD, publish_desired
+from konveyer.execution.releases.live import publish_end
 from konveyer.execution.releases.period import lead_times_since
 from konveyer.execution.releases.records import (
     LiveVersion,
@@ -68,7 +68,10 @@ def models(here: Here, _caller: Caller, environment: str | None = None) -> list[
 
 @router.get("/releases")
 def releases(
-    here: Here, _caller: Caller, application: str | None = None, limit: int = 50
+    here: Here,
+    _caller: Caller,
+    application: str | None = None,
+    limit: Annotated[int, Query(ge=1)] = 50,
 ) -> list[Release]:
     """Newest first, each with its stages."""
     with here.catalog.reading() as session:
@@ -134,9 +137,8 @@ def reject(
     here: Here, caller: Caller, release: str, rejection: Reason, dry_run: DryRun = False
 ) -> Release:
     """A no in review or approval, with the reason."""
-    return _done(
-        here, caller, release, partial(service.reject, reason=rejection.reason), dry_run=dry_run
-    )
+    act = partial(service.reject, reason=rejection.reason)
+    return _ended(here, caller, release, act, dry_run=dry_run)
 
 
 @router.post("/releases/{release}/waiver", status_code=202)
@@ -167,10 +169,7 @@ def withdraw(
 ) -> Release:
     """The author takes back a release that is on its way."""
     act = partial(service.withdraw, reason=withdrawal.reason)
-    found = _done(here, caller, release, act, dry_run=dry_run)
-    if not dry_run:
-        publish_desired(here.catalog, here.storage, PROD)
-    return found
+    return _ended(here, caller, release, act, dry_run=dry_run)
 
 
 @router.post("/releases/{release}/promotion", status_code=202)
@@ -229,6 +228,14 @@ def _acted(
     here.refuse_if_busy()
     found = _done(here, caller, release, act, dry_run=False)
     _go_on(here, found, caller.name, later)
+    return found
+
+
+def _ended(here: Workspace, caller: Actor, release: str, act: Act, *, dry_run: bool) -> Release:
+    """The release after `act`; nodes are told that it has ended."""
+    found = _done(here, caller, release, act, dry_run=dry_run)
+    if not dry_run:
+        publish_end(here.catalog, here.storage)
     return found
 
 

@@ -155,5 +155,9 @@ def audit(context: Context, limit: int, subject: str | None) -> None:
     if context.as_json:
         print_json(found)
         return
-    rows = [(when(e.at_us), e.actor, e.action, e.kind, e.subject) for e in found]
-    print_table(("when", "who", "action", "kind", "subject"), rows, empty="No changes yet.")
+    rows = [
+        (when(e.at_us), e.actor, e.action, e.detail.get("stage", ""), e.kind, e.subject)
+        for e in found
+    ]
+    columns = ("when", "who", "action", "stage", "kind", "subject")
+    print_table(columns, rows, empty="No changes yet.")

@@ -45,6 +45,15 @@ def _act_and_go_on(
         _go_on(context, release_id, person, done)
 
 
+def _act_and_end(context: Context, release_id: str, act: Act, *, dry_run: bool) -> None:
+    from konveyer.execution.releases.live import publish_end
+
+    _act(context, release_id, act, dry_run=dry_run)
+    if not dry_run:
+        publish_end(context.workspace.catalog, context.workspace.storage)
+        show_release(context, release_id)
+
+
 def _go_on(context: Context, release_id: str, person: str, done: str) -> None:
     if not context.as_json:
         click.echo(f"{release_id}: {done}, running what follows ...")
@@ -81,9 +90,7 @@ def reject(context: Context, release_id: str, reason: str, dry_run: bool) -> Non
     """
     from konveyer.execution.releases import service
 
-    _act(context, release_id, partial(service.reject, reason=reason), dry_run=dry_run)
-    if not dry_run:
-        show_release(context, release_id)
+    _act_and_end(context, release_id, partial(service.reject, reason=reason), dry_run=dry_run)
 
 
 @click.command()
@@ -134,13 +141,8 @@ def withdraw(context: Context, release_id: str, reason: str, dry_run: bool) -> N
     Example: konveyer release withdraw rel-01a20f41cfdb3908c07b --reason "wrong training set"
     """
     from konveyer.execution.releases import service
-    from konveyer.execution.releases.live import PROD, publish_desired
 
-    workspace = context.workspace
-    _act(context, release_id, partial(service.withdraw, reason=reason), dry_run=dry_run)
-    if not dry_run:
-        publish_desired(workspace.catalog, workspace.storage, PROD)
-        show_release(context, release_id)
+    _act_and_end(context, release_id, partial(service.withdraw, reason=reason), dry_run=dry_run)
 
 
 @click.command()

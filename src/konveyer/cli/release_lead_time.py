@@ -8,7 +8,12 @@ from konveyer.core.wording import seconds, when
 
 
 @click.command("lead-time")
-@click.option("--since", default="90d", show_default=True, help="`30d`, or a time.")
+@click.option(
+    "--since",
+    default="90d",
+    show_default=True,
+    help="A duration such as 30d or 36h, or a time such as 2026-01-01.",
+)
 @click.option("--application", help="Only releases of this application.")
 @pass_context
 def lead_time(context: Context, since: str, application: str | None) -> None:

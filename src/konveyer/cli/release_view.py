@@ -93,6 +93,8 @@ def _print_next(found: "Release") -> None:
             click.echo(f"Next, by a second person: konveyer release approve {found.id}")
         case "approval":
             click.echo(f"Next, by a third person: konveyer release approve {found.id}")
+        case "failed" if any(s.stage == "production" for s in found.stages):
+            click.echo("Production serves what it did before. Correct it and submit again.")
         case "failed":
             click.echo("Correct it and submit again. When the gate was at fault:")
             click.echo(f"  konveyer release rerun {found.id}")

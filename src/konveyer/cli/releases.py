@@ -56,6 +56,8 @@ def submit(context: Context, project: Path, run_id: str | None, dry_run: bool) -
         run_id,
     )
     run, version = planned.run, planned.api_version
+    if not context.as_json:
+        _tell_changed(project, _changed(context, project, planned.folder))
     if dry_run:
         answer = {"application": run.application, "run": run.run_id, "metrics": run.metrics}
         print_json(answer) if context.as_json else click.echo(
@@ -81,6 +83,23 @@ def _application(context: Context, project: Path) -> str:
     return load_project(context.found(project)).model.application
 
 
+def _changed(context: Context, project: Path, run: Path) -> list[str]:
+    """The sections of model.toml that the training run in the folder `run` has otherwise."""
+    from konveyer.development.project import changed_sections, load_project
+    from konveyer.development.training import CODE
+
+    return changed_sections(load_project(run / CODE), load_project(context.found(project)))
+
+
+def _tell_changed(project: Path, changed: list[str]) -> None:
+    if changed:
+        sections = ", ".join(f"[{name}]" for name in changed)
+        click.echo(
+            f"{sections} of {project}/model.toml changed since this run was trained, and it keeps "
+            f"what it was trained with. To take that up: konveyer train {project}"
+        )
+
+
 @click.group()
 def release() -> None:
     """See releases, decide about them, and take them on."""
@@ -92,19 +111,21 @@ for act in (diff, lead_time, *ACTS):
 
 @release.command("list")
 @click.option("--application", help="Only releases of this application.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
 @pass_context
-def list_(context: Context, application: str | None) -> None:
+def list_(context: Context, application: str | None, limit: int) -> None:
     """Releases, newest first, with their lead time.
 
     \b
-    Example: konveyer release list --application coupon-response
+    Example: konveyer release list --application coupon-response --limit 200
     """
     from konveyer.execution.releases.lead_time import lead_time as lead_time_of
-    from konveyer.execution.releases.records import list_releases
+    from konveyer.execution.releases.records import count_releases, list_releases
 
     with context.workspace.catalog.reading() as session:
         context.actor(session)
-        found = list_releases(session, application=application)
+        found = list_releases(session, application=application, limit=limit)
+        there_are = count_releases(session, application=application)
     if context.as_json:
         print_json(found)
         return
@@ -116,6 +137,8 @@ def list_(context: Context, application: str | None) -> None:
         rows.append((one.id, url, one.state, one.author, when(one.opened_us), waited, worked))
     columns = ("release", "url", "state", "author", "opened", "waited", "worked")
     print_table(columns, rows, empty="No releases yet. Open one: konveyer submit PROJECT")
+    if len(found) < there_are:
+        click.echo(f"{len(found)} of {there_are} shown: --limit {there_are} shows all.")
 
 
 @release.command()
@@ -168,23 +191,28 @@ def try_(context: Context, project: Path, run_id: str | None, dry_run: bool) -> 
     """Serve the trained model PROJECT in the dev environment, without any review.
 
     It replaces what dev served of this version. Test and prod are reached by `konveyer submit`.
+    Code and settings are those that it was trained with.
 
     \b
     Example: konveyer release try models/coupon_response
     """
     from konveyer.development.package import pack_run
     from konveyer.development.training import find_run
-    from konveyer.execution.releases.live import DEV, try_out
+    from konveyer.execution.releases.environments import DEV
+    from konveyer.execution.releases.live import try_out
     from konveyer.execution.releases.nodes import wait_until_all_serve
 
     workspace = context.workspace
     application = _application(context, project)
     run, folder = find_run(workspace.workshop.runs, application, run_id)
+    changed = _changed(context, project, folder)
     with workspace.catalog.reading() as session:
         actor = context.actor(session)
+    if not context.as_json:
+        _tell_changed(project, changed)
     if dry_run:
-        answer = {"application": application, "run": run.run_id, "environment": DEV}
-        print_json(answer) if context.as_json else click.echo(
+        would = {"application": application, "run": run.run_id, "environment": DEV}
+        print_json(would) if context.as_json else click.echo(
             f"Would serve run {run.run_id} of {application} in {DEV}."
         )
         return
@@ -195,7 +223,8 @@ def try_(context: Context, project: Path, run_id: str | None, dry_run: bool) -> 
     nodes = wait_until_all_serve(storage, DEV, application, version, bundle.digest)
     urls = [f"{node.url}/{run.application}/v{version}/predict" for node in nodes]
     if context.as_json:
-        print_json({"bundle": bundle.digest, "run": run.run_id, "urls": urls})
+        answer = {"bundle": bundle.digest, "run": run.run_id, "urls": urls, "changed": changed}
+        print_json(answer)
         return
     click.echo(f"dev serves run {run.run_id} of {run.application}/v{version}.")
     click.echo(urls[0] if urls else "No node of dev is up: konveyer serve dev")

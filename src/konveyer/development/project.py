@@ -106,6 +106,12 @@ def load_project(folder: Path) -> Project:
     return msgspec.structs.replace(project, folder=folder.resolve())
 
 
+def changed_sections(project: Project, other: Project) -> list[str]:
+    """The sections of `model.toml` in which two projects differ."""
+    before, after = msgspec.structs.asdict(project), msgspec.structs.asdict(other)
+    return [name for name in after if name != "folder" and before[name] != after[name]]
+
+
 def _check(project: Project, file: Path) -> None:
     if not _APPLICATION.fullmatch(project.model.application):
         raise BadProject(

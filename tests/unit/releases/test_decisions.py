@@ -16,7 +16,7 @@ from konveyer.catalog.session import Catalog
 from konveyer.core.settings import ReleasesSettings
 from konveyer.core.storage import FolderStorage
 from konveyer.execution.releases.flow import goes_on, run_from
-from konveyer.execution.releases.live import retire_others
+from konveyer.execution.releases.live import publish_end, put_live, retire_others
 from konveyer.execution.releases.machine import Action, State, WrongState
 from konveyer.execution.releases.records import (
     begin_stage,
@@ -104,6 +104,19 @@ def test_a_failed_gate_looks_again(catalog: Catalog) -> None:
     assert [run.id for run in runs if run] == [f"{release}-load", f"{release}-load-2"]
     with catalog.transaction() as session, pytest.raises(WrongState):
         rerun(session, ANA, release)
+
+
+@pytest.mark.parametrize(
+    ("stage", "possible"), [(State.LOAD, "waive, run again"), (State.PRODUCTION, "nothing")]
+)
+def test_what_can_be_done_with_a_failed_release_is_said(
+    catalog: Catalog, stage: State, possible: str
+) -> None:
+    release = failed_in(catalog, stage)
+    with catalog.transaction() as session, pytest.raises(WrongState) as caught:
+        withdraw(session, ANA, release)
+    assert f"has failed in '{stage}'" in caught.value.message
+    assert caught.value.hint == f"possible now: {possible}"
 
 
 def test_only_some_may_waive_and_never_the_author(catalog: Catalog) -> None:
@@ -231,6 +244,43 @@ def test_a_canary_ends_early_by_a_promotion_or_a_rollback(
         assert done.serves == live
         assert read_desired(storage, "prod").versions[0].canary is None
         assert state_of(catalog, release) == State.ROLLED_BACK
+
+
+@pytest.mark.parametrize("was_live", [True, False])
+@pytest.mark.parametrize("end", ["withdrawn", "rejected", "failed", "rolled-back"])
+def test_what_has_ended_is_served_on_test_no_more(
+    catalog: Catalog, tmp_path: Path, storage: FolderStorage, end: str, was_live: bool
+) -> None:
+    live = [served(catalog)] if was_live else []
+    stage = State.CANARY if end == "rolled-back" else State.APPROVAL
+    release = opened(catalog, stage, digest="sha256:bb")
+    put_live(catalog, storage, release=release, environment="test", manifest=bundle().manifest)
+    assert [one.release for one in read_desired(storage, "test").versions] == [release]
+    with catalog.transaction() as session:
+        row = release_row(session, release)
+        match end:
+            case "withdrawn":
+                withdraw(session, ANA, release)
+            case "rejected":
+                reject(session, BORIS, release, reason="leaks")
+            case "failed":
+                row.state = str(State.LOAD)
+                move(session, row, Action.FAIL, "conveyor")
+            case _:
+                move(session, row, Action.ROLL_BACK, "boris")
+    assert state_of(catalog, release) == end
+    publish_end(catalog, storage)
+    assert [one.release for one in read_desired(storage, "test").versions] == live
+
+
+def test_test_follows_production_when_that_is_rolled_back(
+    catalog: Catalog, tmp_path: Path, storage: FolderStorage
+) -> None:
+    first, second = served(catalog), served(catalog, "sha256:bb")
+    put_live(catalog, storage, release=second, environment="test", manifest=bundle().manifest)
+    roll_back(catalog, _AnyBundle(tmp_path), storage, BORIS, second, reason="refuses all")
+    for environment in ("test", "prod"):
+        assert [one.release for one in read_desired(storage, environment).versions] == [first]
 
 
 class _AnyBundle(BundleStore):

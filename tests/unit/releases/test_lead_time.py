@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from konveyer.core.clock import parse_instant
+from konveyer.core.clock import BadInstant, parse_instant
 from konveyer.execution.releases.lead_time import lead_time, lead_times, working_days
 from konveyer.execution.releases.period import start_of
 from konveyer.execution.releases.records import Release, StageRecord
@@ -96,3 +96,6 @@ def test_without_arrivals_there_is_no_median() -> None:
 def test_a_period_begins_a_while_ago_or_at_a_time() -> None:
     assert start_of("2h", 5 * HOUR_US) == 3 * HOUR_US
     assert start_of("2026-01-01", 0) == parse_instant("2026-01-01T00:00:00Z")
+    with pytest.raises(BadInstant) as caught:
+        start_of("banana", 0)
+    assert "90d" in (caught.value.hint or "")

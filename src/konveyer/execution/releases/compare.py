@@ -10,7 +10,7 @@ from konveyer.bundle.manifest import CODE, LOCK
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
 from konveyer.execution.releases.difference import Difference, Packed, difference
-from konveyer.execution.releases.live import PROD
+from konveyer.execution.releases.environments import PROD
 from konveyer.execution.releases.records import current_live, release_row
 from konveyer.execution.releases.tables import LiveVersionRow, ReleaseRow
 from konveyer.feature_store.registry.tables import DefinitionRow

@@ -14,9 +14,10 @@ from konveyer.core.clock import now_us
 from konveyer.core.errors import KonveyerError
 from konveyer.execution.releases.gates.context import GateContext, GateServices
 from konveyer.execution.releases.gates.listing import GATES
-from konveyer.execution.releases.live import PROD, publish_desired, retire_others
+from konveyer.execution.releases.live import publish_end, retire_others
 from konveyer.execution.releases.machine import (
     AUTOMATIC,
+    ENDS,
     HUMAN,
     OPTIONAL,
     STAGES,
@@ -164,8 +165,8 @@ def _conclude(
             row.reason = f"{stage}: {verdict.rule}: {verdict.measured} (limit: {verdict.limit})"
         if following is State.LIVE:
             retire_others(session, row, order.person)
-    if stage in WATCHING:
-        publish_desired(services.catalog, services.gates.storage, PROD)
+    if stage in WATCHING or following in ENDS:
+        publish_end(services.catalog, services.gates.storage)
     return following
 
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from konveyer.bundle.release_policy import MOST_WATCHED_ROWS
 from konveyer.core.clock import now_us
 from konveyer.core.storage import Storage
-from konveyer.execution.releases.live import PROD
+from konveyer.execution.releases.environments import PROD
 from konveyer.execution.releases.observed import Row, Url
 from konveyer.execution.serving.prediction_files import newest_first, read_columns
 from konveyer.execution.serving.prediction_reader import LONGEST_US

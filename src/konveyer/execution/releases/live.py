@@ -11,6 +11,7 @@ from konveyer.bundle.store import Bundle
 from konveyer.catalog import audit
 from konveyer.catalog.session import Catalog
 from konveyer.core.storage import Storage
+from konveyer.execution.releases.environments import DEV, PROD, TEST
 from konveyer.execution.releases.machine import Action, State
 from konveyer.execution.releases.records import (
     desired_of,
@@ -24,8 +25,6 @@ from konveyer.execution.releases.tables import ReleaseRow
 from konveyer.execution.releases.transitions import move
 from konveyer.execution.serving.desired import is_told, read_desired, write_desired
 from konveyer.feature_store.registry.usage import record_usage
-
-DEV, TEST, PROD = "dev", "test", "prod"
 
 
 def put_live(
@@ -78,6 +77,12 @@ def publish_desired(catalog: Catalog, storage: Storage, environment: str) -> Non
             return
         write_desired(storage, desired)
         written = desired
+
+
+def publish_end(catalog: Catalog, storage: Storage) -> None:
+    """Let nodes know that a release has ended, wherever one of them may have had it."""
+    for environment in (TEST, PROD):
+        publish_desired(catalog, storage, environment)
 
 
 def repair_desired(catalog: Catalog, storage: Storage, environment: str) -> bool:

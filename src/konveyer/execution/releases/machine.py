@@ -62,8 +62,11 @@ WATCHING = (State.SHADOW, State.CANARY)
 # These are there for the releases that need them.
 OPTIONAL = (State.REPLAY, State.SHADOW, State.APPROVAL, State.CANARY)
 AUTOMATIC = tuple(stage for stage in STAGES if stage not in HUMAN)
+# Nothing serves a release that came to one of these.
+ENDS = (State.FAILED, State.REJECTED, State.WITHDRAWN, State.ROLLED_BACK)
 
 # A release in `failed` is waived, and run again, from the stage that it failed in.
+REVIVING = (Action.WAIVE, Action.RERUN)
 NEXT: dict[tuple[State, Action], State] = {
     (State.CHECKS, Action.PASS): State.REVIEW,
     (State.CHECKS, Action.FAIL): State.FAILED,
@@ -125,17 +128,21 @@ class WrongState(Conflict):
     code = "release_wrong_state"
 
 
-def next_state(release: str, state: State, action: Action) -> State:
-    """The state after `action`.
+def next_state(
+    release: str, state: State, action: Action, *, failed_in: State | None = None
+) -> State:
+    """The state after `action`; a release that has failed did so in the stage `failed_in`.
 
     >>> next_state("r", State.CANARY, Action.PROMOTE).value
     'production'
     """
     following = NEXT.get((state, action))
     if following is None:
-        possible = [possible for (start, possible) in NEXT if start is state]
+        start, revives = (state, False) if failed_in is None else (failed_in, True)
+        possible = [one for at, one in NEXT if at is start and (one in REVIVING) is revives]
+        where = f"is in '{state}'" if failed_in is None else f"has failed in '{failed_in}'"
         raise WrongState(
-            f"Release {release} is in '{state}': to {action} it is not possible.",
+            f"Release {release} {where}: to {action} it is not possible.",
             hint=f"possible now: {', '.join(possible) or 'nothing'}",
         )
     return following

@@ -3,7 +3,7 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from konveyer.core.clock import now_us, parse_instant
+from konveyer.core.clock import BadInstant, now_us, parse_instant
 from konveyer.execution.releases.lead_time import LeadTimes, lead_times
 from konveyer.execution.releases.records import with_stages
 from konveyer.execution.releases.tables import ReleaseRow
@@ -31,4 +31,10 @@ def start_of(since: str, until_us: int) -> int:
     """
     if since[:1].isdigit() and since[-1:] in "smhd" and since[:-1].isdigit():
         return until_us - duration_us(parse_duration(since, where="--since"))
-    return parse_instant(since)
+    try:
+        return parse_instant(since)
+    except BadInstant as error:
+        raise BadInstant(
+            f"'{since}' is neither a duration nor a time.",
+            hint="write a duration such as 90d or 36h, or a time such as 2026-01-01T00:00:00Z",
+        ) from error

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from konveyer.bundle.errors import BundleNotFound
 from konveyer.bundle.manifest import TRAINING
 from konveyer.bundle.store import BundleStore
-from konveyer.execution.releases.live import PROD
+from konveyer.execution.releases.environments import PROD
 from konveyer.execution.releases.machine import STAGES, State
 from konveyer.execution.releases.records import live_versions
 from konveyer.execution.releases.tables import LiveVersionRow, ReleaseRow

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from konveyer.access.api_keys import published_keys
@@ -92,6 +92,14 @@ def list_releases(
     if application is not None:
         query = query.where(ReleaseRow.application == application)
     return with_stages(session, session.scalars(query).all())
+
+
+def count_releases(session: Session, *, application: str | None = None) -> int:
+    """How many releases `list_releases` would give without a limit."""
+    query = select(func.count()).select_from(ReleaseRow)
+    if application is not None:
+        query = query.where(ReleaseRow.application == application)
+    return session.scalar(query) or 0
 
 
 def begin_stage(session: Session, release: str, stage: State, *, waiting_us: int, by: str) -> None:

@@ -12,8 +12,9 @@ from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
 from konveyer.core.errors import Conflict
 from konveyer.core.storage import Storage
+from konveyer.execution.releases.environments import PROD
 from konveyer.execution.releases.freshness import left_behind
-from konveyer.execution.releases.live import PROD, publish_desired
+from konveyer.execution.releases.live import publish_end
 from konveyer.execution.releases.machine import Action, State
 from konveyer.execution.releases.records import current_live, release_row, set_live
 from konveyer.execution.releases.service import need_reason
@@ -98,14 +99,14 @@ def roll_back(
         was_live = row.state == State.LIVE
         if was_live:
             _check_usable(session, plan.serves, bundles.open(plan.digest))
-        move(session, row, Action.ROLL_BACK, actor.name, reason=reason, serves=plan.serves)
-        row.reason = f"rolled back by {actor.name}: {reason}"
         if was_live:
             target = release_row(session, plan.serves)
             move(session, target, Action.RESTORE, actor.name, instead_of=row.id)
             target.reason = None
             set_live(session, PROD, target)
-    publish_desired(catalog, storage, PROD)
+        move(session, row, Action.ROLL_BACK, actor.name, reason=reason, serves=plan.serves)
+        row.reason = f"rolled back by {actor.name}: {reason}"
+    publish_end(catalog, storage)
     return plan
 
 

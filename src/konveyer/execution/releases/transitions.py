@@ -5,7 +5,17 @@ from sqlalchemy.orm import Session
 
 from konveyer.catalog import audit
 from konveyer.core.clock import now_us
-from konveyer.execution.releases.machine import STAGES, Action, State, WrongState, next_state
+from konveyer.execution.releases.environments import TEST
+from konveyer.execution.releases.machine import (
+    ENDS,
+    REVIVING,
+    STAGES,
+    Action,
+    State,
+    WrongState,
+    next_state,
+)
+from konveyer.execution.releases.records import withdraw_live
 from konveyer.execution.releases.sides import end_sides
 from konveyer.execution.releases.tables import ReleaseRow, StageRow
 
@@ -26,13 +36,16 @@ _DONE = {
 
 
 def move(session: Session, row: ReleaseRow, action: Action, by: str, **detail: object) -> State:
-    """The release's new state. What ends is not on any side of production any more."""
-    revives = action in (Action.WAIVE, Action.RERUN)
-    start = failed_stage(session, row) if revives else State(row.state)
-    following = next_state(row.id, start, action)
+    """The release's new state. What ends is not on any side of production any more, nor on test."""
+    revives = action in REVIVING
+    failed_in = failed_stage(session, row) if revives or row.state == State.FAILED else None
+    start = failed_in if revives and failed_in is not None else State(row.state)
+    following = next_state(row.id, start, action, failed_in=failed_in)
     row.state = str(following)
     if following not in STAGES or start is State.SHADOW:
         end_sides(session, row.id)
+    if following in ENDS:
+        withdraw_live(session, TEST, row)
     if following not in STAGES:
         row.ended_us = row.ended_us or now_us()
     if revives:

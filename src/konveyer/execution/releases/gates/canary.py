@@ -72,6 +72,7 @@ def canary_stage(context: GateContext, bundle: Bundle) -> Verdict:
             continue
         if number == len(steps):
             steps.append({"weight": weight, "since_us": now_us(), "decision": Decision.WAIT})
+            tell(context, State.CANARY, f"{weight:.0%} begins", {"steps": steps})
         stand_beside(context, Side.CANARY, weight)
         since_us = steps[number]["since_us"]
         log = SidesLog(context.services.storage, url, since_us)

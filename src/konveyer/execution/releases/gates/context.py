@@ -12,8 +12,9 @@ from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import FeatureClock
 from konveyer.core.storage import Storage
+from konveyer.execution.releases.environments import TEST
 from konveyer.execution.releases.gate_key import gate_key
-from konveyer.execution.releases.live import TEST, put_live
+from konveyer.execution.releases.live import put_live
 from konveyer.execution.releases.nodes import NodeAccess, node_of, wait_until_serving
 from konveyer.execution.serving.errors import EntityNotFound
 from konveyer.feature_store.engines.base import Engine

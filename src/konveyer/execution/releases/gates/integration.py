@@ -21,10 +21,10 @@ from konveyer.core.clock import format_us
 from konveyer.core.ids import new_id
 from konveyer.core.schema import ColumnType
 from konveyer.execution.releases.compatibility import breaking_changes
+from konveyer.execution.releases.environments import PROD, TEST
 from konveyer.execution.releases.freshness import Age, ages, named
 from konveyer.execution.releases.gates.answers import answering, distance
 from konveyer.execution.releases.gates.context import GateContext, is_unknown, predict_path
-from konveyer.execution.releases.live import PROD, TEST
 from konveyer.execution.releases.nodes import NodeAccess
 from konveyer.execution.releases.records import current_live
 from konveyer.execution.releases.verdict import Verdict

@@ -14,9 +14,9 @@ from typing import Any
 from konveyer.bundle.manifest import Objective
 from konveyer.bundle.store import Bundle
 from konveyer.core.errors import KonveyerError
+from konveyer.execution.releases.environments import TEST
 from konveyer.execution.releases.gates.context import GateContext, predict_path
 from konveyer.execution.releases.gates.integration import bodies_of, sampled_entities
-from konveyer.execution.releases.live import TEST
 from konveyer.execution.releases.nodes import NodeAccess, local_pid
 from konveyer.execution.releases.usage import Usage, measured
 from konveyer.execution.releases.verdict import Verdict

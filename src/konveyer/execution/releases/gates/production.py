@@ -2,8 +2,9 @@
 
 from konveyer.bundle.store import Bundle
 from konveyer.core.errors import KonveyerError
+from konveyer.execution.releases.environments import PROD
 from konveyer.execution.releases.gates.context import GateContext
-from konveyer.execution.releases.live import PROD, put_live, take_back
+from konveyer.execution.releases.live import put_live, take_back
 from konveyer.execution.releases.nodes import wait_until_all_serve
 from konveyer.execution.releases.verdict import Verdict
 

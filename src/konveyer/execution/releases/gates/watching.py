@@ -3,8 +3,9 @@
 from typing import Any
 
 from konveyer.core.clock import now_us
+from konveyer.execution.releases.environments import PROD
 from konveyer.execution.releases.gates.context import GateContext
-from konveyer.execution.releases.live import PROD, publish_desired
+from konveyer.execution.releases.live import publish_desired
 from konveyer.execution.releases.machine import State
 from konveyer.execution.releases.observed import Url
 from konveyer.execution.releases.records import current_live, release_row, stage_row

@@ -1,0 +1,3 @@
+"""The environments that are always there."""
+
+DEV, TEST, PROD = "dev", "test", "prod"
