@@ -260,7 +260,8 @@ def test_postgresql_needs_no_declaration(bank: tuple[Desk, Database]) -> None:
         created_time="day",
     )
     amount = Feature(name="amount", dtype="decimal(12,2)")
-    desk.apply(CLIENT, orders, replace(LAST, features=(amount, *LAST.features[1:])))
+    last = replace(LAST, features=(amount, *LAST.features[1:]), as_known=False)
+    desk.apply(CLIENT, orders, last)
     desk.etl()
     assert read(desk) == [(7, "2026-01-02T00:00:00+00:00", Decimal("12.34"), "web", True)]
     assert desk.show("last").sources[0].columns == {
@@ -328,6 +329,16 @@ def test_a_numeric_that_is_no_number_has_no_decimal(bank: tuple[Desk, Database])
     error = desk.failure("amounts")
     assert error["code"] == "source_value_invalid"
     assert "column 'amount'" in error["message"]
+
+
+@pytest.mark.parametrize("when", ["infinity", "-infinity"])
+def test_an_infinite_time_is_no_instant(bank: tuple[Desk, Database], when: str) -> None:
+    desk, database = bank
+    desk.apply(CLIENT, replace(PAYMENTS, columns={}), AMOUNTS)
+    database.run(f"UPDATE payments SET paid_at = '{when}' WHERE client_id = 1")
+    error = desk.failure("amounts")
+    assert error["code"] == "source_value_invalid"
+    assert "column 'paid_at': a time is infinite" in error["message"]
 
 
 @pytest.mark.parametrize(

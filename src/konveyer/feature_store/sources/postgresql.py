@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from konveyer.core.schema import (
     MOST_DIGITS,
@@ -35,6 +36,8 @@ _DIGITS = (
     "WHERE attrelid = to_regclass('{table}') AND atttypid = 'numeric'::regtype "
     "AND atttypmod >= 4 AND NOT attisdropped"
 )
+# 24 November 4714 BC.
+_EARLIEST_US = -210_866_803_200_000_000
 _UNREADABLE = ("interval", "money")
 
 
@@ -65,9 +68,10 @@ class PostgreSQL:
         connection.run("SET TRANSACTION READ ONLY")
         digits = {} if source.columns else _digits(source, connection)
         reader = connection.read(_select(source, source.columns), {})
+        rows = _finite(source, reader)
         if source.columns:
-            return converted(reader, source.declared, widened, where=f"Source '{source.name}'")
-        return _naturally(source, reader, _natural_schema(reader.schema, digits))
+            return converted(rows, source.declared, widened, where=f"Source '{source.name}'")
+        return _naturally(source, rows, _natural_schema(reader.schema, digits))
 
 
 def _select(source: Source, columns: Iterable[str]) -> str:
@@ -146,6 +150,21 @@ def _natural(field: pa.Field) -> pa.Field:
         return pa.field(field.name, pa.string())
     is_extension = isinstance(field.type, pa.BaseExtensionType)
     return pa.field(field.name, field.type.storage_type if is_extension else field.type)
+
+
+def _finite(source: Source, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Raises where a time is infinite: the driver gives one before all that PostgreSQL has."""
+    for batch in batches:
+        for field, values in zip(batch.schema, batch.columns, strict=True):
+            if not (pa.types.is_timestamp(field.type) or pa.types.is_date(field.type)):
+                continue
+            earliest_us = pc.min(values).cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+            if (earliest_us.as_py() or 0) < _EARLIEST_US:
+                raise SourceValueInvalid(
+                    f"Source '{source.name}', column '{field.name}': a time is infinite.",
+                    hint="leave such rows out in a query, or make them null there",
+                )
+        yield batch
 
 
 def _naturally(
