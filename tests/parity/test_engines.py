@@ -97,6 +97,7 @@ DEFINITIONS: tuple[Definition, ...] = (
         ),
         ttl="20d",
         accuracy="exact",
+        as_known=False,
     ),
     FeatureView(
         name="cards",

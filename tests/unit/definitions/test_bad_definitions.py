@@ -8,8 +8,9 @@ import pytest
 
 from konveyer import Aggregation
 from konveyer.core.errors import KonveyerError
+from konveyer.feature_store.definitions.definition import Kind
 from konveyer.feature_store.engines.duckdb import DuckDBEngine
-from konveyer.feature_store.registry.check import check_definitions
+from konveyer.feature_store.registry.check import Checked, check_definitions
 from konveyer.feature_store.registry.discover import load_definitions
 from konveyer.feature_store.registry.state import registry_state
 from konveyer.feature_store.sources.kind import Places
@@ -113,6 +114,32 @@ def test_a_mistake_has_its_code_and_the_next_step(
         compiled(root, GOOD.replace(before, after, 1))
     assert caught.value.code == code, caught.value
     assert caught.value.hint
+
+
+def test_sql_says_when_its_rows_became_known_where_its_source_does(root: Path) -> None:
+    known = GOOD.replace('event_time="at"', 'event_time="at", created_time="at"')
+    view = (
+        'last = FeatureView(name="last", entity="client", features=(Feature(name="amount", '
+        'dtype="float64"),), sql="SELECT client_id, events.at AS event_time, amount "\n'
+        '"FROM events"{})\n'
+    )
+    with pytest.raises(KonveyerError, match="source 'events' says in 'at' when") as caught:
+        compiled(root, known + view.format(""))
+    assert caught.value.hint
+    assert "select at AS created_time" in caught.value.hint
+    assert compiled(root, known + view.format(", as_known=False"))
+    said = view.format("").replace("amount ", "events.at AS created_time, amount ")
+    assert compiled(root, known + said)
+
+
+def test_a_common_table_expression_may_have_the_name_of_what_it_reads(root: Path) -> None:
+    sql = "WITH events AS (SELECT * FROM events) SELECT * FROM events"
+    text = GOOD + f'again = Source(name="again", sql="{sql}", event_time="at")\n'
+    checked = compiled(root, text)
+    assert isinstance(checked, Checked)
+    assert [source.name for source in checked.state.sources_of((Kind.SOURCE, "again"))] == [
+        "events"
+    ]
 
 
 def test_sources_that_read_each_other(root: Path) -> None:

@@ -54,6 +54,7 @@ DEFINITIONS = (
             Feature(name="items", dtype="list<float64>"),
         ),
         accuracy="exact",
+        as_known=False,
     ),
     FeatureService(name="scoring", features=("carts", "last")),
 )

@@ -69,7 +69,7 @@ def test_a_bad_column(arguments: tuple[str, str], problem: str) -> None:
 
 def exact(sql: str) -> FeatureView:
     """A SQL view that shall show pushed rows at once."""
-    return replace(NEWEST, name="wanted", sql=sql)
+    return replace(NEWEST, name="wanted", sql=sql, as_known=False)
 
 
 ROWS = "SELECT client, paid_at AS event_time, amount AS last_amount FROM payments"

@@ -14,6 +14,7 @@ from konveyer.feature_store.definitions.definition import Kind
 from konveyer.feature_store.definitions.on_demand import OnDemandView
 from konveyer.feature_store.definitions.python_code import callable_of
 from konveyer.feature_store.definitions.source import Source
+from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.engines.base import Engine, QueryFailed
 from konveyer.feature_store.kernel.on_demand import OnDemandComputation, as_array
 from konveyer.feature_store.offline.layout import quoted
@@ -60,6 +61,7 @@ def check_definitions(state: RegistryState, engine: Engine, places: Places) -> C
         for name in state.names(Kind.VIEW):
             check_landing(state, state.view(name))
             views[name] = _compiled(state, name, session, places)
+            _check_known(state, state.view(name), views[name])
             if views[name].code is not None:
                 call_on_nothing(name, views[name])
         for name in state.names(Kind.ON_DEMAND):
@@ -158,6 +160,21 @@ def _try_on_nulls(view: OnDemandView, compiled: Mapping[str, CompiledView]) -> N
     outputs = view.outputs
     compute = OnDemandComputation(view.name, callable_of(view.code), outputs)
     compute({name: as_array([None, None], dtype) for name, dtype in types.items()})
+
+
+def _check_known(state: RegistryState, view: FeatureView, compiled: CompiledView) -> None:
+    """SQL must say when its rows became known, where its sources do."""
+    if view.sql is None or not view.as_known or compiled.layout.created_time is not None:
+        return
+    for kind, name in state.reads[Kind.VIEW, view.name]:
+        column = state.source(name).created_time if kind is Kind.SOURCE else None
+        if column is not None:
+            raise UnknownColumn(
+                f"Feature view '{view.name}' has no column 'created_time', though source '{name}' "
+                f"says in '{column}' when a row became known: training would see it before.",
+                hint=f"select {column} AS created_time (of several the greatest), or say "
+                "as_known=False",
+            )
 
 
 def _check_times(source: Source, columns: pa.Schema) -> None:

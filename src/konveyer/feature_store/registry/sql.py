@@ -3,6 +3,7 @@
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
+from sqlglot.optimizer.scope import traverse_scope
 
 from konveyer.feature_store.registry.errors import SqlInvalid
 
@@ -14,9 +15,10 @@ def tables_read(sql: str, *, where: str) -> tuple[str, ...]:
 
     >>> tables_read("WITH a AS (SELECT * FROM t) SELECT * FROM a JOIN u USING (k)", where="x")
     ('t', 'u')
+    >>> tables_read("WITH t AS (SELECT * FROM t WHERE k > 0) SELECT * FROM t", where="x")
+    ('t',)
     """
     query = one_select(sql, where=where)
-    own = {cte.alias_or_name for cte in query.find_all(exp.CTE)}
     read = []
     for table in query.find_all(exp.Table):
         if isinstance(table.this, exp.GenerateSeries):
@@ -27,7 +29,18 @@ def tables_read(sql: str, *, where: str) -> tuple[str, ...]:
                 hint="define a Source for it, and read that",
             )
         read.append(table.name)
-    return tuple(sorted(set(read) - own))
+    own = {cte.alias_or_name for cte in query.find_all(exp.CTE)}
+    return tuple(sorted((set(read) - own) | _of_no_cte(query, where)))
+
+
+def _of_no_cte(query: exp.Query, where: str) -> set[str]:
+    """The tables that are read where no common table expression of their name is in sight."""
+    try:
+        scopes = traverse_scope(query)
+    except SqlglotError as error:
+        raise SqlInvalid(f"The SQL of {where}: {error}", hint="correct it") from error
+    sources = (source for scope in scopes for source in scope.sources.values())
+    return {source.name for source in sources if isinstance(source, exp.Table) and source.name}
 
 
 def check_condition(sql: str, *, where: str) -> None:
