@@ -271,6 +271,10 @@ def test_what_has_ended_is_served_on_test_no_more(
     assert state_of(catalog, release) == end
     publish_end(catalog, storage)
     assert [one.release for one in read_desired(storage, "test").versions] == live
+    # A gate that was under way brings it back as little.
+    with pytest.raises(WrongState):
+        put_live(catalog, storage, release=release, environment="test", manifest=bundle().manifest)
+    assert [one.release for one in read_desired(storage, "test").versions] == live
 
 
 def test_test_follows_production_when_that_is_rolled_back(

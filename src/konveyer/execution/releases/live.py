@@ -12,7 +12,7 @@ from konveyer.catalog import audit
 from konveyer.catalog.session import Catalog
 from konveyer.core.storage import Storage
 from konveyer.execution.releases.environments import DEV, PROD, TEST
-from konveyer.execution.releases.machine import Action, State
+from konveyer.execution.releases.machine import ENDS, Action, State, WrongState
 from konveyer.execution.releases.records import (
     desired_of,
     release_row,
@@ -30,9 +30,17 @@ from konveyer.feature_store.registry.usage import record_usage
 def put_live(
     catalog: Catalog, storage: Storage, *, release: str, environment: str, manifest: Manifest
 ) -> None:
-    """Let `environment` serve the release. Repeating it is harmless."""
+    """Let `environment` serve the release. Repeating it is harmless.
+
+    A gate that has not seen yet that its release has ended does not bring it to test.
+    """
     with catalog.transaction() as session:
         row = release_row(session, release)
+        if environment == TEST and row.state in ENDS:
+            raise WrongState(
+                f"Release {row.id} is in '{row.state}': test does not serve it any more.",
+                hint=f"konveyer release show {row.id}",
+            )
         if environment == PROD:
             end_sides(session, release)  # what answers for all has no share
         if set_live(session, environment, row):
