@@ -138,6 +138,13 @@ def test_http_1_0_head_and_100_continue(made_node: Node) -> None:
         assert one.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
         one.sendall(b'{"client_id": 1}')
         assert b" 200 OK" in one.recv(1000)
+    with connected(made_node) as one:  # as Java's client begins
+        offer = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMA\r\n"
+        for body in (b'{"client_id": 1}', b'{"client_id":'):
+            one.sendall(POST + offer + b"content-length: 16\r\n\r\n" + body)
+            time.sleep(0.05)
+            one.sendall(b'{"client_id": 1}'[len(body) :])
+            assert b" 200 OK" in one.recv(1000)
 
 
 def test_more_than_a_process_takes_is_refused_at_once(space: ServingSpace) -> None:

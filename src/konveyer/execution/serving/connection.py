@@ -65,15 +65,18 @@ class Connection(asyncio.Protocol):
         self._server.closed(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_ending:
-            return
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._is_ending = True
-        except httptools.HttpParserError:
-            if not self._is_ending:
-                self.refuse(HTTPStatus.BAD_REQUEST, "bad_http", "This is not HTTP/1.1.")
+        while data and not self._is_ending:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._is_ending = not self._has_body
+                data = self._without_offer(data[upgrade.args[0] :])
+            except httptools.HttpParserError:
+                if not self._is_ending:
+                    self.refuse(HTTPStatus.BAD_REQUEST, "bad_http", "This is not HTTP/1.1.")
+                return
+            else:
+                return
 
     def pause_writing(self) -> None:
         self.is_choked, self.since_s = True, self._server.turn_s
@@ -121,6 +124,8 @@ class Connection(asyncio.Protocol):
         if self._is_ending:
             return
         parser = self._parser
+        if parser.should_upgrade() and self._has_body:
+            return  # the parser takes the body for another protocol: see `_without_offer`
         request = Request(parser.get_method(), self._url, self._headers)
         if self._head_bytes > MOST_HEAD_BYTES:
             request.problem = HeadTooLarge(
@@ -197,6 +202,21 @@ class Connection(asyncio.Protocol):
     @property
     def _is_too_large(self) -> bool:
         return max(self._announced_bytes, self._received_bytes) > MOST_BODY_BYTES
+
+    @property
+    def _has_body(self) -> bool:
+        return bool(self._announced_bytes) or b"transfer-encoding" in self._headers
+
+    def _without_offer(self, body: bytes) -> bytes:
+        """The request of a caller that offers another protocol, as one that does not: its body is
+        still to come. Java's client offers HTTP/2 with its first request.
+        """
+        head = b"%b %b HTTP/1.1\r\n" % (self._parser.get_method(), self._url)
+        for header in self._headers.items():
+            if header[0] != b"expect":  # it was told to go on
+                head += b"%b: %b\r\n" % header
+        self._parser = httptools.HttpRequestParser(self)
+        return head + b"\r\n" + body
 
     def _submit(self, request: Request) -> None:
         self.stage, self.since_s = ANSWERING, self._server.turn_s

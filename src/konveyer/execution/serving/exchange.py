@@ -43,6 +43,7 @@ WANTED = frozenset(
         b"content-type",
         b"expect",
         b"inference-header-content-length",
+        b"transfer-encoding",
         b"x-api-key",
         b"x-request-id",
     )
