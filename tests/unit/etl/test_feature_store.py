@@ -490,3 +490,12 @@ def test_an_overflow_in_a_training_set_names_the_view_and_the_feature(
     assert caught.value.code == "number_overflow"
     assert "Feature view 'spend'" in caught.value.message
     assert "'cents_sum_3d'" in caught.value.message
+
+
+def test_an_overflow_in_etl_names_the_view_and_the_feature(store: Store, tmp_path: Path) -> None:
+    rows = pq.read_table(tmp_path / "payments.parquet")
+    cents = pa.array([2**62] * len(rows), pa.int64())
+    pq.write_table(rows.set_column(3, "cents", cents), tmp_path / "payments.parquet")
+    store.apply(*DEFINITIONS)
+    with pytest.raises(KonveyerError, match="Feature view 'spend': Feature 'cents_sum_3d': A sum"):
+        store.etl("spend")

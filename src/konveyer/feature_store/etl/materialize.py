@@ -113,7 +113,8 @@ class _Published:
     as_of_us: int
 
     def __call__(self, bucket: int) -> Snapshot:
-        return snapshot_of(self.compiled, self.table.read(bucket).table, self.as_of_us)
+        with naming_view(self.table.ref.view):
+            return snapshot_of(self.compiled, self.table.read(bucket).table, self.as_of_us)
 
 
 def snapshot_of(compiled: CompiledView, rows: pa.Table, as_of_us: int) -> Snapshot:
