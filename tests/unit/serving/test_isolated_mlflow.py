@@ -34,6 +34,13 @@ BY_URI = """
     mlflow.pyfunc.save_model(folder, python_model=Shares(), pip_requirements=[])
     return folder
 """
+LOGGED = """
+    import os
+    os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
+    mlflow.set_tracking_uri("tracking")
+    kept = mlflow.pyfunc.log_model(name="kept", python_model=Shares(), pip_requirements=[])
+    return mlflow.pyfunc.load_model(kept.model_uri)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +48,9 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return ensure_environment(LOCKS / "mlflow.lock", tmp_path_factory.mktemp("venvs"))
 
 
-@pytest.mark.parametrize("returned", ["    return Shares()", BY_URI], ids=["object", "uri"])
+@pytest.mark.parametrize(
+    "returned", ["    return Shares()", BY_URI, LOGGED], ids=["object", "uri", "loaded"]
+)
 def test_any_pyfunc_is_served(returned: str, python: Path, tmp_path: Path) -> None:
     code = PYTHON_MODEL.replace("    return {}", returned)
     run = trained(tmp_path / "run", python, code, task="regression", lock=LOCKS / "mlflow.lock")
@@ -59,3 +68,10 @@ def test_any_pyfunc_is_served(returned: str, python: Path, tmp_path: Path) -> No
         runner.run(asyncio.sleep(0.01))
     assert found.holds(0.0), str(found)
     assert len(found.differences) > 10
+
+
+def test_a_loaded_model_that_was_never_logged_is_refused(python: Path, tmp_path: Path) -> None:
+    code = PYTHON_MODEL.replace("    return {}", BY_URI)
+    code = code.replace("return folder", "return mlflow.pyfunc.load_model(folder)")
+    with pytest.raises(AssertionError, match="return the URI of the MLflow model"):
+        trained(tmp_path / "run", python, code, task="regression", lock=LOCKS / "mlflow.lock")

@@ -92,7 +92,8 @@ def modules_loaded() -> list[str]:
 def returned(made: Any, spec: NativeSpec, scratch: Path) -> NativeModel:
     """What `train()` returned, ready to be asked. An MLflow model may be named by its URI.
 
-    MLflow's models are kept as MLflow's own folder, in `scratch` until `save`.
+    MLflow's models are kept as MLflow's own folder, in `scratch` until `save`; one that was loaded
+    is fetched again from where it was logged.
     """
     if isinstance(made, str | Path):
         import mlflow
@@ -103,12 +104,22 @@ def returned(made: Any, spec: NativeSpec, scratch: Path) -> NativeModel:
         import mlflow
 
         if not isinstance(made, mlflow.pyfunc.PythonModel):
-            message = "return the URI of the MLflow model, such as runs:/RUN/model, from train()"
-            raise TypeError(message)
+            return returned(_logged_at(made), spec, scratch)
         folder = scratch / MLFLOW
         mlflow.pyfunc.save_model(folder, python_model=made, pip_requirements=[])
         return NativeModel(mlflow.pyfunc.load_model(str(folder)), spec, folder)
     return NativeModel(made, spec)
+
+
+def _logged_at(loaded: Any) -> str:
+    """The URI of a model that MLflow loaded."""
+    about: Any = getattr(loaded, "metadata", None)
+    if getattr(about, "model_id", None):
+        return f"models:/{about.model_id}"
+    if getattr(about, "run_id", None) and about.artifact_path:
+        return f"runs:/{about.run_id}/{about.artifact_path}"
+    message = "return the URI of the MLflow model, such as runs:/RUN/model, from train()"
+    raise TypeError(message)
 
 
 def save(native: NativeModel, folder: Path) -> None:
