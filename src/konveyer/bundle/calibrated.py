@@ -7,19 +7,28 @@ import msgspec
 import numpy as np
 
 from konveyer.bundle.errors import ModelUnusable
-from konveyer.bundle.plan import Columns, Matrix
+from konveyer.bundle.plan import Columns
+from konveyer.bundle.steps import Matrix
 from konveyer.feature_store.online.codec import Value
 
 Calibration = Callable[[Matrix], Matrix]
 
 
-class CalibratedPart(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the models, in a folder of its own, and its curve: Platt's sigmoid, or steps."""
+class Curve(msgspec.Struct, frozen=True, kw_only=True):
+    """From a score to a probability: Platt's sigmoid, or steps."""
+
+    sigmoid: tuple[float, float] | None = None
+    isotonic: tuple[list[float], list[float]] | None = None
+
+
+class CalibratedPart(Curve, frozen=True, kw_only=True):
+    """One of the models, in a folder of its own. It is a curve itself, that of the second of two
+    classes; of more, each has its own in `curves`.
+    """
 
     folder: str
     form: str
-    sigmoid: tuple[float, float] | None = None
-    isotonic: tuple[list[float], list[float]] | None = None
+    curves: list[Curve] = []
 
 
 class _Scores(Protocol):
@@ -31,12 +40,11 @@ class _Scores(Protocol):
 
 
 class Calibrated:
-    """The probability of the positive class. Thread-safe."""
-
-    outputs = 1
+    """The probability of the second of two classes, or those of all. Thread-safe."""
 
     def __init__(self, parts: Sequence[tuple[_Scores, Calibration]]) -> None:
         self._parts = parts
+        self.outputs = parts[0][0].outputs
 
     def scores(self, rows: Sequence[Sequence[Value]]) -> Matrix:
         return self._mean([calibrated(model.scores(rows)) for model, calibrated in self._parts])
@@ -51,11 +59,30 @@ class Calibrated:
 
 
 def calibration_of(part: CalibratedPart) -> Calibration:
-    if part.sigmoid is not None:
-        slope, shift = part.sigmoid
+    return (
+        _shares([_calibration(one) for one in part.curves]) if part.curves else _calibration(part)
+    )
+
+
+def _shares(curves: Sequence[Calibration]) -> Calibration:
+    """Each class by its own curve, then divided so that they sum to 1; alike where all are 0."""
+
+    def calibrated(scores: Matrix) -> Matrix:
+        each = np.column_stack([curve(scores[:, k]) for k, curve in enumerate(curves)])
+        total = each.sum(axis=1, keepdims=True)
+        alike = np.full_like(each, 1 / len(curves))
+        shares: Matrix = np.divide(each, total, out=alike, where=total != 0)
+        return shares
+
+    return calibrated
+
+
+def _calibration(curve: Curve) -> Calibration:
+    if curve.sigmoid is not None:
+        slope, shift = curve.sigmoid
         return lambda scores: np.exp(-np.logaddexp(0.0, slope * scores + shift))
-    if part.isotonic is not None:
-        given, wanted = (np.array(values) for values in part.isotonic)
+    if curve.isotonic is not None:
+        given, wanted = (np.array(values) for values in curve.isotonic)
         return lambda scores: np.interp(scores, given, wanted)
     raise ModelUnusable(
         "A calibrated model has a part without a curve.", hint="train and submit the model again"

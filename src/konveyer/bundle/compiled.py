@@ -24,7 +24,8 @@ from konveyer.bundle.manifest import (
     Manifest,
 )
 from konveyer.bundle.onnx import OnnxScorer
-from konveyer.bundle.plan import Columns, Matrix, Plan, plan_of_codes
+from konveyer.bundle.plan import Columns, Plan, plan_of_codes
+from konveyer.bundle.steps import Matrix
 from konveyer.bundle.store import Bundle
 from konveyer.feature_store.online.codec import Value
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from konveyer.bundle import _forest
 from konveyer.bundle.errors import ModelUnusable
-from konveyer.bundle.plan import Matrix
+from konveyer.bundle.steps import Matrix
 
 # As in `_forest.c`.
 _NODE = np.dtype([("value", "f8"), ("kind", "i4"), ("left", "i4")])

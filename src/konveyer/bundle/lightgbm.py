@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from konveyer.bundle.errors import ModelUnusable
-from konveyer.bundle.plan import Matrix
+from konveyer.bundle.steps import Matrix
 
 _FLOAT64, _NORMAL, _ROW_MAJOR = 1, 0, 1
 _PARAMETERS = b"num_threads=1"

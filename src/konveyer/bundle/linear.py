@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from konveyer.bundle.errors import ModelUnusable
-from konveyer.bundle.plan import Matrix
+from konveyer.bundle.steps import Matrix
 
 
 class LinearScorer:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from konveyer.bundle.errors import ModelFailed, ModelUnusable
-from konveyer.bundle.plan import Matrix
+from konveyer.bundle.steps import Matrix
 
 
 class OnnxScorer:

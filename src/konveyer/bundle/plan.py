@@ -4,17 +4,16 @@ A plan was made from a fitted pipeline where the model was trained (`native/colu
 lookups and a few operations of NumPy over whole rows, all in float64.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from konveyer.bundle.errors import ModelFailed, ModelUnusable
+from konveyer.bundle.errors import ModelFailed
+from konveyer.bundle.steps import Matrix, finite, step_of
 from konveyer.feature_store.online.codec import Value
 
-Matrix = npt.NDArray[np.float64]
-Step = Callable[[Matrix], Matrix]
 _NAN = float("nan")
 
 
@@ -75,9 +74,9 @@ class Plan:
             else _Codes(names[source["feature"]], source["codes"], source["unseen"])
             for source in sources
         ]
-        self._steps = [_step(one) for one in plan["steps"]]
+        self._steps = [step_of(one) for one in plan["steps"]]
         if plan["finite"]:
-            self._steps.append(_finite)
+            self._steps.append(finite)
         self.width = len(sources)
         for one in plan["steps"]:
             self.width = len(one["columns"]) if one["kind"] == "take" else self.width
@@ -126,60 +125,3 @@ def plan_of_codes(names: Sequence[str], categories: Mapping[str, Sequence[str]])
         for place, name in enumerate(names)
     ]
     return Plan({"sources": sources, "steps": [], "finite": False}, names)
-
-
-def _step(step: Mapping[str, Any]) -> Step:
-    columns = np.array(step["columns"], np.intp)
-    match step["kind"]:
-        case "take":
-            return lambda matrix: matrix.take(columns, axis=1)
-        case "float32":
-            return _over(columns, lambda part: part.astype(np.float32))
-        case "is_missing":
-            return _over(columns, np.isnan)
-        case "ufunc":
-            return _over(columns, getattr(np, step["name"]))
-    values = [np.array([float(value) for value in one]) for one in step["values"]]
-    match step["kind"]:
-        case "impute":
-            fills = values[0]
-            return lambda matrix: np.where(np.isnan(matrix), fills, matrix)
-        case "shift_divide":
-            shifts, scales = values
-            return lambda matrix: (matrix - shifts) / scales
-        case "multiply_add":
-            factors, added = values
-            return lambda matrix: matrix * factors + added
-        case "clip":
-            low, high = values
-            return lambda matrix: np.clip(matrix, low, high)
-        case "equals":
-            wanted = values[0][columns]
-            return _over(columns, lambda part: part == wanted)
-    raise ModelUnusable(
-        f"This Konveyer does not know the preparation step '{step['kind']}'.",
-        hint="upgrade this Konveyer",
-    )
-
-
-def _over(columns: npt.NDArray[np.intp], change: Callable[[Matrix], Any]) -> Step:
-    """The step that changes some columns, or all without a copy of any."""
-
-    def step(matrix: Matrix) -> Matrix:
-        with np.errstate(all="ignore"):
-            if len(columns) == matrix.shape[1]:
-                return np.ascontiguousarray(change(matrix), dtype=np.float64)
-            changed = matrix.copy()
-            changed[:, columns] = change(matrix[:, columns])
-            return changed
-
-    return step
-
-
-def _finite(matrix: Matrix) -> Matrix:
-    if not np.isfinite(matrix).all():
-        raise ModelFailed(
-            "The model takes no missing or infinite value, and a feature is one.",
-            hint="impute it in the model's pipeline, and train again",
-        )
-    return matrix

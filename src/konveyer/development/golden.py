@@ -43,7 +43,7 @@ def edges_of(column: pa.ChunkedArray) -> list[Any]:
         return [None, True, False]
     if pa.types.is_integer(kind) or pa.types.is_timestamp(kind):
         return [None, 0, 1, -1, 10**12, -(10**12), _INT64]
-    return [None, 0.0, -0.0, 1e-12, 1e12, -1e12, 1e30, -1e30]
+    return [None, 0.0, -0.0, 1e-12, 1e12, -1e12, 1e30, -1e30, 1e300, -1e300]
 
 
 def golden_cases(model: NativeModel, rows: list[list[Any]]) -> list[dict[str, Any]]:

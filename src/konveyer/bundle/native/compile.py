@@ -38,22 +38,28 @@ def compiled(native: NativeModel, folder: Path) -> str:
 
 
 def _calibrated_part(columns: list[Column], one: Any, folder: Path, name: str) -> dict[str, Any]:
-    """A model and its curve, for two classes; the curve reads the margin where there is one."""
-    if len(one.classes) != 2 or one.method not in ("sigmoid", "isotonic"):
-        message = f"calibration by {one.method} of {len(one.classes)} classes has no compiled form"
+    """A model and a curve for each class, or that of the second of two; curves read the margin
+    where there is one.
+    """
+    if one.method not in ("sigmoid", "isotonic"):
+        message = f"calibration by {one.method} has no compiled form"
         raise NotCompiled(message)
-    inner = one.estimator
-    while type(inner).__name__ == "FrozenEstimator":
-        inner = inner.estimator
-    columns, estimator = last_step(columns, inner)
+    if len(one.estimator.classes_) != len(one.classes):
+        message = "calibration where a fold lacks a class has no compiled form"
+        raise NotCompiled(message)
+    columns, estimator = last_step(columns, one.estimator)
     made = folder / name / "model"
     made.mkdir(parents=True)
     form = scored(columns, estimator, made, is_margin=hasattr(estimator, "decision_function"))
-    curve = one.calibrators[0]
-    if one.method == "sigmoid":
-        return {"folder": name, "form": form, "sigmoid": [float(curve.a_), float(curve.b_)]}
-    steps = [curve.X_thresholds_.tolist(), curve.y_thresholds_.tolist()]
-    return {"folder": name, "form": form, "isotonic": steps}
+    curves = [_curve(curve, one.method) for curve in one.calibrators]
+    part = {"folder": name, "form": form}
+    return {**part, "curves": curves} if len(curves) > 1 else {**part, **curves[0]}
+
+
+def _curve(curve: Any, method: str) -> dict[str, Any]:
+    if method == "sigmoid":
+        return {"sigmoid": [float(curve.a_), float(curve.b_)]}
+    return {"isotonic": [curve.X_thresholds_.tolist(), curve.y_thresholds_.tolist()]}
 
 
 def scored(columns: list[Column], estimator: Any, folder: Path, *, is_margin: bool = False) -> str:
@@ -69,8 +75,11 @@ def scored(columns: list[Column], estimator: Any, folder: Path, *, is_margin: bo
     if ensemble is not None:
         ensemble = replace(ensemble, objective="") if is_margin else ensemble
         (folder / TREES).write_text(_text(ensemble, len(columns)))
+        columns = _with_categories(columns, ensemble)
         if ensemble.reads_float32:
             columns = [one.then("float32") for one in columns]
+        if ensemble.is_bounded and not ensemble.is_finite:
+            columns = [one.then("no_infinity") for one in columns]
         _write(folder, PREPARATION, plan_of(columns, is_finite=ensemble.is_finite))
         return "lightgbm"
     linear = linear_of(estimator)
@@ -80,6 +89,18 @@ def scored(columns: list[Column], estimator: Any, folder: Path, *, is_margin: bo
         return "linear"
     message = f"{type(estimator).__name__} has no compiled form"
     raise NotCompiled(message)
+
+
+def _with_categories(columns: list[Column], ensemble: Ensemble) -> list[Column]:
+    """What trees that ask for categories are given: numbers of texts, and one for their nulls."""
+    if ensemble.encoder is not None:
+        pairs = list(zip(columns, ensemble.encoded, strict=True))
+        texts = transformed(ensemble.encoder, [one for one, is_encoded in pairs if is_encoded])
+        columns = [*texts, *(one for one, is_encoded in pairs if not is_encoded)]
+    return [
+        one.as_category() if place in ensemble.categorical else one
+        for place, one in enumerate(columns)
+    ]
 
 
 def as_onnx(native: NativeModel, folder: Path, kind: str) -> str:
@@ -112,10 +133,26 @@ def opened(native: NativeModel) -> tuple[list[Column], Any]:
 
 
 def last_step(columns: list[Column], model: Any) -> tuple[list[Column], Any]:
-    while type(model).__name__ == "Pipeline" and type(model).__module__.startswith("sklearn."):
-        for _, step in model.steps[:-1]:
-            columns = transformed(step, columns)
-        model = model.steps[-1][1]
+    """What reaches the estimator inside `model`, and that estimator."""
+    while type(model).__module__.startswith("sklearn."):
+        match type(model).__name__:
+            case "Pipeline":
+                for _, step in model.steps[:-1]:
+                    columns = transformed(step, columns)
+                model = model.steps[-1][1]
+            case (
+                "GridSearchCV"
+                | "RandomizedSearchCV"
+                | "HalvingGridSearchCV"
+                | "HalvingRandomSearchCV"
+            ):
+                model = model.best_estimator_
+            case "FixedThresholdClassifier" | "TunedThresholdClassifierCV":
+                model = model.estimator_
+            case "FrozenEstimator":
+                model = model.estimator
+            case _:
+                break
     return columns, model
 
 

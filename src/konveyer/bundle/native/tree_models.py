@@ -1,8 +1,8 @@
 """The trees of scikit-learn, XGBoost and CatBoost models, and what becomes of their sum."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +15,12 @@ from konveyer.bundle.native.trees import Tree, constant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ensemble:
-    """Trees in turns for each output. `reads_float32`: features are rounded to it first."""
+    """Trees in turns for each output. `reads_float32`: features are rounded to it first.
+
+    `is_finite`: a null is refused; `is_bounded`: what is infinite, then, is. `categorical` columns
+    are given as `Column.as_category` has them. `encoder` turns the columns that are `encoded` into
+    numbers before all, and moves them to the front.
+    """
 
     trees: list[Tree]
     outputs: int
@@ -23,6 +28,10 @@ class Ensemble:
     mean: bool = False
     reads_float32: bool = True
     is_finite: bool = False
+    is_bounded: bool = False
+    categorical: frozenset[int] = frozenset()
+    encoder: Any = None
+    encoded: Sequence[bool] = ()
 
 
 def ensemble_of(model: Any) -> Ensemble | None:
@@ -72,6 +81,7 @@ def _averaged(model: Any, estimators: Any) -> Ensemble:
         objective="",
         mean=True,
         is_finite=not model.__sklearn_tags__().input_tags.allow_nan,
+        is_bounded=True,
     )
 
 
@@ -101,29 +111,56 @@ def _link(outputs: int, *, is_classifier: bool) -> str:
 
 
 def _histogram_boosting(model: Any) -> Ensemble:
-    if getattr(model, "is_categorical_", None) is not None:
-        message = "categorical_features of HistGradientBoosting have no compiled form"
-        raise NotCompiled(message)
     trees = [constant(float(value)) for value in np.ravel(model._baseline_prediction)]  # noqa: SLF001
+    known, places = model._bin_mapper.make_known_categories_bitsets()  # noqa: SLF001
     for stage in model._predictors:  # noqa: SLF001 - there is no public one
-        for one in stage:
-            nodes = one.nodes
-            is_leaf = nodes["is_leaf"].astype(bool)
-            trees.append(
-                Tree(
-                    left=np.where(is_leaf, -1, nodes["left"].astype(np.int64)),
-                    right=np.where(is_leaf, -1, nodes["right"].astype(np.int64)),
-                    feature=nodes["feature_idx"],
-                    threshold=nodes["num_threshold"],
-                    missing_left=nodes["missing_go_to_left"],
-                    value=nodes["value"],
-                )
-            )
+        trees += [_histogram_tree(one, known, places) for one in stage]
     outputs = len(model._predictors[0])  # noqa: SLF001
     objective = _link(outputs, is_classifier=hasattr(model, "classes_"))
     if not objective and model.loss in ("poisson", "gamma"):
         objective = "poisson"
-    return Ensemble(trees=trees, outputs=outputs, objective=objective, reads_float32=False)
+    encoded = getattr(model, "is_categorical_", None)
+    steps = {} if encoded is None else model._preprocessor.named_transformers_  # noqa: SLF001
+    return Ensemble(
+        trees=trees,
+        outputs=outputs,
+        objective=objective,
+        reads_float32=False,
+        encoder=steps.get("encoder"),
+        encoded=() if encoded is None else encoded.tolist(),
+    )
+
+
+def _histogram_tree(predictor: Any, known: Any, places: Any) -> Tree:
+    """A null, and a category that training never saw, go where missing values go: to the right
+    here, so that the categories which go left are those of the other side.
+    """
+    nodes = predictor.nodes
+    is_leaf = nodes["is_leaf"].astype(bool)
+    left, right = (
+        np.where(is_leaf, -1, nodes[side].astype(np.int64)) for side in ("left", "right")
+    )
+    categories = {}
+    for node in np.flatnonzero(nodes["is_categorical"].astype(bool) & ~is_leaf).tolist():
+        chosen = predictor.raw_left_cat_bitsets[nodes["bitset_idx"][node]]
+        if nodes["missing_go_to_left"][node]:
+            chosen = known[places[nodes["feature_idx"][node]]] & ~chosen
+            left[node], right[node] = right[node], left[node]
+        categories[node] = _numbers_in(chosen)
+    return Tree(
+        left=left,
+        right=right,
+        feature=nodes["feature_idx"],
+        threshold=nodes["num_threshold"],
+        missing_left=nodes["missing_go_to_left"],
+        value=nodes["value"],
+        categories=categories,
+    )
+
+
+def _numbers_in(words: Any) -> list[int]:
+    bits = np.unpackbits(np.ascontiguousarray(words, "<u4").view(np.uint8), bitorder="little")
+    return [int(number) for number in np.flatnonzero(bits)]
 
 
 def _xgboost_wrapper(model: Any) -> Ensemble:
@@ -142,6 +179,11 @@ _XGBOOST_LINKS = {
     "reg:gamma": "poisson",
     "reg:tweedie": "poisson",
 }
+
+
+def _xgboost_alone(booster: Any) -> Ensemble:
+    """Its data refuses what is infinite in float32; the wrappers go past that."""
+    return replace(_xgboost(booster), is_bounded=True)
 
 
 def _xgboost(booster: Any) -> Ensemble:
@@ -163,13 +205,15 @@ def _xgboost(booster: Any) -> Ensemble:
     base = _base_scores(learner["learner_model_param"]["base_score"], link, outputs)
     by_output: list[list[Tree]] = [[constant(value)] for value in base]
     model = booster_json["model"]
+    asked: set[int] = set()
     for tree, group in zip(model["trees"], model["tree_info"], strict=True):
         by_output[group].append(_xgboost_tree(tree))
+        asked |= {tree["split_indices"][node] for node in tree["categories_nodes"]}
     if len({len(trees) for trees in by_output}) != 1:
         message = "XGBoost trees that differ in number have no compiled form"
         raise NotCompiled(message)
     trees = [tree for turn in zip(*by_output, strict=True) for tree in turn]
-    return Ensemble(trees=trees, outputs=outputs, objective=link)
+    return Ensemble(trees=trees, outputs=outputs, objective=link, categorical=frozenset(asked))
 
 
 def _base_scores(text: str, link: str, outputs: int) -> list[float]:
@@ -183,18 +227,36 @@ def _base_scores(text: str, link: str, outputs: int) -> list[float]:
     return np.broadcast_to(numbers.astype(np.float32), outputs).astype(float).tolist()  # type: ignore[no-any-return]
 
 
+def _categories(tree: dict[str, Any]) -> dict[int, list[int]]:
+    """The categories that go right, for each node that asks for some."""
+    segments = zip(
+        tree["categories_nodes"],
+        tree["categories_segments"],
+        tree["categories_sizes"],
+        strict=True,
+    )
+    return {node: tree["categories"][start : start + size] for node, start, size in segments}
+
+
 def _xgboost_tree(tree: dict[str, Any]) -> Tree:
-    if any(tree.get("split_type", ())):
-        message = "categorical splits of XGBoost have no compiled form"
-        raise NotCompiled(message)
+    """A node of categories changes its sides: they go right, what training never saw left, and a
+    null as the node says. Categories are counted from 1 here, since 0 is a null.
+    """
     conditions = np.array(tree["split_conditions"], np.float32)
+    left, right = np.array(tree["left_children"]), np.array(tree["right_children"])
+    categories = {}
+    for node, chosen in _categories(tree).items():
+        null = [] if tree["default_left"][node] else [0]
+        categories[node] = [*null, *(number + 1 for number in chosen)]
+        left[node], right[node] = right[node], left[node]
     return Tree(
-        left=np.array(tree["left_children"]),
-        right=np.array(tree["right_children"]),
+        left=left,
+        right=right,
         feature=np.array(tree["split_indices"]),
         threshold=np.nextafter(conditions, np.float32(-np.inf)).astype(np.float64),
         missing_left=np.array(tree["default_left"]),
         value=conditions.astype(np.float64),
+        categories=categories,
     )
 
 
@@ -214,9 +276,12 @@ def _catboost(model: Any) -> Ensemble:
         file = Path(folder) / "model.json"
         model.save_model(str(file), format="json")
         content = json.loads(file.read_text())
-    if "oblivious_trees" not in content or content["features_info"].get("categorical_features"):
-        message = "CatBoost models with categories, or trees that are not symmetric, have no "
-        raise NotCompiled(message + "compiled form")
+    if content["features_info"].get("categorical_features"):
+        message = "categories of CatBoost's own have no compiled form; use an encoder"
+        raise NotCompiled(message)
+    if "oblivious_trees" not in content:
+        message = "trees of CatBoost that are not symmetric have no compiled form"
+        raise NotCompiled(message)
     scale, bias = content["scale_and_bias"]
     outputs = len(bias)
     loss = str(model.get_all_params().get("loss_function", "")).partition(":")[0]
@@ -281,7 +346,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("sklearn", "GradientBoostingRegressor"): _gradient_boosting,
     ("sklearn", "HistGradientBoostingClassifier"): _histogram_boosting,
     ("sklearn", "HistGradientBoostingRegressor"): _histogram_boosting,
-    ("xgboost", "Booster"): _xgboost,
+    ("xgboost", "Booster"): _xgboost_alone,
     ("xgboost", "XGBClassifier"): _xgboost_wrapper,
     ("xgboost", "XGBRegressor"): _xgboost_wrapper,
     ("xgboost", "XGBRFClassifier"): _xgboost_wrapper,

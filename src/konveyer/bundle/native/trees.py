@@ -4,14 +4,16 @@ One engine then serves all of them. The format is that of LightGBM's `Booster.sa
 v4 (lightgbm.readthedocs.io; src/boosting/gbdt_model_text.cpp and src/io/tree.cpp).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-# decision_type: bit 1 sends a missing value left, bits 2-3 are 2 when NaN is what is missing.
+# decision_type: bit 0 asks for categories; bit 1 sends a missing value left; bits 2-3 are 2 when
+# NaN is what is missing.
 _MISSING_LEFT, _MISSING_RIGHT = 10, 8
+_CATEGORICAL = 1
 _MOST = np.finfo(np.float64).max
 
 
@@ -19,7 +21,8 @@ _MOST = np.finfo(np.float64).max
 class Tree:
     """A node goes left when its feature is at most the threshold; `left` is -1 in a leaf.
 
-    Arrays over nodes, the root first; `missing_left` says where a NaN goes.
+    Arrays over nodes, the root first; `missing_left` says where a NaN goes. A node that is in
+    `categories` goes left for those whole numbers, and right for all else, also a NaN.
     """
 
     left: Any
@@ -28,6 +31,7 @@ class Tree:
     threshold: Any
     missing_left: Any
     value: Any
+    categories: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
 
 def constant(value: float) -> Tree:
@@ -71,16 +75,22 @@ def model_text(
 
 
 def _tree_text(place: int, tree: Tree) -> str:
-    inner = np.flatnonzero(tree.left >= 0)
-    leaves = np.flatnonzero(tree.left < 0)
+    reached = _reached(tree)
+    is_leaf = tree.left[reached] < 0
+    inner, leaves = reached[~is_leaf], reached[is_leaf]
     # LightGBM counts inner nodes and leaves apart; a leaf as a child is -1 - its number.
     number = np.empty(len(tree.left), np.int64)
     number[inner] = np.arange(len(inner))
     number[leaves] = -1 - np.arange(len(leaves))
-    lines = [f"Tree={place}", f"num_leaves={len(leaves)}", "num_cat=0"]
+    lines = [f"Tree={place}", f"num_leaves={len(leaves)}", f"num_cat={len(tree.categories)}"]
     if len(inner):
-        decisions = np.where(tree.missing_left[inner], _MISSING_LEFT, _MISSING_RIGHT)
-        thresholds = np.clip(tree.threshold[inner].astype(np.float64), -_MOST, _MOST)
+        decisions = np.where(tree.missing_left, _MISSING_LEFT, _MISSING_RIGHT)
+        thresholds = np.clip(np.asarray(tree.threshold, np.float64), -_MOST, _MOST)
+        # The threshold of a node that asks for categories is the place of their set.
+        asking = list(tree.categories)
+        decisions[asking], thresholds[asking] = _CATEGORICAL, np.arange(len(asking))
+        decisions, thresholds = decisions[inner], thresholds[inner]
+        lines += _sets(list(tree.categories.values())) if asking else []
         lines += [
             _line("split_feature", tree.feature[inner]),
             _line("threshold", thresholds),
@@ -90,6 +100,26 @@ def _tree_text(place: int, tree: Tree) -> str:
         ]
     lines += [_line("leaf_value", tree.value[leaves].astype(np.float64)), "is_linear=0"]
     return "\n".join([*lines, "shrinkage=1", "", ""])
+
+
+def _reached(tree: Tree) -> Any:
+    """All nodes below the root, each after its parent; what XGBoost has pruned is still there."""
+    nodes = [0]
+    for node in nodes:
+        if tree.left[node] >= 0:
+            nodes += [int(tree.left[node]), int(tree.right[node])]
+    return np.array(nodes)
+
+
+def _sets(sets: Sequence[Sequence[int]]) -> list[str]:
+    """Each a row of bits in words of 32, one behind the other."""
+    words: list[int] = []
+    ends = [0]
+    for chosen in sets:
+        bits = sum(1 << number for number in set(chosen))
+        words += [bits >> start & 0xFFFFFFFF for start in range(0, max(bits.bit_length(), 1), 32)]
+        ends.append(len(words))
+    return [_line("cat_boundaries", np.array(ends)), _line("cat_threshold", np.array(words))]
 
 
 def _line(name: str, values: Any) -> str:
