@@ -30,7 +30,7 @@ typedef struct {
 
 typedef struct {
     const double *given; /* the row as it came */
-    double *plain;       /* with 0 for NaN */
+    double *plain;       /* with 0 for NaN, and for what is almost 0 */
     int32_t *missing;    /* for which kinds of node a number is missing */
 } Row;
 
@@ -39,9 +39,9 @@ static void look_at(Row *row, Py_ssize_t width)
     for (Py_ssize_t i = 0; i < width; i++) {
         double value = row->given[i];
         int is_nan = value != value;
-        row->plain[i] = is_nan ? 0.0 : value;
-        row->missing[i] = (is_nan ? NAN_MISSING : 0)
-            | (row->plain[i] >= -ALMOST_ZERO && row->plain[i] <= ALMOST_ZERO ? ZERO_MISSING : 0);
+        int is_zero = is_nan | (value >= -ALMOST_ZERO && value <= ALMOST_ZERO);
+        row->plain[i] = is_zero ? 0.0 : value;
+        row->missing[i] = (is_nan ? NAN_MISSING : 0) | (is_zero ? ZERO_MISSING : 0);
     }
 }
 
