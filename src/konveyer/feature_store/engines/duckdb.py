@@ -8,12 +8,16 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+from uuid import uuid4
 
 import duckdb
 import pyarrow as pa
 from pyarrow.dataset import Dataset
 
+from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.engines.base import JobFailed, QueryFailed, SortedRows, SourceUnreadable
 
 S = TypeVar("S")
@@ -31,22 +35,32 @@ _ABOUT_DATA = re.compile(
 )
 
 
+class BadConfiguration(KonveyerError):
+    """The setting `[engine] url` asks DuckDB for what it does not know."""
+
+    code = "bad_engine"
+
+
 class DuckDBEngine:
-    """See `Engine`. One connection, used by one thread at a time; DuckDB itself uses all cores."""
+    """See `Engine`. One connection, used by one thread at a time; DuckDB itself uses all cores.
+
+    After the `?` of the URL stands any configuration of DuckDB, as in a URL. What does not fit into
+    its `memory_limit` (half of the machine's memory, unless it says otherwise) is sorted on disk.
+    """
 
     answers_at_once = True
 
     def __init__(
         self, url: str = "duckdb:", *, connection: duckdb.DuckDBPyConnection | None = None
     ) -> None:
-        self._database = url.partition(":")[2] or ":memory:"
-        self._connection = connection or duckdb.connect(self._database)
+        self._url = url
+        self._connection = connection or _connected(url)
         self._connection.execute("SET TimeZone = 'UTC'")
         self._lock = threading.RLock()
 
     @contextmanager
     def session(self) -> Iterator["DuckDBEngine"]:
-        own = DuckDBEngine(connection=self._cursor())
+        own = DuckDBEngine(self._url, connection=self._cursor())
         try:
             yield own
         finally:
@@ -59,7 +73,7 @@ class DuckDBEngine:
                 cursor.execute("SELECT 1")
             except duckdb.FatalException:
                 # A defect that a damaged file brings out ends a database for good: take a new one.
-                self._connection = duckdb.connect(self._database)
+                self._connection = _connected(self._url)
                 cursor = self._connection.cursor()
                 cursor.execute("SET TimeZone = 'UTC'")
             return cursor
@@ -132,6 +146,23 @@ class DuckDBEngine:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _connected(url: str) -> duckdb.DuckDBPyConnection:
+    database, _, options = url.partition(":")[2].partition("?")
+    # DuckDB's own place for what it moves out of memory is the current folder. It makes the folder
+    # when it needs it, and removes it in the end.
+    spilled = Path(gettempdir()) / f"konveyer-duckdb-{uuid4().hex}"
+    defaults = {"memory_limit": "50%", "temp_directory": str(spilled)}
+    try:
+        return duckdb.connect(
+            database or ":memory:", config={**defaults, **dict(parse_qsl(options))}
+        )
+    except duckdb.Error as error:
+        raise BadConfiguration(
+            f"DuckDB refuses the configuration '{options}': {error}",
+            hint="correct the setting [engine] url",
+        ) from error
 
 
 def _told(
