@@ -26,6 +26,7 @@ from konveyer.feature_store.definitions.resolved import (
     ResolvedView,
 )
 from konveyer.feature_store.online.memory import MemoryOnlineStore
+from tests.support import wait_for
 
 KEY = ScalarColumn("client_id", ColumnType.INT64)
 COLUMNS = (Column("amount", ColumnType.FLOAT64), Column("city", ColumnType.STRING))
@@ -48,6 +49,7 @@ SERVICE = ResolvedService(
         for column in COLUMNS
     ),
 )
+
 CATEGORIES: dict[str, tuple[str, ...]] = {"city": ("Oslo", "Rome")}
 
 
@@ -142,6 +144,19 @@ def test_a_node_waits_for_models_that_start_but_not_for_ever(
         assert [one.api_version for one in router.report.refused] == [1]
     assert patient.report.is_starting
     assert not hasty.report.is_starting
+
+
+def test_a_node_waits_for_a_bundle_that_is_damaged(bundles: BundleStore, tmp_path: Path) -> None:
+    bundle = packed(bundles, 1)
+    content = (bundle.path / MODEL).read_bytes()
+    (bundle.path / MODEL).write_bytes(content[:-1])
+    desire(tmp_path, bundle.digest)
+    router = made_router(tmp_path, bundles)
+    router.refresh()
+    assert router.report.is_starting
+    (bundle.path / MODEL).write_bytes(content)
+    wait_for(router.refresh)
+    assert not router.report.is_starting
 
 
 def test_a_node_follows_its_document(router: Router, bundles: BundleStore, tmp_path: Path) -> None:

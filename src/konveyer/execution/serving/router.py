@@ -143,7 +143,7 @@ class Router:
         self._refused: dict[Refused, None] = {}
         self._absent: tuple[Refused, ...] = ()
         self._is_told = not waits_for_document
-        self._lacks_models, self._has_unstarted = True, False
+        self._lacks_models = True
         self._waits_until_s = time.monotonic() + models_within_s
         self._retry_s = 0.0
         self._reported = Report()
@@ -180,8 +180,8 @@ class Router:
     def _is_starting(self) -> bool:
         """Whether callers should ask other nodes: this one does not have yet what it is to serve.
 
-        Never again once false. Isolated models are waited for during `models_within_s` only: one
-        that cannot start must not keep callers from all others.
+        Never again once false. Models are waited for during `models_within_s` only: one that cannot
+        be served must not keep callers from all others.
         """
         is_waiting = self._lacks_models and time.monotonic() < self._waits_until_s
         return is_waiting or not self._is_told
@@ -221,7 +221,7 @@ class Router:
             if self._desired is None or desired.keys != self._desired.keys:
                 self.keys = KeyRing(desired.keys, self._rates, are_required=self._keys_are_required)
             before = self._refused
-            self._refused, self._has_unstarted = {}, False
+            self._refused = {}
             self._retry_s = time.monotonic() + _RETRY_REFUSED_S
             endpoints: dict[Route, Endpoint] = {}
             for one in desired.versions:
@@ -235,12 +235,11 @@ class Router:
             self._remember(endpoints)
             self._endpoints = MappingProxyType(endpoints)
             self._desired, self._absent = desired, absent
-            self._lacks_models = self._lacks_models and self._has_unstarted
             refusals = self.report.refused
+            unserved = {(one.application, one.api_version): one.reason for one in refusals}
+            self._lacks_models = self._lacks_models and bool(unserved.keys() - endpoints.keys())
             # Swapped whole, like the endpoints: requests read it while a refresh is under way.
-            self._unserved = MappingProxyType(
-                {(one.application, one.api_version): one.reason for one in refusals}
-            )
+            self._unserved = MappingProxyType(unserved)
             return self._is_news()
 
     def _is_news(self) -> bool:
@@ -278,7 +277,6 @@ class Router:
             )
             self._refused[refused] = None
             if isinstance(error, LaneNotReady):
-                self._has_unstarted = True
                 self._retry_s = min(self._retry_s, time.monotonic() + _RETRY_STARTING_S)
             return None
         return LiveVersion(
