@@ -135,9 +135,10 @@ def wait_for(
 
 
 @contextmanager
-def served(root: Path) -> Iterator[str]:
+def served(root: Path, *, leaves_runs: bool = False) -> Iterator[str]:
     """The web process's application on a free loopback port, in a thread."""
     workspace = open_workspace(load_settings(root))
+    workspace.leaves_runs = leaves_runs
     config = uvicorn.Config(create_web(workspace), port=0, log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -60,6 +60,8 @@ class Workspace:
 
     settings: Settings
     catalog: "Catalog"
+    # A process that answers others runs nothing that may take hours.
+    leaves_runs: bool = False
 
     @cached_property
     def engine(self) -> "Engine":
@@ -264,14 +266,20 @@ class Workspace:
         from konveyer.pipeline.run import run_flow
 
         return run_flow(
-            self.catalog, self.pipelines_url, self.flows, run, lost=self.lost_runs, purpose=purpose
+            self.catalog,
+            self.pipelines_url,
+            self.flows,
+            run,
+            lost=self.lost_runs,
+            purpose=purpose,
+            may_run_here=not self.leaves_runs,
         )
 
     def refuse_if_busy(self) -> None:
         """Raise now what `run` would raise: another command holds the workspace."""
         from konveyer.pipeline.run import refuse_if_busy
 
-        refuse_if_busy(self.catalog)
+        refuse_if_busy(self.catalog, may_run_here=not self.leaves_runs)
 
     def refuse_if_held(self) -> None:
         """Raise when any process, a worker too, holds the workspace."""

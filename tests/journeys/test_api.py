@@ -8,6 +8,8 @@ import pytest
 from konveyer.access.profiles import saved_token
 from tests.support import Shop, served, wait_for
 
+KINDS = ("etl/runs", "releases")
+
 
 @pytest.fixture
 def api(shop: Shop) -> Iterator[httpx.Client]:
@@ -62,6 +64,18 @@ def test_etl_and_a_training_set(api: httpx.Client, shop: Shop) -> None:
     outside = {**order, "labels": "../../etc/passwd"}
     answer = api.post("/api/training-sets", json=outside, headers=bearer(shop, "ana"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "outside_workspace")
+
+
+def test_a_portal_that_leaves_runs_refuses_them_without_a_worker(shop: Shop) -> None:
+    boris = bearer(shop, "boris")
+    with served(shop.root, leaves_runs=True) as url, httpx.Client(base_url=url) as client:
+        runs, releases = (client.get(f"/api/{name}", headers=boris).json() for name in KINDS)
+        for path, order in (("etl/runs", {}), ("releases", {"application": "coupon-response"})):
+            answer = client.post(f"/api/{path}", json=order, headers=boris)
+            assert answer.status_code == 503
+            assert answer.json()["error"]["code"] == "worker_missing"
+        for name, before in zip(KINDS, (runs, releases), strict=True):
+            assert client.get(f"/api/{name}", headers=boris).json() == before
 
 
 def test_a_run_is_submitted_reviewed_and_taken_back(api: httpx.Client, shop: Shop) -> None:

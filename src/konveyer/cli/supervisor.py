@@ -100,7 +100,7 @@ def children_of(settings: Settings, *, free_ports: bool, with_mlflow: bool) -> l
         )
 
     children = [Child("worker", (*command, "worker"), logs / "worker.log")]
-    children.append(listening("portal", settings.portal, "portal"))
+    children.append(listening("portal", settings.portal, "portal", "--leave-runs"))
     for environment, listen in settings.environments.items():
         # Models that run in processes of their own may take minutes to be there.
         children.append(listening(environment, listen, "serve", environment, ready_path=_ALIVE))

@@ -51,8 +51,13 @@ def worker(context: Context) -> None:
 @click.command()
 @click.option("--host", help="Where to listen (default: as in konveyer.toml).")
 @click.option("--port", type=int, help="0 takes a free port (default: as in konveyer.toml).")
+@click.option(
+    "--leave-runs",
+    is_flag=True,
+    help="Leave runs to a worker, and refuse them while there is none.",
+)
 @pass_context
-def portal(context: Context, host: str | None, port: int | None) -> None:
+def portal(context: Context, host: str | None, port: int | None, leave_runs: bool) -> None:
     """Serve the portal and the REST API until stopped.
 
     \b
@@ -61,4 +66,6 @@ def portal(context: Context, host: str | None, port: int | None) -> None:
     from konveyer.cli.web import serve_web
 
     listen = context.settings.portal
-    serve_web(context.workspace, host or listen.host, listen.port if port is None else port)
+    workspace = context.workspace
+    workspace.leaves_runs = leave_runs
+    serve_web(workspace, host or listen.host, listen.port if port is None else port)

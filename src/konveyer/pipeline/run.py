@@ -4,14 +4,22 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 
 from konveyer.catalog.leases import holder_of, lease, refuse_if_held
 from konveyer.catalog.session import Catalog
+from konveyer.core.errors import KonveyerError
 from konveyer.pipeline.flow import Flow, FlowFailed, Json, Run
 
 LEASE = "worker"
 SERVING = "konveyer worker"
 INTERRUPTED = 130
+
+
+class WorkerMissing(KonveyerError):
+    """A process that leaves runs to a worker was asked for one, and there is none."""
+
+    code, status = "worker_missing", HTTPStatus.SERVICE_UNAVAILABLE
 
 
 def is_served(catalog: Catalog) -> bool:
@@ -21,9 +29,14 @@ def is_served(catalog: Catalog) -> bool:
     return holder is not None and holder.purpose == SERVING
 
 
-def refuse_if_busy(catalog: Catalog) -> None:
-    """Raise `LeaseHeld` when a run could not be started now: another command holds the lease."""
+def refuse_if_busy(catalog: Catalog, *, may_run_here: bool = True) -> None:
+    """Raise what `run_flow` would raise now: `LeaseHeld` or `WorkerMissing`."""
     if not is_served(catalog):
+        if not may_run_here:
+            raise WorkerMissing(
+                "No worker takes runs now.",
+                hint="send it again in a few seconds; 'konveyer up' and 'konveyer worker' have one",
+            )
         with catalog.reading() as session:
             refuse_if_held(session, LEASE)
 
@@ -36,17 +49,20 @@ def run_flow(
     *,
     lost: Callable[[], Sequence[Run]],
     purpose: str,
+    may_run_here: bool = True,
 ) -> Json:
     """Run a flow to its end and give its result, raising the error that it ended with.
 
     A serving worker gets the run. Without one this process takes the workspace's lease, first
     finishes what a killed worker left and starts what was `lost` before it began, then runs it;
-    while another command holds the lease, `LeaseHeld` is raised and nothing happens.
+    while another command holds the lease, `LeaseHeld` is raised and nothing happens. A process
+    that may not run it here raises `WorkerMissing` then.
     """
     from konveyer.pipeline import worker
 
     if is_served(catalog):
         return worker.run_elsewhere(url, run, is_served=lambda: is_served(catalog))
+    refuse_if_busy(catalog, may_run_here=may_run_here)
     with lease(catalog, LEASE, purpose=purpose), worker.started_worker(url, flows) as here:
         try:
             here.finish_leftovers()
