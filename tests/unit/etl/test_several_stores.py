@@ -7,11 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from konveyer import Aggregation, Entity, FeatureService, FeatureView, JoinKey, Source
+from konveyer import Aggregation, Entity, Feature, FeatureService, FeatureView, JoinKey, Source
 from konveyer.core.clock import parse_instant
 from konveyer.feature_store.datamart.forget import forget
 from konveyer.feature_store.datamart.held import find_entity
 from konveyer.feature_store.etl.flow import EtlFailed
+from konveyer.feature_store.etl.vacuum import plan_vacuum, vacuum
 from konveyer.feature_store.online.base import OnlineStore, OnlineStoreUnavailable, Record
 from konveyer.feature_store.online.memory import MemoryOnlineStore
 from konveyer.feature_store.online.several import SeveralOnlineStores
@@ -81,6 +82,64 @@ def test_a_store_that_is_away_fails_the_run_and_repeating_it_is_enough(desk: Des
     test.away = False
     store.etl()
     assert read_by(store, test, 2) == read_by(store, prod, 2) == [(16,)]
+
+
+def write_visits(desk: Desk, *rows: tuple[int, str, str]) -> None:
+    clients, times, shops = zip(*rows, strict=True)
+    at = pa.array(times).cast(pa.timestamp("us", "UTC"))
+    pq.write_table(
+        pa.table({"client": clients, "at": at, "shop": shops}), desk.root / "payments.parquet"
+    )
+
+
+@pytest.fixture
+def half_published(desk: Desk) -> tuple[Store, MemoryOnlineStore]:
+    """Of two stores the first has a newer row and a new client, which the source takes back."""
+    prod, test = MemoryOnlineStore(), Away()
+    store = stores_of(desk, prod=prod, test=test)
+    newest = FeatureView(
+        name="newest",
+        entity="client",
+        sql='SELECT client, "at" AS event_time, shop FROM payments',
+        features=(Feature(name="shop", dtype="string"),),
+    )
+    service = FeatureService(name="scoring", features=("newest",))
+    test.away = False
+    write_visits(desk, (1, "2026-01-01T00:00:00Z", "a"))
+    store.apply(*DEFINITIONS[:2], newest, service)
+    store.etl()
+    test.away = True
+    for client in (2, 3):
+        rows = (1, "2026-01-05T00:00:00Z", "b"), (client, "2026-01-05T00:00:00Z", "b")
+        write_visits(desk, (1, "2026-01-01T00:00:00Z", "a"), *rows)
+        with pytest.raises(EtlFailed):
+            store.etl()
+    assert read_by(store, prod, 1, 2, 3) == [("b",), ("b",), ("b",)]
+    test.away = False
+    write_visits(desk, (1, "2026-01-01T00:00:00Z", "a"))
+    return store, prod
+
+
+def test_what_failed_runs_put_online_is_replaced_though_it_is_newer(
+    desk: Desk, half_published: tuple[Store, MemoryOnlineStore]
+) -> None:
+    store, prod = half_published
+    catalog, online = store.services.catalog, store.services.online
+    upkeep = catalog, store.admin, store.services.offline
+    plan = plan_vacuum(*upkeep, lambda _: [], keep_us=0)
+    vacuum(*upkeep, online, lambda _: [], plan)
+    store.etl()
+    assert read_by(store, prod, 1, 2, 3) == [("a",), None, None]
+    (after,) = plan_vacuum(*upkeep, lambda _: [], keep_us=0)
+    assert [one.reason for one in after.kept] == ["readable"]
+
+
+def test_publishing_again_replaces_what_failed_runs_put_online(
+    half_published: tuple[Store, MemoryOnlineStore],
+) -> None:
+    store, prod = half_published
+    store.publish()
+    assert read_by(store, prod, 1, 2, 3) == [("a",), None, None]
 
 
 def test_a_store_that_is_new_is_filled_without_computing(desk: Desk) -> None:

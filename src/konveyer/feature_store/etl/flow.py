@@ -32,6 +32,7 @@ from konveyer.feature_store.etl.materialize import (
 )
 from konveyer.feature_store.etl.profile import profile_values
 from konveyer.feature_store.etl.quality import check_values
+from konveyer.feature_store.etl.runs import PutTable
 from konveyer.feature_store.etl.stages import NotedStages
 from konveyer.feature_store.kernel.errors import naming_view
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
@@ -233,11 +234,19 @@ def _check(services: EtlServices, order: EtlPayload, one: PlannedView, table: Js
 
 def _publish(services: EtlServices, order: EtlPayload, one: PlannedView, table: Json) -> None:
     loaded, written = _load(services, one), msgspec.convert(table, Written)
-    outdated = _outdated(services, order, one, loaded, written)
+    before = _begin_publishing(services, order, written.ref, order.as_of_us)
+    outdated = _outdated(services, loaded, written.ref, order.as_of_us, before)
     progress = _stages(services, order, one)
     published = _put(services, loaded, written.ref, order.as_of_us, outdated, progress)
     with services.catalog.transaction() as session:
-        runs.succeed(session, order.run_id, written.ref, rows=written.rows, published=published)
+        runs.succeed(
+            session,
+            order.run_id,
+            written.ref,
+            rows=written.rows,
+            published=published,
+            undone=before,
+        )
         audit.record(
             session,
             order.person,
@@ -272,12 +281,21 @@ def _publish_again(services: EtlServices, order: EtlPayload, one: PlannedView) -
                 as_of_us=run.as_of_us,
                 last_push=run.last_push,
             )
+        before = _begin_publishing(services, order, ref, run.as_of_us)
+        outdated = _outdated(services, loaded, ref, run.as_of_us, before)
         progress = _stages(services, order, one)
-        published = _put(services, loaded, ref, run.as_of_us, frozenset(), progress)
+        published = _put(services, loaded, ref, run.as_of_us, outdated, progress)
         with services.catalog.transaction() as session:
             if runs.readable_table(session, one.view, one.version)[0] != ref:
                 continue
-            runs.succeed(session, order.run_id, ref, rows=run.rows or 0, published=published)
+            runs.succeed(
+                session,
+                order.run_id,
+                ref,
+                rows=run.rows or 0,
+                published=published,
+                undone=before,
+            )
             profiles = runs.profiles_of(session, run.run_id, one.view, one.version)
             runs.keep_profiles(session, order.run_id, one.view, one.version, profiles)
             audit.record(
@@ -323,23 +341,48 @@ def _land(services: EtlServices, one: PlannedView) -> None:
         landing.catch_up(one.view, one.version)
 
 
-def _outdated(
-    services: EtlServices, order: EtlPayload, one: PlannedView, loaded: _View, written: Written
-) -> frozenset[bytes]:
-    """Whose records a publication would leave as they are, though they hold no more."""
+def _begin_publishing(
+    services: EtlServices, order: EtlPayload, ref: TableRef, as_of_us: int
+) -> Sequence[PutTable]:
+    """Note it in the catalog; of which other tables records may be online.
+
+    That is the readable one, and those whose publication did not come to its end since.
+    """
+    key = ref.view, ref.version
+    with services.catalog.transaction() as session:
+        runs.publishing(session, order.run_id, ref, as_of_us=as_of_us)
+    # Read after it was noted: of two runs at once, one at least finds the other.
     with services.catalog.reading() as session:
+        before = runs.unfinished_tables(session).get(key, [])
         try:
-            before, run = runs.readable_table(session, one.view, one.version)
+            readable, run = runs.readable_table(session, *key)
+            before = [PutTable(ref=readable, run=run), *before]
         except runs.ViewNotComputed:
-            return frozenset()
-    now = _published_keys(services, loaded, written.ref, order.as_of_us)
-    try:
-        then = _published_keys(services, loaded, before, run.as_of_us)
-    except OfflineTableUnreadable:
-        # It is lost, and this run is what repairs it. Nothing tells who was in it.
-        _log.exception("what '%s' had published before cannot be read", one.view)
+            pass
+    return [one for one in before if one.ref != ref]
+
+
+def _outdated(
+    services: EtlServices,
+    loaded: _View,
+    ref: TableRef,
+    as_of_us: int,
+    before: Sequence[PutTable],
+) -> frozenset[bytes]:
+    """Whose records of `before` a publication would leave as they are, though they hold no more."""
+    if not before:
         return frozenset()
-    return frozenset(encoded_keys(stale_keys(then, now)))
+    now = _published_keys(services, loaded, ref, as_of_us)
+    outdated: set[bytes] = set()
+    for one in before:
+        try:
+            then = _published_keys(services, loaded, one.ref, one.run.as_of_us)
+        except OfflineTableUnreadable:
+            # It is lost, and this run is what repairs it. Nothing tells who was in it.
+            _log.exception("what '%s' had published before cannot be read", loaded.view.name)
+        else:
+            outdated.update(encoded_keys(stale_keys(then, now)))
+    return frozenset(outdated)
 
 
 def _published_keys(services: EtlServices, loaded: _View, ref: TableRef, as_of_us: int) -> pa.Table:

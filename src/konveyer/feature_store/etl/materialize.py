@@ -222,7 +222,7 @@ def publish(
     values = codec.encode(part.features, part.event_us)
     records = [Record(key, value) for key, value in zip(keys, values, strict=True)]
     space = space_of(name, version)
-    if outdated:
-        store.put(space, [one for one in records if one.key in outdated], even_older=True)
+    if replaced := [one for one in records if one.key in outdated]:
+        store.put(space, replaced, even_older=True)
     store.put(space, records)
     return keys

@@ -1,5 +1,6 @@
 """The record of ETL: each view in each run, and which table version is the readable one."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,7 +36,8 @@ class EtlRun:
     """One view in one run; `rows` were written offline, `published` entities went online.
 
     `last_push` is the number of the last push that it took up, where the view reads pushed rows.
-    `stage` is there while it is running, a moment after it began.
+    `stage` is there while it is running, a moment after it began. `table_version` of a run that did
+    not succeed is one of which records may be online.
     """
 
     run_id: str
@@ -94,8 +96,52 @@ def note_stage(session: Session, run_id: str, view: str, version: str, stage: St
     session.get_one(EtlRunRow, (run_id, view, version)).stage = asdict(stage)
 
 
-def succeed(session: Session, run_id: str, ref: TableRef, *, rows: int, published: int) -> None:
-    """Make `ref` the readable version of its view."""
+def publishing(session: Session, run_id: str, ref: TableRef, *, as_of_us: int) -> None:
+    """Note that from now on records of `ref` may be online, whatever becomes of the run."""
+    row = session.get_one(EtlRunRow, (run_id, ref.view, ref.version))
+    row.table_version, row.buckets, row.as_of_us = ref.table_version, ref.buckets, as_of_us
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutTable:
+    """A table version of which `run` put records online, or may have."""
+
+    ref: TableRef
+    run: EtlRun
+
+
+def unfinished_tables(session: Session) -> dict[tuple[str, str], list[PutTable]]:
+    """By view and version what publications that failed, or are under way, may have put online.
+
+    Only those for which no later one has made up.
+    """
+    query = (
+        select(EtlRunRow)
+        .where(EtlRunRow.status != SUCCEEDED, EtlRunRow.table_version.is_not(None))
+        .order_by(EtlRunRow.started_us)
+    )
+    unfinished: dict[tuple[str, str], list[PutTable]] = {}
+    for row in session.scalars(query):
+        one = PutTable(ref=_ref(row), run=_run(row))
+        unfinished.setdefault((row.view, row.version), []).append(one)
+    return unfinished
+
+
+def succeed(
+    session: Session,
+    run_id: str,
+    ref: TableRef,
+    *,
+    rows: int,
+    published: int,
+    undone: Iterable[PutTable] = (),
+) -> None:
+    """Make `ref` the readable version of its view; nothing is left online of those `undone`."""
+    for one in undone:
+        # What was still being put while it was compared may be online after all.
+        if one.run.status == FAILED:
+            failed = session.get_one(EtlRunRow, (one.run.run_id, ref.view, ref.version))
+            failed.table_version, failed.buckets = None, None
     row = session.get_one(EtlRunRow, (run_id, ref.view, ref.version))
     row.status, row.finished_us, row.error, row.stage = SUCCEEDED, now_us(), None, None
     row.rows, row.published = rows, published
@@ -121,8 +167,7 @@ def readable_table(session: Session, view: str, version: str) -> tuple[TableRef,
             f"Feature view '{view}' has no computed values yet.",
             hint=f"run 'konveyer etl run {view}'",
         )
-    ref = TableRef(view=view, version=version, table_version=row.table_version, buckets=row.buckets)
-    return ref, _run(row)
+    return _ref(row), _run(row)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,13 +187,7 @@ def written_tables(session: Session) -> dict[tuple[str, str], list[WrittenTable]
     )
     written: dict[tuple[str, str], list[WrittenTable]] = {}
     for row in session.scalars(query):
-        ref = TableRef(
-            view=row.view,
-            version=row.version,
-            table_version=row.table_version or 0,
-            buckets=row.buckets or 1,
-        )
-        one = WrittenTable(ref=ref, since_us=row.finished_us or row.started_us)
+        one = WrittenTable(ref=_ref(row), since_us=row.finished_us or row.started_us)
         written.setdefault((row.view, row.version), []).append(one)
     return written
 
@@ -233,6 +272,15 @@ def profiles_of(
         .where(ProfileRow.view == view, ProfileRow.version == version)
     )
     return {row.feature: row.profile for row in session.scalars(query)}
+
+
+def _ref(row: EtlRunRow) -> TableRef:
+    return TableRef(
+        view=row.view,
+        version=row.version,
+        table_version=row.table_version or 0,
+        buckets=row.buckets or 1,
+    )
 
 
 def _run(row: EtlRunRow) -> EtlRun:

@@ -11,6 +11,9 @@ from konveyer.catalog.base import Base
 class EtlRunRow(Base):
     """A version of a view in a run. `table_version` is readable once it is `succeeded`.
 
+    Until then it is the one of which records may be online, and None before the first of them and
+    once a later publication has made up for a failed one.
+
     `last_push` is the number of the last push whose rows it took up, or None when the view reads
     no pushed source. `stage` says how far it has come for as long as it is running.
     """

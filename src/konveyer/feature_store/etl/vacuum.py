@@ -18,8 +18,10 @@ from konveyer.core.wording import seconds
 from konveyer.feature_store.definitions.definition import Kind
 from konveyer.feature_store.etl.pins import Pin, ReadPins
 from konveyer.feature_store.etl.runs import (
+    PutTable,
     WrittenTable,
     running_views,
+    unfinished_tables,
     withdraw_tables,
     written_tables,
 )
@@ -69,6 +71,7 @@ class _Known:
 
     at_us: int
     written: dict[Version, list[WrittenTable]]
+    unfinished: dict[Version, list[PutTable]]
     running: set[Version]
     defined: set[Version]
     active: set[Version]
@@ -93,8 +96,9 @@ def plan_vacuum(
 ) -> list[TableVacuum]:
     """What can go of the tables of `views`, or of all when there are none.
 
-    Stays: what is readable, what a pin holds, and what stopped being readable less than `keep_us`
-    ago, because a reader may still be under way. The plan stays right while ETL runs and training
+    Stays: what is readable, what a pin holds, what stopped being readable less than `keep_us` ago,
+    because a reader may still be under way, and what a failed run may have put online, because the
+    next one compares with it. The plan stays right while ETL runs and training
     sets are built: these only ever take up versions that it keeps, or newer ones.
     """
     actor.require(Permission.RUN_ETL)
@@ -122,6 +126,7 @@ def _known(session: Session, pins: ReadPins) -> _Known:
     return _Known(
         at_us=now_us(),
         written=written_tables(session),
+        unfinished=unfinished_tables(session),
         running=running_views(session),
         defined=defined_views(session),
         active=_active(session),
@@ -183,6 +188,8 @@ def _kept(
     key: Version, written: list[WrittenTable], known: _Known, oldest_us: int
 ) -> tuple[KeptVersion, ...]:
     kept: dict[int, str] = {}
+    for put in known.unfinished.get(key, []):
+        kept[put.ref.table_version] = f"may be online in part, of the failed {put.run.run_id}"
     for one, following in pairwise(written):
         if following.since_us >= oldest_us:
             ago = seconds((known.at_us - following.since_us) / 1e6)
