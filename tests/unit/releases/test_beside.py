@@ -23,6 +23,7 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
         "release": "rel-1",
         "side": "live",
         "status": 200,
+        "error": None,
         "latency_us": 2000,
         "keys": [number],
         "request": [],
@@ -40,6 +41,28 @@ def rows(count: int, **changes: Any) -> list[dict[str, Any]]:
 def test_callers_mistakes_are_nobodys_failure() -> None:
     side = seen([row(1), row(2, status=404, outputs=None), row(3, status=503, outputs=None)])
     assert (side.rows, sum(side.failed), len(side.outputs)) == (2, 1, 1)
+
+
+UNKNOWN = {"status": 404, "error": "entity_not_found", "outputs": None}
+
+
+def test_entities_that_only_the_live_version_knows_condemn_a_candidate() -> None:
+    """Of each two rows one is unknown to the candidate; a tenth is to the live version too."""
+    live = [row(n, **(UNKNOWN if n % 10 == 0 else {})) for n in range(300)]
+    mirrored = [
+        row(n, side="shadow", release="rel-2", **(UNKNOWN if n % 2 == 0 else {}))
+        for n in range(300)
+    ]
+    verdict = shadow.judge(paired([*live, *mirrored], "rel-2"), Shadow(rows=200), p99_ms=50)
+    assert not verdict.passed
+    assert verdict.evidence["candidate"] == verdict.evidence["candidate"] | {
+        "rows": 270,
+        "failures": 120,
+    }
+    assert verdict.evidence["live"]["failures"] == 0
+    as_well = [one | {"side": "shadow", "release": "rel-2"} for one in live]
+    assert shadow.judge(paired([*live, *as_well], "rel-2"), Shadow(rows=200), p99_ms=50).passed
+    assert decide(step(1, [row(n, **UNKNOWN) for n in range(3)]), POLICY) is Decision.BACK
 
 
 def test_a_shadow_is_compared_with_the_answer_to_the_same_row() -> None:
@@ -92,7 +115,7 @@ def test_a_recorded_row_becomes_the_request_that_it_came_from() -> None:
 
 
 def step(held_s: float, candidate: list[dict[str, Any]]) -> Step:
-    live, side = seen(rows(500)), seen(candidate)
+    live, side = seen(rows(500)), seen(candidate, knows_as_live=True)
     findings = compare_sides(live, side, ALLOWED)
     return Step(weight=0.05, held_s=held_s, live=live, candidate=side, findings=findings)
 

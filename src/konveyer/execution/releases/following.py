@@ -28,7 +28,7 @@ REPLAYED_DAYS, LOOKED_FOR_S = 7, 120.0
 _DAY_US = 86_400_000_000
 # What a node could not send to a bucket for longer than this is not waited for.
 _LATE_US = 3_600_000_000
-_COLUMNS = ("request_id", "bundle", "release", "side", "status", "latency_us")
+_COLUMNS = ("request_id", "bundle", "release", "side", "status", "error", "latency_us")
 _LISTS = ("keys", "request", "outputs")
 _REPLAYED = (*_LISTS, "given", "features")
 _IS_COPY = pc.field("side") == "shadow"

@@ -6,6 +6,7 @@ from typing import Any
 
 from konveyer.execution.releases.beside import Seen
 from konveyer.execution.releases.gates.answers import distance
+from konveyer.execution.serving.errors import EntityNotFound
 
 Row = dict[str, Any]
 
@@ -18,11 +19,19 @@ class Url:
     api_version: int
 
 
-def seen(rows: Iterable[Row]) -> Seen:
-    """The rows as a side that is judged: what callers did wrong is nobody's failure."""
-    counted = [row for row in rows if not 400 <= row["status"] < 500]
+def seen(rows: Iterable[Row], *, knows_as_live: bool = False) -> Seen:
+    """The rows as a side that is judged: what callers did wrong is nobody's failure.
+
+    Of a candidate that is to know what the live version knows (`knows_as_live`), an unknown entity
+    is one: neither a canary's rows nor `paired` ones have those that the live one does not know.
+    """
+    counted = [
+        row
+        for row in rows
+        if not 400 <= row["status"] < 500 or (knows_as_live and _is_unknown(row))
+    ]
     return Seen(
-        failed=[row["status"] >= 500 for row in counted],
+        failed=[row["status"] >= 400 for row in counted],
         took_ms=[row["latency_us"] / 1000 for row in counted],
         outputs=[tuple(row["outputs"]) for row in counted if row["outputs"] is not None],
     )
@@ -55,11 +64,22 @@ class Pairs:
 
 
 def paired(rows: Sequence[Row], release: str) -> Pairs:
-    """The answers of production and of the shadow `release` to the same rows of a request."""
+    """The answers of production and of the shadow `release` to the same rows of a request.
+
+    Without those of entities that neither knows: there is nothing to compare.
+    """
     shadows = {_row_id(row): row for row in rows if row["release"] == release}
     lives = {_row_id(row): row for row in rows if row["side"] != "shadow"}
-    both = [one for one in shadows if one in lives]
+    both = [
+        one
+        for one, row in shadows.items()
+        if one in lives and not (_is_unknown(row) and _is_unknown(lives[one]))
+    ]
     return Pairs(live=[lives[one] for one in both], candidate=[shadows[one] for one in both])
+
+
+def _is_unknown(row: Row) -> bool:
+    return bool(row["error"] == EntityNotFound.code)
 
 
 def _row_id(row: Row) -> tuple[str, str]:

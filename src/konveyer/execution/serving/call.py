@@ -14,11 +14,15 @@ from konveyer.execution.serving.router import LiveVersion
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """A request; what becomes known of it on its way is filled in. `started_s` is monotonic."""
+    """A request; what becomes known of it on its way is filled in.
+
+    `started_s` is monotonic, and so is `ended_s`, of one that is over.
+    """
 
     request_id: str
     environment: str
     started_s: float
+    ended_s: float | None = None
     caller: str = ""
     version: LiveVersion | None = None
     asked: Sequence[AskedRow] | None = None
@@ -43,8 +47,9 @@ class Call:
             self._log(log, int(error.status), error.code, at_us, latency_us, one, (), None, None)
 
     def seconds(self) -> float:
-        """Since the request was taken up."""
-        return time.perf_counter() - self.started_s
+        """Since the request was taken up, until it was over."""
+        ended_s = time.perf_counter() if self.ended_s is None else self.ended_s
+        return ended_s - self.started_s
 
     def _latency_us(self) -> int:
         return int(self.seconds() * 1e6)

@@ -4,8 +4,9 @@ side -> contract.read -> reader.rows -> lane.predict -> prediction log.
 """
 
 import logging
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -39,20 +40,15 @@ async def predict(
     *,
     is_single: bool,
 ) -> Predicted:
-    """Ask the side that the rows belong to. A canary that fails by itself hands over to the live
-    one, and its failure is logged."""
+    """Ask the side that the rows belong to. A canary that fails by itself, or that does not know an
+    entity, hands over to the live one."""
     call.version = version = endpoint.side_of(rows[0], call.request_id)
     try:
         predicted = await ask(version, rows, call, log, is_single=is_single)
     except Exception as error:
         if version.side != CANARY or not _is_own_fault(error):
             raise
-        _log.warning("canary %s failed: %s", version.release, error)
-        kind = type(error) if isinstance(error, KonveyerError) else InternalError
-        call.log_failure(log, kind)
-        version.meter.answered(int(kind.status), call.seconds(), len(rows))
-        call.version, call.asked = endpoint.live, None
-        predicted = await ask(endpoint.live, rows, call, log, is_single=is_single)
+        predicted = await _handed_over(endpoint, rows, call, log, error, is_single=is_single)
     if endpoint.shadows:
         shadows.offer(endpoint, rows, call, is_single=is_single)
     return predicted
@@ -82,8 +78,40 @@ async def ask_alone(
     return await ask(version, rows, call, log, is_single=is_single)
 
 
+async def _handed_over(
+    endpoint: Endpoint,
+    rows: list[Any],
+    call: Call,
+    log: PredictionLog,
+    failure: Exception,
+    *,
+    is_single: bool,
+) -> Predicted:
+    """The live version's answer. What the canary failed at is logged, unless it is an entity that
+    the live version does not know either: callers would have had no answer without the canary."""
+    canary = replace(call, ended_s=time.perf_counter())
+    call.version, call.asked = endpoint.live, None
+    has_failed = True
+    try:
+        return await ask(endpoint.live, rows, call, log, is_single=is_single)
+    except EntityNotFound:
+        has_failed = not isinstance(failure, EntityNotFound)
+        raise
+    finally:
+        if has_failed and canary.version is not None:
+            _log.warning("canary %s failed: %s", canary.version.release, failure)
+            kind = type(failure) if isinstance(failure, KonveyerError) else InternalError
+            canary.log_failure(log, kind)
+            canary.version.meter.answered(int(kind.status), canary.seconds(), len(rows))
+
+
 def _is_own_fault(error: Exception) -> bool:
-    return not isinstance(error, KonveyerError) or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    """A canary's. Its features may not know an entity that those of the live version know."""
+    return (
+        isinstance(error, EntityNotFound)
+        or not isinstance(error, KonveyerError)
+        or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    )
 
 
 def _unknown(version: LiveVersion, asked: AskedRow) -> EntityNotFound:

@@ -11,11 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from konveyer.bundle.manifest import Objective
 from konveyer.bundle.store import Bundle
 from konveyer.core.errors import KonveyerError
 from konveyer.execution.releases.environments import TEST
-from konveyer.execution.releases.gates.context import GateContext, predict_path
+from konveyer.execution.releases.gates.context import GateContext, is_unknown, predict_path
 from konveyer.execution.releases.gates.integration import bodies_of, sampled_entities
 from konveyer.execution.releases.nodes import NodeAccess, local_pid
 from konveyer.execution.releases.usage import Usage, measured
@@ -23,6 +25,7 @@ from konveyer.execution.releases.verdict import Verdict
 
 # The generator's own file of when it ended.
 ENDED = "ended"
+_RULE = "the declared rate is answered within the declared p99, without failures"
 _PERCENTILES = (50, 90, 95, 99)
 _RATE_OF_A_USER = 10.0
 # A user waits for his answer before he asks again, so a generator is always a little behind.
@@ -55,12 +58,20 @@ class LoadProfile:
 
 def load_gate(context: GateContext, bundle: Bundle) -> Verdict:
     bodies = bodies_of(bundle, sampled_entities(bundle))
-    storage = context.services.storage
+    storage, path = context.services.storage, predict_path(bundle.manifest)
     with context.on_test(bundle) as node, measured(local_pid(storage, TEST, node.url)) as usage:
+        known = known_bodies(node, path, bodies)
+        if not known:
+            return Verdict(
+                passed=False,
+                rule=_RULE,
+                measured=f"no features are known for any of {len(bodies)} sampled entities",
+                limit="entities that can be asked for",
+            )
         profile = generate_load(
             node,
-            predict_path(bundle.manifest),
-            bodies,
+            path,
+            known,
             rate_per_s=max(bundle.manifest.objective.rate_per_s, _LOWEST_RATE),
             seconds=context.services.load_seconds,
         )
@@ -71,7 +82,7 @@ def judge(profile: LoadProfile, objective: Objective, usage: Usage) -> Verdict:
     reached = profile.rate_per_s >= objective.rate_per_s * _RATE_REACHED
     return Verdict(
         passed=reached and profile.p99_ms <= objective.p99_ms and not profile.failures,
-        rule="the declared rate is answered within the declared p99, without failures",
+        rule=_RULE,
         measured=f"{profile.rate_per_s:.3g} requests/s, p99 {profile.p99_ms:.3g} ms, "
         f"{profile.failures} failures",
         limit=f"{objective.rate_per_s:g} requests/s, p99 {objective.p99_ms:g} ms, 0 failures",
@@ -82,6 +93,14 @@ def judge(profile: LoadProfile, objective: Objective, usage: Usage) -> Verdict:
             "node_processes": usage.processes,
         },
     )
+
+
+def known_bodies(node: NodeAccess, path: str, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of entities that the node knows features of: an entity that the model was trained on
+    need not have any.
+    """
+    with httpx.Client(base_url=node.url, headers=node.headers, timeout=10.0) as client:
+        return [body for body in bodies if not is_unknown(client.post(path, json=body))]
 
 
 def generate_load(

@@ -55,7 +55,7 @@ def shadow_gate(context: GateContext, bundle: Bundle) -> Verdict:
 
 def judge(pairs: Pairs, policy: Shadow, p99_ms: float) -> Verdict:
     """By the rows that production and the candidate were both asked."""
-    live, candidate = seen(pairs.live), seen(pairs.candidate)
+    live, candidate = seen(pairs.live), seen(pairs.candidate, knows_as_live=True)
     allowed = Allowed(
         failures=policy.most_failures,
         slow=policy.most_slow,
