@@ -115,6 +115,7 @@ class Workspace:
         url = self.settings.database_url(tracking.url)
         state = self.settings.state
         return Workshop(
+            root=self.settings.root,
             environments=state / "venvs",
             runs=state / "runs",
             tracking=Tracking(url=url, artifacts=artifacts),

@@ -1,5 +1,6 @@
 """Releases through the public commands: a failed gate stops one, a corrected one goes through."""
 
+import shutil
 from pathlib import Path
 
 import httpx
@@ -99,6 +100,21 @@ def test_an_author_tries_a_model_on_dev_without_a_release(shop: Shop) -> None:
     (live,) = shop.run("models")
     assert (live["environment"], live["release"]) == ("dev", "")
     assert shop.error("release", "try", PROJECT, profile="eva")["code"] == "not_allowed"
+
+
+def test_projects_of_one_application_are_not_mixed_up(shop_copy: Shop) -> None:
+    other = "models/challenger"
+    shutil.copytree(shop_copy.root / PROJECT, shop_copy.root / other)
+    unborn = shop_copy.error("submit", other, "--dry-run", profile="ana")
+    assert unborn["code"] == "run_not_found"
+    assert f"konveyer train {other}" in unborn["hint"]
+    trained = shop_copy.run("train", other, profile="ana")["run_id"]
+    for command in (("submit",), ("release", "try")):
+        own = shop_copy.run(*command, PROJECT, "--dry-run", profile="ana")["run"]
+        named = shop_copy.run(*command, PROJECT, "--run", trained, "--dry-run", profile="ana")
+        assert own != trained
+        assert named["run"] == trained
+        assert shop_copy.run(*command, other, "--dry-run", profile="ana")["run"] == trained
 
 
 def test_the_reviewer_sees_what_a_release_changes(shop_copy: Shop) -> None:

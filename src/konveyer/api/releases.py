@@ -34,9 +34,13 @@ DryRun = Annotated[bool, Query(description="Show what would be and change nothin
 
 
 class SubmitOrder(BaseModel):
-    """`run` is a training run; without it, the newest of the application."""
+    """`run` is a training run; without it, the newest of the application.
+
+    With `project`, such as `models/coupon_response`, the newest that was trained from that folder.
+    """
 
     application: str
+    project: str | None = None
     run: str | None = None
 
 
@@ -82,7 +86,9 @@ def releases(
 def submit(here: Here, caller: Caller, order: SubmitOrder, later: BackgroundTasks) -> Release:
     """Pack a kept training run and open its release; the checks run in the pipeline worker."""
     here.refuse_if_busy()
-    planned = plan_submission(here.catalog, here.workshop, caller, order.application, order.run)
+    planned = plan_submission(
+        here.catalog, here.workshop, caller, order.application, order.run, order.project
+    )
     release = submit_run(
         here.catalog, here.bundles, here.workshop, here.settings.releases, caller, planned
     )

@@ -22,7 +22,7 @@ from konveyer.core.wording import seconds, when
 
 _LOOK_EVERY_S = 0.3
 _project = click.argument("project", type=click.Path(path_type=Path, file_okay=False))
-_run = click.option("--run", "run_id", help="The training run (default: the newest of this model).")
+_run = click.option("--run", "run_id", help="The training run (default: the newest of PROJECT).")
 _dry_run = click.option(
     "--dry-run", is_flag=True, help="Show what would be released and do nothing."
 )
@@ -54,6 +54,7 @@ def submit(context: Context, project: Path, run_id: str | None, dry_run: bool) -
         actor,
         _application(context, project),
         run_id,
+        workspace.workshop.named(context.found(project)),
     )
     run, version = planned.run, planned.api_version
     if not context.as_json:
@@ -204,7 +205,8 @@ def try_(context: Context, project: Path, run_id: str | None, dry_run: bool) -> 
 
     workspace = context.workspace
     application = _application(context, project)
-    run, folder = find_run(workspace.workshop.runs, application, run_id)
+    shop = workspace.workshop
+    run, folder = find_run(shop.runs, application, run_id, shop.named(context.found(project)))
     changed = _changed(context, project, folder)
     with workspace.catalog.reading() as session:
         actor = context.actor(session)
@@ -216,7 +218,7 @@ def try_(context: Context, project: Path, run_id: str | None, dry_run: bool) -> 
             f"Would serve run {run.run_id} of {application} in {DEV}."
         )
         return
-    bundle = pack_run(run, folder, actor.name, workspace.bundles, workspace.workshop.environments)
+    bundle = pack_run(run, folder, actor.name, workspace.bundles, shop.environments)
     storage = workspace.storage
     try_out(workspace.catalog, storage, actor, bundle)
     version = bundle.manifest.api_version

@@ -49,10 +49,14 @@ class RunNotFound(NotFound):
 
 
 class TrainingRun(msgspec.Struct, frozen=True, kw_only=True):
-    """What a training run was and what it measured on the out-of-time part."""
+    """What a training run was and what it measured on the out-of-time part.
+
+    `project` is the folder that it was trained from, as `Workshop.named` says it.
+    """
 
     run_id: str
     application: str
+    project: str = ""
     training_set: str
     person: str
     finished_us: int
@@ -71,11 +75,20 @@ class TrainingRun(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workshop:
-    """Where training works: its environments, its kept runs, and MLflow."""
+    """Where training works: the workspace's folder, environments, kept runs, and MLflow."""
 
+    root: Path
     environments: Path
     runs: Path
     tracking: Tracking
+
+    def named(self, project: Path) -> str:
+        """A project's folder as runs name it: from the workspace, which may move with its runs.
+
+        One outside of it by its whole path.
+        """
+        folder, root = project.resolve(), self.root.resolve()
+        return str(folder.relative_to(root) if folder.is_relative_to(root) else folder)
 
 
 def train(
@@ -95,7 +108,7 @@ def train(
     run_id = workshop.tracking.start(project.model.application, person=actor.name, tags=tags)
     try:
         with folder_written_whole(workshop.runs / run_id) as folder:
-            run = _train_in(folder, project, training_set, python, run_id, actor, workshop.tracking)
+            run = _train_in(folder, project, training_set, python, run_id, actor, workshop)
     except BaseException:
         workshop.tracking.fail(run_id)
         raise
@@ -109,7 +122,7 @@ def _train_in(
     python: Path,
     run_id: str,
     actor: Actor,
-    tracking: Tracking,
+    workshop: Workshop,
 ) -> TrainingRun:
     shutil.copytree(project.folder, folder / CODE, ignore=_NOT_CODE)
     shutil.copy(project.folder / LOCK, folder / BUNDLE_LOCK)
@@ -133,13 +146,14 @@ def _train_in(
         "parameters": project.parameters,
     }
     (folder / "request.json").write_bytes(msgspec.json.encode(request))
-    _run_harness(python, folder, tracking.url, run_id)
+    _run_harness(python, folder, workshop.tracking.url, run_id)
     result = msgspec.json.decode((folder / "result.json").read_bytes())
     golden = msgspec.convert({"cases": result["golden"]}, Golden)
     (folder / GOLDEN).write_bytes(msgspec.json.encode(golden))
     run = TrainingRun(
         run_id=run_id,
         application=project.model.application,
+        project=workshop.named(project.folder),
         training_set=training_set.manifest.id,
         person=actor.name,
         finished_us=now_us(),
@@ -154,7 +168,7 @@ def _train_in(
     (folder / RECORD).write_bytes(msgspec.json.encode(run))
     for name in ("request.json", "result.json"):
         (folder / name).unlink()
-    tracking.finish(
+    workshop.tracking.finish(
         run_id,
         parameters=run.parameters,
         metrics=run.metrics,
@@ -253,8 +267,14 @@ def _pinned(lock: Path) -> list[str]:
     return [line for line in lines if "==" in line]
 
 
-def find_run(runs: Path, application: str, run_id: str | None) -> tuple[TrainingRun, Path]:
-    """A kept run by its id; the newest one of `application` when None."""
+def find_run(
+    runs: Path, application: str, run_id: str | None, project: str | None = None
+) -> tuple[TrainingRun, Path]:
+    """A kept run of `application` by its id; when None the newest one that `project` trained.
+
+    Without `project`, of whichever. Several projects may train models of one application; runs that
+    were kept before they named their project count as any's.
+    """
     kept = []
     for record in runs.glob(f"{run_id or '*'}/{RECORD}"):
         run = msgspec.json.decode(record.read_bytes(), type=TrainingRun)
@@ -265,4 +285,12 @@ def find_run(runs: Path, application: str, run_id: str | None) -> tuple[Training
             f"There is no training run {run_id or ''} of '{application}'.",
             hint="train first: konveyer train PROJECT",
         )
-    return max(kept, key=lambda pair: pair[0].finished_us)
+    own = [one for one in kept if run_id or project is None or one[0].project in ("", project)]
+    newest, folder = max(own or kept, key=lambda pair: pair[0].finished_us)
+    if not own:
+        raise RunNotFound(
+            f"There is no training run of '{application}' from {project}.",
+            hint=f"train first: konveyer train {project}; or take the newest one from "
+            f"{newest.project}: --run {newest.run_id}",
+        )
+    return newest, folder

@@ -24,10 +24,15 @@ class Submission:
 
 
 def plan_submission(
-    catalog: Catalog, workshop: Workshop, actor: Actor, application: str, run_id: str | None
+    catalog: Catalog,
+    workshop: Workshop,
+    actor: Actor,
+    application: str,
+    run_id: str | None,
+    project: str | None = None,
 ) -> Submission:
-    """The run (the newest when None); raises when the actor may not submit it now."""
-    run, folder = find_run(workshop.runs, application, run_id)
+    """The run (when None the newest, of `project`); raises when the actor may not submit it."""
+    run, folder = find_run(workshop.runs, application, run_id, project)
     api_version = load_project(folder / CODE).model.api_version
     with catalog.reading() as session:
         check_free(session, actor, application, api_version)
