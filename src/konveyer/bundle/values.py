@@ -1,5 +1,6 @@
 """JSON values as features have them: what callers give, and what model.toml declares."""
 
+import math
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from typing import Any, assert_never
@@ -67,13 +68,17 @@ def exact_feature(value: Any, dtype: Dtype) -> Value:
 
 
 def exact_scalar(value: Any, dtype: ColumnType) -> int | float | str | None:
-    """The value as the features have it; None when it is not of its type."""
+    """The value as the features have it; None when it is not of its type.
+
+    Nothing infinite: JSON, and so the prediction log, has no word for it.
+    """
     match value:
         case bool():
             return value if dtype is ColumnType.BOOL else None
         case int() | float() if dtype is ColumnType.FLOAT64:
             with suppress(OverflowError):
-                return float(value)
+                number = float(value)
+                return None if math.isinf(number) else number
         case str() if dtype is ColumnType.TIMESTAMP:
             with suppress(BadInstant):
                 return parse_instant(value)

@@ -1,6 +1,8 @@
 """What a request holds: keys, given values, or both, each value of its type."""
 
 import json
+import math
+import struct
 from typing import Any
 
 import msgspec
@@ -11,6 +13,8 @@ from konveyer.bundle.values import BadServing, checked_fallbacks
 from konveyer.core.errors import KonveyerError
 from konveyer.core.schema import Column, ColumnType, DecimalType, ScalarColumn
 from konveyer.execution.serving.contract import AskedRow, RequestContract
+from konveyer.execution.serving.errors import WrongFieldType
+from konveyer.execution.serving.tensors import from_binary
 from konveyer.feature_store.definitions.resolved import (
     ResolvedFeature,
     ResolvedService,
@@ -114,6 +118,16 @@ def test_what_is_not_taken_is_a_clear_4xx(
     value: Any, givable: tuple[str, ...], expected: str
 ) -> None:
     assert code(value, *givable) == expected
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf])
+def test_infinite_numbers_of_binary_tensors_are_refused(number: float) -> None:
+    """The prediction log could not tell them from null."""
+    values = from_binary(struct.pack("<2d", 1.5, number), "FP64", "amount")
+    contract = RequestContract(SERVICE, ("amount",))
+    with pytest.raises(WrongFieldType, match="Row 1: 'amount' is infinite") as refused:
+        contract.read([KEY | {"amount": value} for value in values], is_single=False)
+    assert (refused.value.status, refused.value.hint) == (422, "send a finite number, or null")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The contract of one served version: which fields a request has, and of which types."""
 
+import math
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -199,8 +200,14 @@ def _key(row: dict[str, Any], key: ScalarColumn, place: int | None) -> int | str
 def _wrong(place: int | None, column: Column, value: Any) -> WrongFieldType:
     return WrongFieldType(
         f"{_where(place)}: '{column.name}' is {_kind(value)}, not {column.dtype}.",
-        hint=f"send it as {column.dtype}",
+        hint="send a finite number, or null"
+        if _is_infinite(value)
+        else f"send it as {column.dtype}",
     )
+
+
+def _is_infinite(value: Any) -> bool:
+    return isinstance(value, float) and math.isinf(value)
 
 
 def feature_value(value: Any, column: Column, place: int | None = None) -> Value:
@@ -219,6 +226,8 @@ def _kind(value: Any) -> str:
             return "a boolean"
         case int() if value not in INT64:
             return "a number beyond 64 bits"
+        case float() if _is_infinite(value):
+            return "infinite"
         case int() | float():
             return f"the number {value}"
         case str():
