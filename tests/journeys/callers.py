@@ -12,10 +12,15 @@ import httpx
 
 @dataclass
 class Callers:
-    """`answers` are (moment, status, bundle) in the order in which they came."""
+    """`answers` are (moment, status, bundle) in the order in which they came.
+
+    `known` are the households that were answered, `unknown` those that were a 404.
+    """
 
     answers: list[tuple[float, int, str]] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    known: set[int] = field(default_factory=set)
+    unknown: set[int] = field(default_factory=set)
 
     def bundles_since(self, moment: float) -> set[str]:
         return {bundle for at, _, bundle in self.answers if at >= moment}
@@ -48,7 +53,10 @@ def calling(
                 except httpx.HTTPError as error:
                     callers.lost.append(repr(error))
                     continue
-                if answer.status_code != 404:  # a household that nobody knows
+                if answer.status_code == 404:
+                    callers.unknown.add(key)
+                else:
+                    callers.known.add(key)
                     bundle = answer.json().get("bundle", "")
                     callers.answers.append((time.monotonic(), answer.status_code, bundle))
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from konveyer.access.actor import Actor
 from konveyer.access.roles import Role
 from konveyer.bundle.manifest import COMPILED, MANIFEST
@@ -34,11 +36,13 @@ def opened_at(
     *,
     policy: str = "",
     leaf: Callable[[float], float] = lambda value: value,
+    knows_nobody: bool = False,
 ) -> Candidate:
     """A release of the newest run that stands in `state`, as if all before had passed.
 
     The gates before are the business of other tests, and take a minute. `policy` is added to the
-    run's model.toml; `leaf` changes the values of the model's leaves.
+    run's model.toml; `leaf` changes the values of the model's leaves. One that `knows_nobody` reads
+    where there are no features.
     """
     workspace = open_workspace(load_settings(root))
     run, folder = find_run(workspace.workshop.runs, "coupon-response", None)
@@ -46,9 +50,11 @@ def opened_at(
     toml.write_text(f"{toml.read_text()}\n{policy}")
     shop = workspace.workshop
     packed = pack_run(run, folder, "ana", workspace.bundles, shop.environments)
-    bundle = workspace.bundles.pack(
-        packed.manifest, lambda draft: _altered(packed.path, draft, leaf)
-    )
+    manifest = packed.manifest
+    if knows_nobody:
+        views = tuple(replace(view, space="nowhere") for view in manifest.service.views)
+        manifest = replace(manifest, service=replace(manifest.service, views=views))
+    bundle = workspace.bundles.pack(manifest, lambda draft: _altered(packed.path, draft, leaf))
     required = required_stages(bundle.manifest, workspace.settings.releases)
     with workspace.catalog.transaction() as session:
         release = open_release(session, ANA, bundle, required=required)

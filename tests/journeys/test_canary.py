@@ -76,6 +76,21 @@ def test_a_canary_that_does_worse_is_taken_back_and_no_caller_fails(
     assert reason in release["reason"]
 
 
+def test_a_canary_that_knows_nobody_is_taken_back_and_callers_are_answered(shop_copy: Shop) -> None:
+    candidate = opened_at(shop_copy.root, State.CANARY, policy=QUICK, knows_nobody=True)
+    command, headers = serving(shop_copy)
+    with (
+        node(command, shop_copy.root, "prod") as (url, _),
+        calling(url, PATH, headers, pause_s=0.005) as callers,
+    ):
+        wait_for(lambda: callers.answers)
+        release = shop_copy.failed("release", "continue", candidate.release)
+    assert (release["state"], callers.failures) == ("rolled-back", [])
+    assert "failures" in release["reason"]
+    assert callers.known
+    assert not callers.known & callers.unknown
+
+
 @pytest.mark.parametrize("decision", ["promote", "rollback"])
 def test_a_person_ends_a_canary(shop_copy: Shop, decision: str) -> None:
     before = live_digest(shop_copy)
