@@ -99,6 +99,8 @@ POST = b"POST /scoring/v1/predict HTTP/1.1\r\n"
         (b"GET / HTTP/1.1\r\nx-a: " + b"b" * 40_000 + b"\r\n\r\n", 431),
         (POST + b"expect: 100-continue\r\ncontent-length: 2000000\r\n\r\n", 413),
         (POST + b"content-encoding: gzip\r\ncontent-length: 1\r\n\r\nx", 415),
+        (POST + b"content-encoding: identity\r\ncontent-length: 1\r\n\r\nx", 400),
+        (b"GET /scoring/v01 HTTP/1.1\r\nhost: x\r\n\r\n", 404),
     ],
 )
 def test_what_is_no_request_gets_a_4xx(made_node: Node, sent: bytes, status: int) -> None:

@@ -155,6 +155,7 @@ def test_a_bad_request_gets_a_clear_4xx(
         ("GET", PATH, 405, "method_not_allowed"),
         ("DELETE", "/coupon-response/v1", 405, "method_not_allowed"),
         ("GET", "/nothing", 404, "route_not_found"),
+        ("GET", "/v2-model/v1", 404, "application_not_found"),
         ("GET", "/../etc/passwd", 404, "route_not_found"),
     ],
 )

@@ -35,7 +35,7 @@ from konveyer.execution.serving.shadows import Shadows
 from konveyer.execution.serving.siblings import metrics_folder, node_report
 
 _ROUTE = re.compile(
-    rb"/(?P<application>[a-z][a-z0-9-]*)/v(?P<version>[0-9]{1,9})(?P<act>/predict|/openapi\.json)?"
+    rb"/(?P<application>[a-z][a-z0-9-]*)/v(?P<version>[1-9][0-9]{0,8})(?P<act>/predict|/openapi\.json)?"
 )
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _TEXT = b"text/plain; version=0.0.4; charset=utf-8"
@@ -91,7 +91,7 @@ class Gateway:
         url = request.url.partition(b"?")[0]
         match = _ROUTE.fullmatch(url)
         if match is None:
-            if url.startswith(b"/v2"):
+            if _is_inference(url):
                 return await self._inference(url, request, call)
             return await self._page(url, request)
         application, act = match["application"].decode(), match["act"]
@@ -155,7 +155,7 @@ class Gateway:
         elif status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
             headers = b"retry-after: 1\r\n"
         # Clients of the Open Inference Protocol expect a text.
-        is_inference = request.url.startswith(b"/v2")
+        is_inference = _is_inference(request.url.partition(b"?")[0])
         content = {
             "error": str(error) if is_inference else error.as_dict(),
             "request_id": call.request_id,
@@ -274,7 +274,7 @@ def _json(content: object, status: HTTPStatus = HTTPStatus.OK) -> Reply:
 def _check(request: Request) -> None:
     if request.problem is not None:
         raise request.problem
-    if b"content-encoding" in request.headers:
+    if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise EncodingNotTaken("The body is compressed.", hint="send it as it is")
 
 
@@ -284,6 +284,11 @@ def _request_id(request: Request) -> str:
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode()
     return new_id("req")
+
+
+def _is_inference(url: bytes) -> bool:
+    """Of the Open Inference Protocol; an application may be called `v2-something`."""
+    return url == b"/v2" or url.startswith(b"/v2/")
 
 
 def _shown(url: bytes) -> str:
