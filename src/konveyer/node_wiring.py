@@ -162,6 +162,7 @@ def serve_process(
         keys_are_required=own.keys == "required",
         waits_for_document=places.is_apart,
         families=sockets,
+        most_waiting=own.most_under_way,
     )
     # What is shipped elsewhere is to be read there soon.
     segment_s = 1.0 if places.is_apart else SEGMENT_S

@@ -48,7 +48,9 @@ def space(run: tuple[Trained, Path], made_space: ServingSpace, tmp_path: Path) -
     return space
 
 
-def isolated(space: ServingSpace, run: tuple[Trained, Path], number: int) -> Bundle:
+def isolated(
+    space: ServingSpace, run: tuple[Trained, Path], number: int, application: str = "zoo"
+) -> Bundle:
     """One of the same faulty models, with a digest of its own."""
 
     class Given(Trained):
@@ -58,7 +60,7 @@ def isolated(space: ServingSpace, run: tuple[Trained, Path], number: int) -> Bun
 
     given = Given(run[0].folder, run[0].result)
     limits = Isolated(memory_mb=300, limit_ms=1000 + number)
-    return packed(given, open_bundle_store(space.settings), limits=limits)
+    return packed(given, open_bundle_store(space.settings), limits=limits, application=application)
 
 
 @pytest.fixture
@@ -102,6 +104,32 @@ def test_what_an_isolated_model_does_harms_no_other(node: Node) -> None:
         compiled.more(200)
     assert compiled.statuses == {200}
     assert compiled.broken == []
+
+
+def test_a_model_that_hangs_leaves_room_for_others(
+    space: ServingSpace, run: tuple[Trained, Path]
+) -> None:
+    """It has more callers than a process takes requests, and those refused come again at once."""
+    with (space.root / "konveyer.toml").open("a") as settings:
+        settings.write("most_under_way = 64\n")
+    faulty = isolated(space, run, 9_000)
+    other = isolated(space, run, 9_000, "other")
+    space.desire(space.pack(1), faulty, other)
+    bodies = [msgspec.json.encode(body(HANG))]
+    good = [msgspec.json.encode(body(3))]
+    with serving(space, processes=1) as node:
+        wait_for_bundle(node, faulty.digest)
+        wait_for_bundle(node, other.digest)
+        with (
+            Load(node.url, connections=70, path=PATH, bodies=bodies) as hanging,
+            Load(node.url, connections=2) as compiled,
+            Load(node.url, connections=2, path="/other/v1/predict", bodies=good) as waits,
+        ):
+            compiled.more(200)
+            waits.more(50)
+    assert compiled.statuses == waits.statuses == {200}
+    assert 429 in hanging.statuses
+    assert hanging.broken == compiled.broken == []
 
 
 def test_a_node_is_ready_when_its_isolated_models_are(

@@ -1,5 +1,6 @@
 """An online store on a network that is gone, frozen or slow."""
 
+import json
 import signal
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from konveyer.bundle.manifest import Serving
 from tests.faults.conftest import OPEN
 from tests.redis_servers import RedisServer, redis_server
 from tests.serving_nodes import Load, rows_logged, serving
-from tests.serving_space import NAMES, ServingSpace, new_space
+from tests.serving_space import NAMES, ServingSpace, features_of, new_space
 from tests.support import wait_for
 
 PATH = "/scoring/v1/predict"
@@ -60,6 +61,30 @@ def test_a_frozen_store_costs_a_deadline_and_no_more(
         assert load.statuses <= {200, 503, 504}
         assert load.broken == []
         assert client.post(PATH, json={"client_id": 1}).status_code == 200
+
+
+def test_models_that_wait_for_a_frozen_store_leave_room_for_others(
+    space: ServingSpace, redis: RedisServer
+) -> None:
+    """Two of them: one alone does not need all of a process."""
+    with (space.root / "konveyer.toml").open("a") as settings:
+        settings.write("most_under_way = 64\n")
+    slow = Serving(deadline_ms=5_000)
+    readers = [space.pack(1, application=name, serving=slow) for name in ("first", "second")]
+    space.desire(*readers, space.pack(2, serving=Serving(given=tuple(NAMES))))
+    given = [json.dumps(features_of(client)).encode() for client in range(10)]
+    with serving(space, processes=1) as node:
+        redis.process.send_signal(signal.SIGSTOP)
+        with (
+            Load(node.url, connections=40, path="/first/v1/predict") as first,
+            Load(node.url, connections=40, path="/second/v1/predict") as second,
+            Load(node.url, connections=2, bodies=given) as other,
+        ):
+            other.more(200)
+            redis.process.send_signal(signal.SIGCONT)
+            wait_for(lambda: 200 in first.statuses & second.statuses)
+    assert other.statuses == {200}
+    assert 429 in first.statuses & second.statuses
 
 
 def test_declared_values_stand_in_for_a_store_that_is_gone(

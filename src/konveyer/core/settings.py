@@ -66,7 +66,7 @@ class Environment(Listen, frozen=True):
     """Where its nodes listen, and the online store that they read (the workspace's when None).
 
     `keys` tells whether callers need one. A node has as many `processes` as there are cores when
-    that is 0; each answers `most_under_way` requests at a time, and refuses more.
+    that is 0; each takes `most_under_way` requests at a time, and refuses more.
     """
 
     online: str | None = None

@@ -18,7 +18,7 @@ class HeadTooLarge(KonveyerError):
 
 
 class Overloaded(KonveyerError):
-    """More requests at a time than a process takes."""
+    """More requests at a time than a process takes, or lets wait for one version."""
 
     code, status = "overloaded", HTTPStatus.TOO_MANY_REQUESTS
 

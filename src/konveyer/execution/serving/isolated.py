@@ -18,6 +18,7 @@ from konveyer.bundle.native.frames import framed, taken
 from konveyer.core.digest import short
 from konveyer.core.schema import ColumnType
 from konveyer.execution.serving.errors import LaneNotReady, ModelTimedOut, ModelUnavailable
+from konveyer.execution.serving.room import Portion, Room
 from konveyer.feature_store.online.codec import Value
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -97,9 +98,13 @@ def _expire(waiting: "asyncio.Future[_Reply | None]") -> None:
 
 
 class IsolatedLane:
-    """Asks the worker whose socket is at `path`. Connects again after the worker was restarted."""
+    """Asks the worker whose socket is at `path`. Connects again after the worker was restarted.
 
-    def __init__(self, path: Path, spec: ModelSpec) -> None:
+    Requests that wait for it take of `portion`; more of them are refused.
+    """
+
+    def __init__(self, path: Path, spec: ModelSpec, portion: Portion | None = None) -> None:
+        self._portion = portion or Portion(Room())
         self._path, self._limit_s = path, spec.isolated.limit_ms / 1000
         self._outputs = [column.dtype is ColumnType.FLOAT64 for column in spec.outputs]
         self._connection: _Connection | None = None
@@ -112,9 +117,10 @@ class IsolatedLane:
             )
 
     async def predict(self, rows: Rows) -> list[tuple[Value, ...]]:
-        connection = await self._connected()
         try:
-            reply = await connection.ask(rows, self._limit_s)
+            with self._portion:
+                connection = await self._connected()
+                reply = await connection.ask(rows, self._limit_s)
         except TimeoutError:
             raise ModelTimedOut(
                 f"The model did not answer within {self._limit_s * 1000:g} ms.",

@@ -10,6 +10,7 @@ from konveyer.bundle.errors import ModelFailed, ModelUnusable
 from konveyer.bundle.manifest import ISOLATED
 from konveyer.bundle.store import Bundle
 from konveyer.execution.serving.isolated import IsolatedLane, socket_of
+from konveyer.execution.serving.room import Portion
 from konveyer.feature_store.online.codec import Value
 
 
@@ -39,12 +40,12 @@ class CompiledLane:
         pass
 
 
-def lane_of(bundle: Bundle, families: Path | None = None) -> Lane:
+def lane_of(bundle: Bundle, families: Path | None = None, portion: Portion | None = None) -> Lane:
     """The lane that the bundle's form asks for, ready to answer.
 
     `families` is the folder of the sockets of isolated models; one whose process is not there yet
-    raises `LaneNotReady`. A compiled model that crashes on a row of nulls is met here, before any
-    caller meets it.
+    raises `LaneNotReady`. Requests that wait for it take of `portion`. A compiled model
+    that crashes on a row of nulls is met here, before any caller meets it.
     """
     spec = bundle.manifest.model
     if spec.form == ISOLATED:
@@ -53,7 +54,7 @@ def lane_of(bundle: Bundle, families: Path | None = None) -> Lane:
                 f"This model runs in a process of its own ({spec.reason}), and none is kept here.",
                 hint="run it in a serving node",
             )
-        lane = IsolatedLane(socket_of(families, bundle.digest), spec)
+        lane = IsolatedLane(socket_of(families, bundle.digest), spec, portion)
         lane.check_ready()
         return lane
     model = compiled_model(bundle)

@@ -13,7 +13,7 @@ from typing import Any
 from konveyer.core.errors import InternalError, KonveyerError
 from konveyer.execution.serving.call import Call
 from konveyer.execution.serving.contract import AskedRow
-from konveyer.execution.serving.errors import EntityNotFound
+from konveyer.execution.serving.errors import EntityNotFound, Overloaded
 from konveyer.execution.serving.prediction_log import CANARY, PredictionLog
 from konveyer.execution.serving.reading import Row
 from konveyer.execution.serving.router import Endpoint, LiveVersion
@@ -106,9 +106,10 @@ async def _handed_over(
 
 
 def _is_own_fault(error: Exception) -> bool:
-    """A canary's. Its features may not know an entity that those of the live version know."""
+    """A canary's. Its features may not know an entity that those of the live version know; and
+    where more wait for it than may, it is too slow."""
     return (
-        isinstance(error, EntityNotFound)
+        isinstance(error, EntityNotFound | Overloaded)
         or not isinstance(error, KonveyerError)
         or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
     )

@@ -9,6 +9,7 @@ from konveyer.core.clock import FeatureClock
 from konveyer.execution.serving.contract import AskedRow
 from konveyer.execution.serving.errors import StoreTooSlow
 from konveyer.execution.serving.remote_reads import RemoteReads
+from konveyer.execution.serving.room import Portion
 from konveyer.feature_store.datamart.lookup import OnlineLookup
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.online.base import OnlineStore, OnlineStoreUnavailable
@@ -28,7 +29,10 @@ class Found(NamedTuple):
 
 
 class FeatureReader:
-    """Reads for one version. A local store is read at once, one on a network by `remote`."""
+    """Reads for one version. A local store is read at once, one on a network by `remote`.
+
+    Requests that wait for one on a network take of `portion`.
+    """
 
     def __init__(
         self,
@@ -37,9 +41,11 @@ class FeatureReader:
         store: OnlineStore,
         remote: RemoteReads | None,
         clock: FeatureClock,
+        portion: Portion,
     ) -> None:
         self._lookup = OnlineLookup(service, store, clock)
-        self._remote, self._within_s = remote, serving.deadline_ms / 1000
+        self._remote, self._portion = remote, portion
+        self._within_s = serving.deadline_ms / 1000
         self._names = tuple(column.name for column in service.columns)
         self._fallbacks = checked_fallbacks(service, serving)
 
@@ -73,7 +79,8 @@ class FeatureReader:
         given = [row.given for row in asked] if any(row.given for row in asked) else ()
         if self._remote is None:
             return lookup.rows(keys, requests, given)
-        records = await self._remote.get(lookup.places(keys), within_s=self._within_s)
+        with self._portion:
+            records = await self._remote.get(lookup.places(keys), within_s=self._within_s)
         return lookup.found(records, len(keys), requests, given)
 
     def _filled(self, values: Mapping[int, Value]) -> Row:

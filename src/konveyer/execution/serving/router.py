@@ -37,6 +37,7 @@ from konveyer.execution.serving.rates import SharedRates
 from konveyer.execution.serving.reading import FeatureReader
 from konveyer.execution.serving.remote_reads import RemoteReads
 from konveyer.execution.serving.report import Refused, Report, Serving
+from konveyer.execution.serving.room import Portion, Room
 from konveyer.execution.serving.sides import WHOLE, place_of
 from konveyer.feature_store.online.base import OnlineStore
 
@@ -112,6 +113,9 @@ class Router:
     `families` is the folder of the sockets of isolated models. One whose process has not started is
     refused too, and is asked for again four times a second.
 
+    Of all requests that wait for models or for a store on a network, `most_waiting` is the limit,
+    which no version can use up (`room.py`).
+
     With `waits_for_document` an environment without one is not known to serve nothing: the report
     says that the node is starting until there is one.
     """
@@ -129,9 +133,10 @@ class Router:
         waits_for_document: bool = False,
         families: Path | None = None,
         models_within_s: float = 300.0,
+        most_waiting: int = 512,
     ) -> None:
         self.environment = environment
-        self._families = families
+        self._families, self._room = families, Room(most_waiting)
         self._storage, self._bundles, self._online, self._clock = storage, bundles, online, clock
         self._rates, self._keys_are_required = rates, keys_are_required
         self._remote = RemoteReads(online) if online.is_remote else None
@@ -292,12 +297,15 @@ class Router:
         bundle = self._bundles.open(digest)
         manifest = bundle.manifest
         service, serving = manifest.service, manifest.serving
+        portion = Portion(self._room)
         loaded = Loaded(
             digest=digest,
             manifest=manifest,
             contract=RequestContract(service, serving.given),
-            reader=FeatureReader(service, serving, self._online, self._remote, self._clock),
-            lane=lane_of(bundle, self._families),
+            reader=FeatureReader(
+                service, serving, self._online, self._remote, self._clock, portion
+            ),
+            lane=lane_of(bundle, self._families, portion),
         )
         # The last request that uses it may still be under way when it is forgotten here.
         weakref.finalize(loaded, loaded.lane.close)

@@ -26,7 +26,8 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Of one process. A connection that is idle, sends a head or a body, or does not read its
-    answer for longer than these seconds is closed; of more requests at a time the rest get 429."""
+    answer for longer than these seconds is closed. Of more requests than `most_under_way` that are
+    not taken up yet, the rest get 429; those that wait have a limit of their own (`room.py`)."""
 
     most_under_way: int = 512
     idle_s: float = 75.0
@@ -86,11 +87,11 @@ class Server:
         self._connections.discard(connection)
 
     def submit(self, connection: Connection, request: Request) -> None:
-        is_full = self._under_way >= self._limits.most_under_way
+        is_full = len(self._ready) >= self._limits.most_under_way
         # Whoever asks after the process's health must not take a busy one for a dead one.
         if is_full and request.problem is None and not request.url.startswith(_ALWAYS_ANSWERED):
             request.problem = Overloaded(
-                f"This process answers {self._under_way} requests already.",
+                f"This process has {len(self._ready)} requests to take up already.",
                 hint="send it again after the seconds in Retry-After",
             )
         self._under_way += 1
