@@ -28,6 +28,7 @@ class Model:
             if code == 103: self.kept.append(np.ones(120_000_000 // 8))
             if code == 104: os.kill(os.getpid(), 9)
             if code == 105: time.sleep(0.2)
+            if code == 110: time.sleep(0.01)
             if code == 106: return np.arange(len(rows) + 1)
             if code == 109: return ["high"] * len(rows)
             if code == 107: return np.full(len(rows), self.calls)

@@ -184,7 +184,7 @@ def test_a_worker_that_has_started_has_no_reason_to_have_ended(
 def test_requests_that_wait_while_a_model_is_busy_are_one_batch(
     keeper: Keeper, faulty: Callable[[int], Bundle]
 ) -> None:
-    lane = keeper.lane(faulty(4))
+    lane = keeper.lane(faulty(20_000))  # a row of 0.2 s is expected to be followed by others
 
     async def ask_all() -> list[Any]:
         slow = asyncio.create_task(lane.predict([row(105)]))
@@ -194,6 +194,31 @@ def test_requests_that_wait_while_a_model_is_busy_are_one_batch(
 
     answers = keeper.runner.run(ask_all())
     assert len(set(answers[1:])) == 1, "the calls that answered"
+
+
+def test_a_burst_costs_a_healthy_model_nothing(
+    keeper: Keeper, faulty: Callable[[int], Bundle]
+) -> None:
+    """Of 2.5 s of work each answer may take a second: the rest is dropped, and the worker lives."""
+    bundle = faulty(12)
+    lane = keeper.lane(bundle)
+    worker = worker_of(keeper, bundle)
+    assert keeper.ask(lane, row(110)) == [(220.0,)]
+
+    async def ask_all() -> list[Any]:
+        many = [asyncio.create_task(lane.predict([row(110)])) for _ in range(250)]
+        return await asyncio.gather(*many, return_exceptions=True)
+
+    # Families look every 0.05 s whether a worker takes too long, by themselves.
+    answers = keeper.runner.run(ask_all())
+    late = [answer for answer in answers if isinstance(answer, ModelTimedOut)]
+    answered = [answer for answer in answers if answer == [(220.0,)]]
+    assert len(late) + len(answered) == 250
+    assert len(answered) >= 40
+    started = time.monotonic()
+    assert keeper.ask(lane, row(3)) == [(6.0,)]
+    assert time.monotonic() - started < 0.5, "what nobody waits for is not asked"
+    assert worker_of(keeper, bundle) == worker
 
 
 def test_one_request_that_fails_in_a_batch_fails_alone(

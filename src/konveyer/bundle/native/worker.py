@@ -1,7 +1,8 @@
-"""One model in a process of its own: answers what waits at its socket, all of it at once.
+"""One model in a process of its own: answers what waits at its socket, in batches.
 
-Requests that come while the model is busy are one batch when it is free again: nobody waits for a
-batch to fill. Forked from a family (`family.py`) that has imported the libraries.
+Requests that come while the model is busy are one batch when it is free again, as far as they keep
+its limit of time (`batches.py`): nobody waits for a batch to fill. Forked
+from a family (`family.py`) that has imported the libraries.
 """
 
 import ctypes
@@ -21,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from konveyer.bundle.native.batches import Batches
 from konveyer.bundle.native.frames import BadFrame, encoded, taken
 from konveyer.bundle.native.model import NativeModel, load
 
@@ -63,7 +65,7 @@ def run_worker(wanted: dict[str, Any], busy: BusySince, said: Path) -> None:
         busy.stop()
         # Why the one before it ended must not be taken for why this one will.
         said.unlink(missing_ok=True)
-        code = serve(model, Path(wanted["socket"]), busy)
+        code = serve(model, Path(wanted["socket"]), busy, wanted["limit_s"])
     except BaseException as error:  # noqa: BLE001 - a model may raise anything, and this is the end
         said.write_text(f"{type(error).__name__}: {error}"[:500])
     finally:
@@ -114,9 +116,10 @@ def _warm(model: NativeModel, bundle: Path) -> None:
             model.predict(good[:1])
 
 
-def serve(model: NativeModel, path: Path, busy: BusySince) -> int:
+def serve(model: NativeModel, path: Path, busy: BusySince, limit_s: float) -> int:
     """Answer until the process is stopped. The socket appears once it can be connected to."""
     selector = selectors.DefaultSelector()
+    batches: Batches[socket.socket] = Batches(limit_s)
     draft = path.with_suffix(f".{os.getpid()}")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(draft))
@@ -124,13 +127,14 @@ def serve(model: NativeModel, path: Path, busy: BusySince) -> int:
         draft.rename(path)
         selector.register(listener, selectors.EVENT_READ, None)
         while True:
-            requests: list[Request] = []
-            for key, _ in selector.select():
+            for key, _ in selector.select(0 if batches else None):
                 if key.data is None:
                     _accept(listener, selector)
                 else:
-                    requests += _received(key.fileobj, key.data, selector)  # type: ignore[arg-type]
-            if requests and not _answer_all(model, requests, busy):
+                    for request in _received(key.fileobj, key.data, selector):  # type: ignore[arg-type]
+                        batches.add(*request)
+            requests = batches.next(time.monotonic())
+            if requests and not _answer_all(model, requests, busy, batches):
                 return _OUT_OF_MEMORY
 
 
@@ -155,8 +159,11 @@ def _received(
     return requests
 
 
-def _answer_all(model: NativeModel, requests: list[Request], busy: BusySince) -> bool:
+def _answer_all(
+    model: NativeModel, requests: list[Request], busy: BusySince, batches: Batches[socket.socket]
+) -> bool:
     """Answer all in one call of the model; where that raises, each alone. False: out of memory."""
+    began_s = time.monotonic()
     rows = [row for _, request in requests for row in request["rows"]]
     has_memory = True
     try:
@@ -169,6 +176,8 @@ def _answer_all(model: NativeModel, requests: list[Request], busy: BusySince) ->
         if len(requests) == 1:
             _send(requests[0], {"error": _said(error)})
             return True
+    else:
+        batches.took(time.monotonic() - began_s, len(rows))
     start = 0
     for request in requests:
         end = start + len(request[1]["rows"])
@@ -183,7 +192,10 @@ def _answer_all(model: NativeModel, requests: list[Request], busy: BusySince) ->
 
 
 def _answer_alone(model: NativeModel, request: Request, busy: BusySince) -> bool:
+    """One whose caller has given up meanwhile is not answered. False: out of memory."""
     rows = request[1]["rows"]
+    if request[1]["until"] < time.monotonic():
+        return True
     try:
         outputs = _timed(model.predict, rows, busy)
         _check_length(outputs, rows)

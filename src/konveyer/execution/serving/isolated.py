@@ -5,6 +5,7 @@ it was busy as one batch.
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -75,7 +76,9 @@ class _Connection(asyncio.Protocol):
         self._last += 1
         number, future = self._last, self.loop.create_future()
         self._waiting[number] = future
-        self._transport.write(framed(_encode({"id": number, "rows": rows})))
+        self._transport.write(
+            framed(_encode({"id": number, "rows": rows, "until": time.monotonic() + limit_s}))
+        )
         # `asyncio.timeout` needs a task, and a request begins without one.
         limit = self.loop.call_later(limit_s, _expire, future)
         try:
