@@ -357,6 +357,64 @@ def test_a_sum_that_64_bits_cannot_hold_is_an_error_and_not_a_wrong_number() -> 
         of_one_entity(pa.array([2**62, 2**62]), (feature("sum"),))
 
 
+@settings(deadline=None, max_examples=200)
+@given(near | far, st.sampled_from([1, 10, 25, None]), st.booleans(), st.booleans())
+def test_means_of_numbers_whose_sum_64_bits_cannot_hold(
+    drawn: tuple[list[Event], Asked], over_us: int | None, filtered: bool, as_known: bool
+) -> None:
+    def large(number: int | None) -> int | None:
+        return None if number is None else number + (3 * 2**61 if number >= 0 else -3 * 2**61)
+
+    # Two entities, so that many rows fall into one window.
+    events = [
+        Event((e.key[0] % 2, "a"), e.event_us, e.created_us, large(e.value), e.passes)
+        for e in drawn[0]
+    ]
+    asked = [((0 if key[0] is None else key[0] % 2, "a"), at) for key, at in drawn[1]]
+    mean = WindowedFeature(
+        name="mean",
+        function="mean",
+        over_us=over_us,
+        column="value",
+        filter_column="passes" if filtered else None,
+    )
+    plan = ViewPlan(keys=("number", "text"), windowed=(mean,), as_known=as_known)
+    spine, at_us = asked_as_table(asked)
+    got = evaluated(plan, as_table(events, pa.int64()), spine, at_us)["mean"].to_pylist()
+    expected = [
+        aggregated(
+            events,
+            key,
+            at,
+            function="mean",
+            over_us=over_us,
+            counts_rows=False,
+            filtered=filtered,
+            as_known=as_known,
+        )
+        for key, at in asked
+    ]
+    assert got == [
+        None if value is None else pytest.approx(value, rel=1e-15, abs=0) for value in expected
+    ]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [2**62] * 4,
+        [2**63 - 1] * 300,
+        [-(2**63)] * 3,
+        [2**63 - 1, 2**63 - 1, -(2**63), 1],
+        [2**63 - 1, -(2**63), None],
+    ],
+)
+def test_a_mean_fits_where_its_sum_does_not(values: list[int | None]) -> None:
+    counted = [value for value in values if value is not None]
+    (found,) = of_one_entity(pa.array(values, pa.int64()), (feature("mean"),))
+    assert found["mean"] == pytest.approx(sum(counted) / len(counted), rel=1e-15, abs=0)
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -67,8 +67,9 @@ def nearest_doubles(values: pa.Array | pa.ChunkedArray) -> pa.Array:
         values = values.combine_chunks()
     lower, upper = words_of(values)
     # Both numbers are exact, and a division of IEEE 754 gives the nearest quotient.
-    exact = (upper == lower >> 63) & (lower <= _EXACT) & (lower >= -_EXACT)
-    exact &= values.type.scale <= _EXACT_POWER
+    exact = upper == lower >> 63
+    if values.type.scale:  # a whole number is rounded once, when it becomes a double
+        exact &= (lower <= _EXACT) & (lower >= -_EXACT) & (values.type.scale <= _EXACT_POWER)
     floats = lower / 10.0 ** min(values.type.scale, _EXACT_POWER)
     rest = np.flatnonzero(~exact & np.asarray(values.is_valid()))
     if len(rest):

@@ -31,8 +31,9 @@ class Ranges:
         """One aggregate per spine row. One without a row that counts gives 0 for counts, else null.
 
         Whole numbers are summed exactly in 64 bits, and decimals of up to 18 digits in 128; wider
-        ones are counted and picked only. A NaN is a value that makes its range's sum, mean, min,
-        max and stddev NaN. `count_distinct` is for one span alone.
+        ones are counted and picked only. A mean of whole numbers is right also where
+        their sum leaves 64 bits. A NaN is a value that makes its range's sum, mean, min, max and
+        stddev NaN. `count_distinct` is for one span alone.
         """
         series, spans, count = self._series, self._spans, self._count
         match function:
@@ -74,8 +75,14 @@ class Ranges:
 
     @cached_property
     def _sum_as_doubles(self) -> Values:
-        doubles = self._sum if self._scale is None else nearest_doubles(self._sum)
-        return np.asarray(doubles.fill_null(0).to_numpy(zero_copy_only=False))
+        series = self._series
+        if self._scale is not None:
+            doubles = nearest_doubles(self._sum)
+        elif series.numbers.dtype.kind == "f" or not series.may_overflow:
+            doubles = self._sum
+        else:
+            doubles = nearest_doubles(_decimal_sum(series, self._spans, 0, self._count > 0))
+        return np.asarray(doubles.fill_null(0).to_numpy(zero_copy_only=False)).astype(float)
 
     @cached_property
     def _scale(self) -> int | None:
