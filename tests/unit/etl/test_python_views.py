@@ -117,6 +117,27 @@ def test_a_function_that_gives_something_else_is_refused_at_apply(
     assert caught.value.code == "python_view_failed"
 
 
+def test_a_column_that_the_source_lost_is_named_and_applying_again_does_without(
+    store: Store,
+) -> None:
+    file = store.services.root / "visits.parquet"
+    rows = pq.read_table(file)
+    shops = rows.append_column("shop", pa.array(["a"] * len(rows)))
+    pq.write_table(shops, file)
+    store.apply(CLIENT, VISITS, SESSIONS, SCORING)
+    pq.write_table(shops.append_column("new", pa.array([0] * len(rows))), file)
+    store.etl()
+    pq.write_table(rows, file)
+    with pytest.raises(KonveyerError) as caught:
+        store.etl()
+    said = caught.value.message
+    assert "Feature view 'sessions' was applied with other columns" in said
+    assert "source 'visits', column 'shop' was string and is gone" in said
+    store.apply(CLIENT, VISITS, SESSIONS, SCORING)
+    store.etl()
+    assert store.online((7,)) == [(2, 1.0)]
+
+
 def test_rows_of_others_fail_the_run(store: Store) -> None:
     code = "def f(rows):\n    return rows.with_columns(client=rows['client'] + 1000, session=1, "
     view = FeatureView(

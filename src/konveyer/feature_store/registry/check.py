@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from konveyer.core.errors import did_you_mean
-from konveyer.core.schema import ColumnType, Dtype, UnsupportedType, column_type
+from konveyer.core.schema import Column, ColumnType, Dtype, UnsupportedType, column_type
 from konveyer.feature_store.definitions.definition import Kind
 from konveyer.feature_store.definitions.on_demand import OnDemandView
 from konveyer.feature_store.definitions.python_code import callable_of
@@ -95,7 +95,7 @@ def sources_attached(
                     was, is_now = found[source.name].kind, now[source.name].kind
                     changes = [f"source '{source.name}' was {was}, and is {is_now}"]
                     raise _changed(view, changes, "its rows would be others.")
-            fits = _types_of(_compiled(state, view, session, places)) == _types_of(compiled)
+            fits = _fits(_compiled(state, view, session, places), compiled)
         except (UnknownColumn, WrongType, SqlInvalid, UnsupportedType) as error:
             changes = _changes(found, now)
             if changes:
@@ -215,7 +215,21 @@ def _types_of(compiled: CompiledView) -> list[list[str]]:
     """What of a view's form depends on the types of the data: the columns that it keeps."""
     kept = [column for column, _ in compiled.layout.expressions]
     columns = (*compiled.layout.keys, *kept, *compiled.columns)
-    return [[column.name, str(column.dtype)] for column in columns]
+    return [[column.name, str(column.dtype)] for column in (*columns, *_given(compiled))]
+
+
+def _given(compiled: CompiledView) -> list[Column]:
+    """What a view's function is given, in whatever order the source has it."""
+    expressions = () if compiled.given is None else compiled.given.expressions
+    return sorted((column for column, _ in expressions), key=lambda column: column.name)
+
+
+def _fits(now: CompiledView, before: CompiledView) -> bool:
+    """Whether the rows are as they were. A function is not given what is new in its source."""
+    still = [column for column in _given(now) if column in _given(before)]
+    types, given = _types_of(now), len(_given(now))
+    kept = types[: len(types) - given] + [[c.name, str(c.dtype)] for c in still]
+    return kept == _types_of(before)
 
 
 def _type_name(arrow: pa.DataType) -> str:
