@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -107,10 +108,24 @@ def test_a_page_that_is_damaged_later_fails_the_run_and_nothing_else(
     assert pq.ParquetFile(file).metadata.num_rows == good.num_rows  # the footer is as it was
     error = desk.failure("spend")
     assert error["code"] == "source_unreadable"
+    assert "Source 'payments'" in error["message"]
     assert str(file) in error["message"]
     pq.write_table(big, file)
     desk.etl()
     assert len(amounts(desk)) == 200_000
+
+
+def test_decimals_that_would_be_rounded_are_refused(desk: Desk) -> None:
+    wide = pa.array([Decimal(1), Decimal(2)], pa.decimal256(50, 2))
+    write(desk.root, "a.parquet", payments(wide))
+    error = desk.refusal(*DEFINITIONS)
+    assert error.code == "unsupported_type"
+    assert "Source 'payments', column 'amount' has type decimal256(50, 2)" in error.message
+    few = pa.array([Decimal(1), Decimal(2)], pa.decimal256(12, 2))
+    write(desk.root, "a.parquet", payments(few))
+    desk.apply(*DEFINITIONS)
+    desk.etl()
+    assert amounts(desk) == [1, 2]
 
 
 def test_a_file_that_vanished_fails_the_run_until_it_is_back(desk: Desk, file: Path) -> None:

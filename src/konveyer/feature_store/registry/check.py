@@ -15,7 +15,7 @@ from konveyer.feature_store.definitions.on_demand import OnDemandView
 from konveyer.feature_store.definitions.python_code import callable_of
 from konveyer.feature_store.definitions.source import Source
 from konveyer.feature_store.definitions.view import FeatureView
-from konveyer.feature_store.engines.base import Engine, QueryFailed
+from konveyer.feature_store.engines.base import Engine, QueryFailed, SourceUnreadable
 from konveyer.feature_store.kernel.on_demand import OnDemandComputation, as_array
 from konveyer.feature_store.offline.layout import quoted
 from konveyer.feature_store.registry.compile import CompiledView, compile_view
@@ -103,7 +103,20 @@ def sources_attached(
             raise
         if not fits:
             raise _changed(view, _changes(found, now), "its features would have other types.")
-        yield session
+        with _naming_sources([name for name, form in now.items() if form.kind != SourceKind.SQL]):
+            yield session
+
+
+@contextmanager
+def _naming_sources(sources: Sequence[str]) -> Iterator[None]:
+    """What an engine cannot read says whose files they are, as near as the engine tells."""
+    try:
+        yield
+    except SourceUnreadable as error:
+        if not any(f"'{name}'" in error.message for name in sources):
+            listed = " or ".join(f"'{name}'" for name in sources)
+            error.message = f"Source {listed}: {error.message}"
+        raise
 
 
 def _attached(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from konveyer.core.schema import MOST_DIGITS, UnsupportedType
 from konveyer.feature_store.definitions.source import Source
 from konveyer.feature_store.engines.base import SourceUnreadable
 from konveyer.feature_store.sources.errors import SourceFileMissing, WrongType
@@ -39,8 +40,16 @@ def check_parquet(source: Source, files: Sequence[Path]) -> None:
     """Raise unless every footer can be read and a column has the same type in all files.
 
     An engine reads all files with the types of the first, and would round what does not fit.
+    DuckDB would round decimals of too many digits, too.
     """
     first = _schema(source, files[0])
+    for field in first:
+        if pa.types.is_decimal(field.type) and field.type.precision > MOST_DIGITS:
+            raise UnsupportedType(
+                f"Source '{source.name}', column '{field.name}' has type {field.type}, which a "
+                "feature cannot have.",
+                hint=f"write it as a decimal of up to {MOST_DIGITS} digits, or as a double",
+            )
     types = {field.name: _family(field.type) for field in first}
     for file in files[1:]:
         for field in _schema(source, file):
