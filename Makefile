@@ -23,7 +23,7 @@ test: setup chromium wrk faketime
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not spark and not slow"
 
 test-spark: setup
-	$(BIN)/python -m pytest -m spark tests/parity
+	$(BIN)/python -m pytest -m spark $(or $(TESTS),tests/parity)
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow tests
