@@ -29,6 +29,7 @@ FRAME = pl.DataFrame(
 )
 
 
+@pytest.mark.slow
 def test_a_quick_run_prints_a_line_for_each_bench_and_peer(tmp_path: Path) -> None:
     benches = ["point-in-time", "windows-dense", "windows-sparse"]
     peers = ["duckdb-asof", "duckdb-range-join", "polars"]

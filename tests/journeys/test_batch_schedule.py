@@ -68,6 +68,7 @@ def has_begun(shop: Shop, times: int) -> bool:
     return len(runs(shop)) >= times
 
 
+@pytest.mark.slow
 def test_a_model_is_scored_once_in_each_period_through_kills(shop: Shop) -> None:
     assert [one["every"] for one in shop.run("batch", "list")] == ["3s"]
     for count in (1, 2):

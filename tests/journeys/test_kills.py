@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from konveyer.access.actor import Actor
 from konveyer.access.roles import Role
@@ -98,6 +99,7 @@ def test_a_release_killed_in_the_middle_goes_on_and_passes_no_gate_twice(shop: S
     assert nodes_up(shop.root, "test") == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_gate_decides_nothing(shop: Shop) -> None:
     shop.lengthen_load()
     release = shop.run("submit", "models/coupon_response", profile="ana")["id"]

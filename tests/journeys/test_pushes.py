@@ -204,6 +204,7 @@ def test_etl_puts_online_what_a_killed_push_left(bank: Shop) -> None:
     assert online(bank, 1) == [(1, 7, 7)]
 
 
+@pytest.mark.slow
 def test_pushes_killed_at_any_moment_count_once(bank: Shop) -> None:
     """Each push is repeated with its key until a process says that it is done."""
     seed = random.randrange(10**6)

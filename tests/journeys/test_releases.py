@@ -30,6 +30,7 @@ def test_the_release_went_through_every_gate_with_evidence(released_shop: Shop) 
     assert {one["environment"] for one in live} == {"test", "prod"}
 
 
+@pytest.mark.slow
 def test_failing_project_tests_stop_a_release_and_a_corrected_one_goes_on(shop: Shop) -> None:
     test = shop.root / PROJECT / "tests" / "test_broken.py"
     test.write_text("def test_it() -> None:\n    assert 1 == 2\n")

@@ -87,6 +87,7 @@ def has_begun(shop: Shop, view: str, times: int) -> bool:
     return len(runs(shop, view)) >= times
 
 
+@pytest.mark.slow
 def test_views_are_computed_by_themselves_once_in_a_period_through_kills(fresh_shop: Shop) -> None:
     for count in (1, 3):
         with worker(fresh_shop) as process:

@@ -64,6 +64,7 @@ def reachable(url: str) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_stopping_it_in_the_middle_of_a_release_fails_nothing(shop: Shop) -> None:
     shop.lengthen_load()
     release = shop.run("submit", "models/coupon_response", profile="ana")["id"]

@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.support import Shop
+
+pytestmark = pytest.mark.slow
 
 
 def test_vacuum_leaves_what_a_release_and_its_training_set_need(shop: Shop) -> None:

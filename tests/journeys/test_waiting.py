@@ -19,6 +19,8 @@ import pytest
 from konveyer import FeatureStore
 from tests.support import Shop
 
+pytestmark = pytest.mark.slow
+
 DEFINITIONS = """
 from konveyer import Aggregation, Entity, Feature, FeatureService, FeatureView, JoinKey, Source
 
