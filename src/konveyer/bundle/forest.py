@@ -1,7 +1,6 @@
 """Trees of a LightGBM model file, scored by a predictor whose nodes lie close together.
 
-LightGBM's library gives the same answers, to the last bit, in about twice the time, most of which
-it waits for memory.
+LightGBM's library gives the same answers, to the last bit, in about twice the time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -75,6 +74,8 @@ class ForestScorer:
                 hint="train the model on the features of its service",
             )
         self._features, self.outputs = features, int(header["num_tree_per_iteration"])
+        if features < 1 or self.outputs < 1:
+            raise ValueError("a model without features or outputs")
         objective, *options = header.get("objective", "").split() or [""]
         if objective not in _CONVERSIONS or "sqrt" in options or features > _MOST_FEATURES:
             raise UnknownTrees(objective)
@@ -174,6 +175,8 @@ def _sets(lines: Lines) -> tuple[Ints, npt.NDArray[np.uint32]]:
     if not int(lines["num_cat"]):
         return np.empty(0, np.int64), np.empty(0, np.uint32)
     bounds, words = _ints(lines, "cat_boundaries"), _ints(lines, "cat_threshold")
+    if bounds[0] != 0 or bounds[-1] != len(words) or (np.diff(bounds) < 0).any():
+        raise ValueError("a tree names categories that it does not have")
     parts = [np.concatenate([[end - begin], words[begin:end]]) for begin, end in pairwise(bounds)]
     return bounds[:-1] + np.arange(len(parts)), np.concatenate(parts).astype(np.uint32)
 

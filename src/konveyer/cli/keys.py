@@ -77,9 +77,9 @@ def list_(context: Context) -> None:
         found = list_keys(session, context.actor(session))
     if context.as_json:
         records = [{"id": one.id, **msgspec.to_builtins(one)} for one in found]
-        print_json(
-            [{name: record[name] for name in record if name != "digest"} for record in records]
-        )
+        for record in records:
+            del record["digest"]
+        print_json(records)
         return
     rows = [
         (

@@ -145,11 +145,14 @@ def test_what_only_lightgbm_knows_is_left_to_it(parameters: dict[str, Any], tmp_
         ("split_feature", "-1 0"),
         ("threshold", "0.5"),
         ("leaf_value", "1 2"),
+        ("cat_boundaries", "0 900"),
+        ("num_tree_per_iteration", "0"),
     ],
 )
 def test_a_tree_that_leads_out_of_itself_is_refused(name: str, values: str, tmp_path: Path) -> None:
     path = trained(tmp_path / "model.txt", objective="regression", num_leaves=3)
     text = path.read_text()
+    assert f"\n{name}=" in text
     path.write_text(re.sub(rf"^{name}=.*$", f"{name}={values}", text, count=1, flags=re.MULTILINE))
-    with pytest.raises(ValueError, match="a tree"):
+    with pytest.raises(ValueError, match=r"a (tree|model)"):
         ForestScorer(path, WIDTH)

@@ -1,8 +1,8 @@
 """One model in a process of its own: answers what waits at its socket, in batches.
 
 Requests that come while the model is busy are one batch when it is free again, as far as they keep
-its limit of time (`batches.py`): nobody waits for a batch to fill. Forked
-from a family (`family.py`) that has imported the libraries.
+its limit of time (`batches.py`): nobody waits for a batch to fill. Forked from a family
+(`family.py`) that has imported the libraries.
 """
 
 import ctypes

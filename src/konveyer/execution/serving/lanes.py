@@ -44,8 +44,8 @@ def lane_of(bundle: Bundle, families: Path | None = None, portion: Portion | Non
     """The lane that the bundle's form asks for, ready to answer.
 
     `families` is the folder of the sockets of isolated models; one whose process is not there yet
-    raises `LaneNotReady`. Requests that wait for it take of `portion`. A compiled model
-    that crashes on a row of nulls is met here, before any caller meets it.
+    raises `LaneNotReady`. Requests that wait for it take of `portion`. A compiled model that
+    crashes on a row of nulls is met here, before any caller meets it.
     """
     spec = bundle.manifest.model
     if spec.form == ISOLATED:

@@ -39,8 +39,9 @@ def published_features(
         runs = [readable_table(session, view.name, view.version)[1] for view in service.views]
     features: dict[str, pa.ChunkedArray] = {}
     for view, run in zip(views, runs, strict=True):
-        asked_us = run.as_of_us if moments_us is None else np.array(moments_us, np.int64)
-        at_us = np.minimum(np.full(len(spine), run.as_of_us, np.int64), asked_us)
+        at_us = np.full(len(spine), run.as_of_us, np.int64)
+        if moments_us is not None:
+            at_us = np.minimum(at_us, np.array(moments_us, np.int64))
         features |= join_features(spine, at_us, [view], engine=engine)
     features |= computed(service, features, _as_table(service.request, requests))
     return list(zip(*(_plain(features[f.name]) for f in service.features), strict=True))

@@ -225,10 +225,14 @@ def _check_column(where: str, name: str, columns: pa.Schema, wanted: str) -> Non
 
 
 def _types_of(compiled: CompiledView) -> list[list[str]]:
-    """What of a view's form depends on the types of the data: the columns that it keeps."""
+    """What of a view's form depends on the types of the data."""
+    columns = (*_kept(compiled), *_given(compiled))
+    return [[column.name, str(column.dtype)] for column in columns]
+
+
+def _kept(compiled: CompiledView) -> list[Column]:
     kept = [column for column, _ in compiled.layout.expressions]
-    columns = (*compiled.layout.keys, *kept, *compiled.columns)
-    return [[column.name, str(column.dtype)] for column in (*columns, *_given(compiled))]
+    return [*compiled.layout.keys, *kept, *compiled.columns]
 
 
 def _given(compiled: CompiledView) -> list[Column]:
@@ -239,10 +243,8 @@ def _given(compiled: CompiledView) -> list[Column]:
 
 def _fits(now: CompiledView, before: CompiledView) -> bool:
     """Whether the rows are as they were. A function is not given what is new in its source."""
-    still = [column for column in _given(now) if column in _given(before)]
-    types, given = _types_of(now), len(_given(now))
-    kept = types[: len(types) - given] + [[c.name, str(c.dtype)] for c in still]
-    return kept == _types_of(before)
+    given = _given(now)
+    return _kept(now) == _kept(before) and all(column in given for column in _given(before))
 
 
 def _type_name(arrow: pa.DataType) -> str:
