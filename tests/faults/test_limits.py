@@ -140,6 +140,9 @@ def test_http_1_0_head_and_100_continue(made_node: Node) -> None:
         assert one.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
         one.sendall(b'{"client_id": 1}')
         assert b" 200 OK" in one.recv(1000)
+    with connected(made_node) as one:  # as some proxies ask
+        one.sendall(b"GET HTTP://x.bank/health/live?a=b HTTP/1.1\r\nhost: x.bank\r\n\r\n")
+        assert b" 200 OK" in one.recv(1000)
     with connected(made_node) as one:  # as Java's client begins
         offer = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMA\r\n"
         for body in (b'{"client_id": 1}', b'{"client_id":'):

@@ -82,7 +82,7 @@ def test_production_is_rolled_back_under_load_without_a_lost_request(shop_copy: 
             with served(shop_copy.root) as api:
                 token = saved_token(shop_copy.root / "state", "boris")
                 forward = httpx.post(
-                    f"{api}/api/releases/{first['id']}/rollback",
+                    f"{api}/api/releases/coupon-response/v1/rollback",
                     json={"reason": "it was right", "to": second},
                     headers={"Authorization": f"Bearer {token}"},
                 )

@@ -200,7 +200,7 @@ def continue_(here: Here, caller: Caller, release: str, later: BackgroundTasks) 
     return found
 
 
-@router.post("/releases/{release}/rollback")
+@router.post("/releases/{release:path}/rollback")
 def rollback(
     here: Here, caller: Caller, release: str, order: RollbackOrder, dry_run: DryRun = False
 ) -> Rollback:

@@ -135,7 +135,7 @@ def forget_command(
 
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
-    if not (name and equals and value):
+    if not (name and equals):
         raise click.BadParameter(f"'{text}' is not KEY=VALUE.", param_hint="KEY=VALUE")
     return name, value
 

@@ -98,6 +98,7 @@ def test_narrow_whole_numbers_are_keys_too() -> None:
         ("labels_wrong_type", {"client_id": pa.array([1.0, 2.0])}),
         ("labels_wrong_type", {"at": pa.array(["2017-01-01", "2017-01-02"])}),
         ("labels_wrong_type", {"client_id": pa.array([[1], [2]])}),
+        ("labels_wrong_type", {"at": pa.array([0, 2**60], pa.timestamp("s"))}),
         (
             "labels_repeat",
             {"client_id": pa.array([1, 1]), "at": pa.array([0, 0], pa.timestamp("us"))},

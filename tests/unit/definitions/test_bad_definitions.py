@@ -116,6 +116,19 @@ def test_a_mistake_has_its_code_and_the_next_step(
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("limit", ["minimum=0", "nullable=False"])
+def test_an_on_demand_feature_has_no_limits(root: Path, limit: str) -> None:
+    view = (
+        "def rounded(amount):\n    return {'whole': amount // 1}\n"
+        "now = OnDemandView(name='now', function=rounded, request=(RequestField('amount', "
+        "'float64'),), features=(Feature(name='whole', dtype='float64'%s),))\n"
+    )
+    assert compiled(root, GOOD + view % "")
+    with pytest.raises(KonveyerError, match="'whole': limits are checked by ETL") as caught:
+        compiled(root, GOOD + view % f", {limit}")
+    assert caught.value.code == "bad_definition"
+
+
 def test_sql_says_when_its_rows_became_known_where_its_source_does(root: Path) -> None:
     known = GOOD.replace('event_time="at"', 'event_time="at", created_time="at"')
     view = (

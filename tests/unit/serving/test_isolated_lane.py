@@ -237,6 +237,17 @@ def test_one_request_that_fails_in_a_batch_fails_alone(
     assert isinstance(failed, ModelFailed)
 
 
+def test_many_callers_at_once_are_the_first_of_a_worker(
+    keeper: Keeper, faulty: Callable[[int], Bundle]
+) -> None:
+    lane = keeper.lane(faulty(11))
+
+    async def ask_all() -> list[Any]:
+        return await asyncio.gather(*(lane.predict([row(code % 50)]) for code in range(250)))
+
+    assert keeper.runner.run(ask_all()) == [[(code % 50 * 2.0,)] for code in range(250)]
+
+
 def test_a_family_that_is_killed_comes_again_with_its_workers(
     keeper: Keeper, faulty: Callable[[int], Bundle]
 ) -> None:

@@ -5,6 +5,7 @@ server, which looks at every connection once a second.
 """
 
 import asyncio
+import re
 from collections import deque
 from http import HTTPStatus
 from typing import Protocol
@@ -126,7 +127,7 @@ class Connection(asyncio.Protocol):
         parser = self._parser
         if parser.should_upgrade() and self._has_body:
             return  # the parser takes the body for another protocol: see `_without_offer`
-        request = Request(parser.get_method(), self._url, self._headers)
+        request = Request(parser.get_method(), _path(self._url), self._headers)
         if self._head_bytes > MOST_HEAD_BYTES:
             request.problem = HeadTooLarge(
                 f"The head is larger than {MOST_HEAD_BYTES:,} bytes.", hint="send fewer headers"
@@ -229,4 +230,12 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
+def _path(target: bytes) -> bytes:
+    """Of a target in absolute form, which some proxies send (RFC 9112, section 3.2.2), the path."""
+    if target.startswith(b"/"):
+        return target
+    return _ORIGIN.sub(b"", target) or b"/"
+
+
+_ORIGIN = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 _TOO_LARGE = f"The body is larger than {MOST_BODY_BYTES:,} bytes."

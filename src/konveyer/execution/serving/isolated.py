@@ -111,6 +111,7 @@ class IsolatedLane:
         self._path, self._limit_s = path, spec.isolated.limit_ms / 1000
         self._outputs = [column.dtype is ColumnType.FLOAT64 for column in spec.outputs]
         self._connection: _Connection | None = None
+        self._connecting: asyncio.Task[_Connection] | None = None
 
     def check_ready(self) -> None:
         if not self._path.exists():
@@ -166,17 +167,20 @@ class IsolatedLane:
         found = self._connection
         if found is not None and found.is_open and found.loop is loop:
             return found
+        # Requests that come meanwhile wait for the same one: the worker accepts few at a time.
+        if self._connecting is None or self._connecting.get_loop() is not loop:
+            self._connecting = loop.create_task(self._connect(loop))
+        return await asyncio.shield(self._connecting)
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop) -> _Connection:
         try:
             _, connection = await loop.create_unix_connection(
                 lambda: _Connection(loop), str(self._path)
             )
         except OSError:
             raise self._unavailable("is not there") from None
-        current = self._connection
-        if current is not None and current.is_open and current.loop is loop:
-            # Another request was faster.
-            connection.close()
-            return current
+        finally:
+            self._connecting = None
         self._connection = connection
         return connection
 

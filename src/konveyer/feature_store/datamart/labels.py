@@ -247,10 +247,16 @@ def _typed(table: pa.Table, name: str, dtype: ColumnType) -> pa.Table:
             hint=f"cast it to {dtype}",
         )
     place = table.column_names.index(name)
-    if dtype is ColumnType.TIMESTAMP:
-        naive = pa.timestamp("us", tz=getattr(column.type, "tz", None))
-        column = column.cast(naive).cast(dtype.arrow)
-    return table.set_column(place, name, column.cast(dtype.arrow))
+    try:
+        if dtype is ColumnType.TIMESTAMP:
+            naive = pa.timestamp("us", tz=getattr(column.type, "tz", None))
+            column = column.cast(naive).cast(dtype.arrow)
+        return table.set_column(place, name, column.cast(dtype.arrow))
+    except pa.ArrowInvalid as error:
+        raise LabelsWrongType(
+            f"{where[0].upper()}{where[1:]} has a value that {dtype} cannot hold: {error}.",
+            hint="leave such rows out",
+        ) from error
 
 
 def _with_canonical_uuids(table: pa.Table, name: str, where: str) -> pa.Table:

@@ -70,6 +70,13 @@ class OnDemandView:
             raise BadDefinition(f"{where} has no features.", hint="name what it computes")
         check_unique(where, self.feature_names)
         _ = self.outputs
+        for feature in self.features:
+            if feature.is_limited:
+                raise BadDefinition(
+                    f"{where}, feature '{feature.name}': limits are checked by ETL, which does not "
+                    "compute it.",
+                    hint="leave them out, and keep to them in the function",
+                )
         for reference in self.inputs:
             if not all(reference.partition(":")):
                 raise BadDefinition(

@@ -60,6 +60,12 @@ class Feature(Meaning):
         return Column(self.name, parse_dtype(self.dtype))
 
     @property
+    def is_limited(self) -> bool:
+        """Whether some of the values of its type are not acceptable."""
+        limits = (self.minimum, self.maximum) != (None, None) or bool(self.one_of)
+        return limits or not self.nullable
+
+    @property
     def formula(self) -> str:
         """The SQL of its view says how it is computed."""
         return ""
