@@ -48,8 +48,15 @@ class Shop:
         settings.write_text(text.replace("load_seconds = 2.0", "load_seconds = 8.0"))
 
     def copied_to(self, root: Path) -> "Shop":
-        """A workspace of its own with the same content; nodes of this one are not known there."""
-        shutil.copytree(self.root, root, symlinks=True, ignore=shutil.ignore_patterns("nodes"))
+        """A workspace of its own with the same content; nodes of this one are not known there.
+
+        Locked environments are shared: each holds hundreds of megabytes.
+        """
+        apart = shutil.ignore_patterns("nodes", "venvs")
+        shutil.copytree(self.root, root, symlinks=True, ignore=apart)
+        venvs = (self.root / "state/venvs").resolve()
+        venvs.mkdir(exist_ok=True)
+        (root / "state/venvs").symlink_to(venvs)
         return Shop(root)
 
     def caller(self, environment: str = "prod") -> dict[str, str]:

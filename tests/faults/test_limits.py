@@ -40,8 +40,7 @@ def test_ten_thousand_idle_connections_leave_a_node_answering(space: ServingSpac
                 stack.enter_context(connected(node))
                 if number % 1000 == 0:
                     assert predicts(client)
-            open_files = sum(one.num_fds() for one in node.processes())
-            assert open_files >= IDLE
+            wait_for(lambda: sum(one.num_fds() for one in node.processes()) >= IDLE)
             began = time.monotonic()
             for _ in range(100):
                 assert predicts(client)
