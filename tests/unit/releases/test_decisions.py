@@ -1,7 +1,9 @@
 """What people may do with a release, and what is recorded of it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,9 +15,11 @@ from konveyer.bundle.release_policy import Canary, ReleasePolicy
 from konveyer.bundle.store import BundleStore
 from konveyer.catalog import audit
 from konveyer.catalog.session import Catalog
+from konveyer.core.clock import now_us
 from konveyer.core.settings import ReleasesSettings
 from konveyer.core.storage import FolderStorage
-from konveyer.execution.releases.flow import goes_on, run_from
+from konveyer.execution.releases.flow import ReleaseServices, goes_on, release_flow, run_from
+from konveyer.execution.releases.lead_time import lead_time
 from konveyer.execution.releases.live import publish_end, put_live, retire_others
 from konveyer.execution.releases.machine import Action, State, WrongState
 from konveyer.execution.releases.records import (
@@ -49,7 +53,7 @@ from konveyer.execution.releases.service import (
 from konveyer.execution.releases.sides import Side, put_side
 from konveyer.execution.releases.transitions import move
 from konveyer.execution.serving.desired import Share, read_desired
-from tests.unit.releases.test_conveyor import ANA, BORIS, EVA, bundle, opened
+from tests.unit.releases.test_conveyor import ANA, BORIS, EVA, bundle, gate_services, opened
 
 QUINN = Actor("quinn", frozenset({Role.QA}))
 EVERYTHING = frozenset(Role)
@@ -88,6 +92,36 @@ def test_a_failed_gate_is_waived_with_a_reason_and_stays_on_record(catalog: Cata
     assert (entry.actor, entry.action) == ("quinn", "waived")
     assert entry.detail == {"stage": "load", "state": "replay", "reason": "a busy host"}
     assert goes_on(found)
+
+
+def test_no_time_of_a_release_is_lost_where_stages_are_passed_over(
+    catalog: Catalog, storage: FolderStorage, tmp_path: Path
+) -> None:
+    release = failed_in(catalog, State.LOAD)
+    with catalog.transaction() as session:
+        row = release_row(session, release)
+        row.opened_us = stage_row(session, release, State.LOAD).waiting_us = (
+            now_us() - 3_600_000_000
+        )
+        load = stage_row(session, release, State.LOAD)
+        load.started_us = load.finished_us = row.opened_us + 60_000_000
+        waive(session, QUINN, release, reason="a busy host")
+    gates = replace(gate_services(catalog, tmp_path, storage), bundles=_AnyBundle(tmp_path))
+    services = ReleaseServices(catalog=catalog, bundles=gates.bundles, gates=gates)
+    run = run_from(State.REPLAY, release, "ana")
+    assert run is not None
+    release_flow(services).run(_Steps(), run.payload)
+    with catalog.reading() as session:
+        found = load_release(session, release)
+    assert (found.state, found.ended_us is not None) == (State.LIVE, True)
+    took = {stage.stage: round(stage.waited_s) for stage in found.stages}
+    assert took == {
+        "load": 60,
+        **dict.fromkeys(["replay", "shadow", "approval", "canary"], 0),
+        "production": 3540,
+    }
+    whole_s = ((found.ended_us or 0) - found.opened_us) / 1e6
+    assert lead_time(found).total_s == pytest.approx(whole_s, abs=0.5)
 
 
 def test_a_failed_gate_looks_again(catalog: Catalog) -> None:
@@ -285,6 +319,13 @@ def test_test_follows_production_when_that_is_rolled_back(
     roll_back(catalog, _AnyBundle(tmp_path), storage, BORIS, second, reason="refuses all")
     for environment in ("test", "prod"):
         assert [one.release for one in read_desired(storage, environment).versions] == [first]
+
+
+class _Steps:
+    """Steps that nothing interrupts."""
+
+    def step(self, name: str, work: Callable[[], Any]) -> Any:
+        return work()
 
 
 class _AnyBundle(BundleStore):

@@ -26,6 +26,7 @@ from konveyer.execution.releases.machine import (
     State,
 )
 from konveyer.execution.releases.records import (
+    NOT_REQUIRED,
     Release,
     begin_stage,
     last_finish_us,
@@ -142,7 +143,8 @@ def _stage(services: ReleaseServices, order: ReleasePayload, stage: State) -> st
 def _skip(session: Session, row: ReleaseRow, stage: State, why: str) -> str:
     begin_stage(session, row.id, stage, waiting_us=now_us(), by="conveyor")
     record = stage_row(session, row.id, stage)
-    record.verdict, record.finished_us = "not required", record.started_us
+    record.verdict = NOT_REQUIRED
+    record.waiting_us = record.finished_us = record.started_us
     record.rule, record.measured = "only where it is asked for", why
     return move(session, row, Action.SKIP, "conveyor")
 

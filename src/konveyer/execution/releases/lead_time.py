@@ -7,7 +7,7 @@ from statistics import median
 
 from konveyer.core.clock import from_us
 from konveyer.execution.releases.machine import STAGES, State
-from konveyer.execution.releases.records import Release, StageRecord
+from konveyer.execution.releases.records import NOT_REQUIRED, Release, StageRecord
 
 _WORKING = range(5)  # Monday to Friday
 _DAY_S = 86_400.0
@@ -132,7 +132,7 @@ def _stage(stage: State, releases: Sequence[Release]) -> StageTime | None:
         record
         for release in releases
         for record in release.stages
-        if record.stage == stage and record.verdict != "not required" and record.finished_us
+        if record.stage == stage and record.verdict != NOT_REQUIRED and record.finished_us
     ]
     if not took:
         return None

@@ -17,6 +17,9 @@ from konveyer.execution.releases.sides import Side, sides_of
 from konveyer.execution.releases.tables import LiveVersionRow, ReleaseRow, StageRow
 from konveyer.execution.serving.desired import ApiKey, Desired, DesiredVersion
 
+# The verdict of a stage that was passed over.
+NOT_REQUIRED = "not required"
+
 
 class ReleaseNotFound(NotFound):
     code = "release_not_found"
@@ -131,11 +134,14 @@ def stage_row_or_none(session: Session, release: str, stage: State) -> StageRow 
 
 
 def last_finish_us(session: Session, row: ReleaseRow) -> int:
-    """When the stage before the current one ended: since then the release waits."""
+    """When the stage before the current one ended: since then the release waits.
+
+    One that was passed over took none of that time.
+    """
     finished = [
         stage.finished_us
         for stage in session.scalars(select(StageRow).where(StageRow.release_id == row.id))
-        if stage.finished_us is not None
+        if stage.finished_us is not None and stage.verdict != NOT_REQUIRED
     ]
     return max(finished, default=row.opened_us)
 
