@@ -13,7 +13,7 @@ import lightgbm as lgb
 import numpy as np
 import pyarrow as pa
 
-from konveyer.bundle.manifest import MODEL, Manifest, Objective, Serving
+from konveyer.bundle.manifest import MODEL, Serving
 from konveyer.bundle.store import Bundle
 from konveyer.core.schema import Column, ColumnType, ScalarColumn
 from konveyer.core.settings import Settings, load_settings
@@ -27,6 +27,7 @@ from konveyer.feature_store.definitions.resolved import (
 from konveyer.feature_store.online.base import Record
 from konveyer.feature_store.online.codec import RecordCodec, encode_key
 from konveyer.wiring import open_bundle_store, open_online_store
+from tests.manifests import manifest_with
 
 KEY = ScalarColumn("client_id", ColumnType.INT64)
 CITIES = ("Oslo", "Rome", "Paris")
@@ -111,20 +112,13 @@ class ServingSpace:
         with_nan: bool = False,
     ) -> Bundle:
         """One model for each seed; one `with_nan` answers some clients with no number."""
-        manifest = Manifest(
+        manifest = manifest_with(
             application=application,
-            api_version=1,
             description="Will the client pay?",
             owner="risk",
-            author="ana",
             created_us=seed,
-            run_id="run",
             service=SERVICE,
             categories=_CATEGORIES,
-            objective=Objective(rate_per_s=1, p99_ms=1),
-            parameters={},
-            metrics={},
-            files={},
             serving=serving or Serving(),
         )
 

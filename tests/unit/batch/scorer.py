@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 from konveyer import Aggregation, Entity, FeatureService, FeatureView, JoinKey, Source
 from konveyer.access.actor import Actor
 from konveyer.access.roles import Role
-from konveyer.bundle.manifest import MODEL, Batch, Manifest, Objective
+from konveyer.bundle.manifest import MODEL, Batch
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import parse_instant
@@ -31,6 +31,7 @@ from konveyer.feature_store.definitions.definition import Definition
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
+from tests.manifests import manifest_with
 from tests.unit.etl.store import PlainSteps, Store, opened_store
 
 ADMIN = Actor("admin", frozenset({Role.ADMINISTRATOR}))
@@ -78,20 +79,10 @@ def packed(bundles: BundleStore, service: ResolvedService, *, seed: int = 1, **m
         rows[:, place] = rng.integers(0, 2, 400)
     data = lgb.Dataset(rows, rows[:, 0] + rng.normal(size=400), categorical_feature=text)
     booster = lgb.train({"verbosity": -1, "objective": "regression", "seed": seed}, data, 10)
-    manifest = Manifest(
-        application="scoring",
-        api_version=1,
-        description="",
-        owner="",
-        author="ana",
+    manifest = manifest_with(
         created_us=seed,
-        run_id="run",
         service=service,
         categories={service.columns[place].name: ("Oslo", "Rome") for place in text},
-        objective=Objective(rate_per_s=1, p99_ms=1),
-        parameters={},
-        metrics={},
-        files={},
         **more,
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from konveyer.bundle.compiled import CompiledModel, compiled_in
-from konveyer.bundle.manifest import COMPILED, GoldenCase, Manifest, ModelSpec, Objective
+from konveyer.bundle.manifest import COMPILED, GoldenCase, Manifest, ModelSpec
 from konveyer.bundle.native.compile import compiled
 from konveyer.bundle.native.inputs import FRAME, Inputs
 from konveyer.bundle.native.model import BINARY, REGRESSION, NativeModel, NativeSpec
@@ -16,6 +16,7 @@ from konveyer.bundle.parity import Parity, parity
 from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.development.golden import golden_cases
 from konveyer.development.harness import given_to_train, labels_in, texts_in
+from tests.manifests import manifest_with
 from tests.unit.bundle.workbench import NAMES, SERVICE, TEXTS, table
 
 TABLE = table(900)
@@ -57,19 +58,9 @@ class Pair:
 
     def _manifest(self) -> Manifest:
         outputs = tuple(ScalarColumn(name, ColumnType.FLOAT64) for name in self._names)
-        return Manifest(
+        return manifest_with(
             application="zoo",
-            api_version=1,
-            description="",
-            owner="",
-            author="ana",
-            created_us=0,
-            run_id="run",
             service=SERVICE,
             categories={name: tuple(texts) for name, texts in self._categories.items()},
-            objective=Objective(rate_per_s=1, p99_ms=1),
-            parameters={},
-            metrics={},
-            files={},
             model=ModelSpec(form=self.form, outputs=outputs),
         )

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from konveyer.bundle.manifest import GOLDEN, LOCK, Golden, Manifest, ModelSpec, Objective
+from konveyer.bundle.manifest import GOLDEN, LOCK, Golden, Manifest, ModelSpec
 from konveyer.core.schema import Column, ColumnType, ScalarColumn
 from konveyer.development.environment import native_command
 from konveyer.feature_store.definitions.resolved import (
@@ -20,6 +20,7 @@ from konveyer.feature_store.definitions.resolved import (
     ResolvedService,
     ResolvedView,
 )
+from tests.manifests import manifest_with
 
 ZOO_LOCK = Path(__file__).parents[2] / "environments" / "zoo.lock"
 NUMBERS = tuple(f"n{place}" for place in range(6))
@@ -90,20 +91,11 @@ class Trained:
     @property
     def manifest(self) -> Manifest:
         outputs = zip(self.result["outputs"], self.result["texts"], strict=True)
-        return Manifest(
+        return manifest_with(
             application="zoo",
-            api_version=1,
-            description="",
-            owner="",
-            author="ana",
-            created_us=0,
-            run_id="run",
             service=SERVICE,
             categories=self.result["categories"],
-            objective=Objective(rate_per_s=1, p99_ms=1),
-            parameters={},
             metrics=self.result["metrics"],
-            files={},
             model=ModelSpec(
                 outputs=tuple(
                     ScalarColumn(name, ColumnType.STRING if is_text else ColumnType.FLOAT64)

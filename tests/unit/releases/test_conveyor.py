@@ -15,7 +15,7 @@ import pytest
 
 from konveyer.access.actor import Actor, NotAllowed
 from konveyer.access.roles import Role
-from konveyer.bundle.manifest import Manifest, Objective
+from konveyer.bundle.manifest import Objective
 from konveyer.bundle.parity import Parity
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
@@ -67,9 +67,10 @@ from konveyer.execution.releases.verdict import Verdict
 from konveyer.execution.serving.desired import desired_name, read_desired
 from konveyer.execution.serving.presence import announced
 from konveyer.execution.serving.report import Report
-from konveyer.feature_store.definitions.resolved import ResolvedService, ResolvedView
+from konveyer.feature_store.definitions.resolved import ResolvedView
 from konveyer.feature_store.engines.duckdb import DuckDBEngine
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
+from tests.manifests import manifest_with
 
 ANA = Actor("ana", frozenset({Role.DATA_SCIENTIST, Role.ML_ENGINEER}))
 BORIS = Actor("boris", frozenset({Role.ML_ENGINEER}))
@@ -77,20 +78,9 @@ EVA = Actor("eva", frozenset({Role.ANALYST}))
 
 
 def bundle(digest: str = "sha256:aa", api_version: int = 1) -> Bundle:
-    manifest = Manifest(
-        application="scoring",
+    manifest = manifest_with(
         api_version=api_version,
-        description="",
-        owner="",
-        author="ana",
-        created_us=0,
-        run_id="run",
-        service=ResolvedService(name="s", version="v", views=(), features=()),
-        categories={},
         objective=Objective(rate_per_s=100, p99_ms=50),
-        parameters={},
-        metrics={},
-        files={},
     )
     return Bundle(digest=digest, path=Path(), manifest=manifest)
 

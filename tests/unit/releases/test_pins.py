@@ -7,7 +7,7 @@ import pytest
 
 from konveyer.access.actor import Actor
 from konveyer.bundle.errors import BundleNotFound
-from konveyer.bundle.manifest import TRAINING, Manifest, Objective
+from konveyer.bundle.manifest import TRAINING
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
 from konveyer.execution.releases.machine import STAGES, State
@@ -17,6 +17,7 @@ from konveyer.execution.releases.service import open_release
 from konveyer.feature_store.datamart.manifest import TrainingSetManifest
 from konveyer.feature_store.definitions.resolved import ResolvedService, ResolvedView
 from konveyer.feature_store.offline.table_version import TableRef
+from tests.manifests import manifest_with
 
 TABLE = TableRef(view="spend", version="v1", table_version=3, buckets=4)
 
@@ -47,20 +48,8 @@ def packed(bundles: BundleStore) -> Bundle:
         built_by="ana",
         built_us=0,
     )
-    manifest = Manifest(
-        application="scoring",
-        api_version=1,
-        description="",
-        owner="",
-        author="ana",
-        created_us=0,
-        run_id="run",
+    manifest = manifest_with(
         service=service,
-        categories={},
-        objective=Objective(rate_per_s=100, p99_ms=50),
-        parameters={},
-        metrics={},
-        files={},
     )
     content = msgspec.json.encode(training)
     return bundles.pack(manifest, lambda draft: _write(draft / TRAINING, content))

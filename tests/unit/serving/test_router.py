@@ -10,7 +10,7 @@ import pytest
 from konveyer.bundle.compiled import compiled_model
 from konveyer.bundle.errors import BundleCorrupt, BundleNotFound, ModelUnusable
 from konveyer.bundle.lightgbm import LightGBMScorer
-from konveyer.bundle.manifest import ISOLATED, MODEL, Manifest, ModelSpec, Objective
+from konveyer.bundle.manifest import ISOLATED, MODEL, ModelSpec
 from konveyer.bundle.native.preparation import Preparation
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.core.clock import FeatureClock
@@ -26,6 +26,7 @@ from konveyer.feature_store.definitions.resolved import (
     ResolvedView,
 )
 from konveyer.feature_store.online.memory import MemoryOnlineStore
+from tests.manifests import manifest_with
 from tests.support import wait_for
 
 KEY = ScalarColumn("client_id", ColumnType.INT64)
@@ -72,20 +73,10 @@ def three_classes(seed: int) -> lgb.Booster:
 
 
 def packed(bundles: BundleStore, seed: int, spec: ModelSpec | None = None) -> Bundle:
-    manifest = Manifest(
-        application="scoring",
-        api_version=1,
-        description="",
-        owner="",
-        author="ana",
+    manifest = manifest_with(
         created_us=seed,
-        run_id="run",
         service=SERVICE,
         categories=CATEGORIES,
-        objective=Objective(rate_per_s=1, p99_ms=1),
-        parameters={},
-        metrics={},
-        files={},
         model=spec or ModelSpec(),
     )
 
