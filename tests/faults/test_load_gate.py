@@ -3,6 +3,8 @@
 import json
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from konveyer.bundle.manifest import Objective
@@ -14,64 +16,59 @@ _ANSWER = b'{"prediction": 1}'
 _ANSWERS_FOR_S = 2.0
 
 
-def test_requests_that_are_never_answered_are_missing_from_the_rate() -> None:
-    began: list[float] = []
-    ended = threading.Event()
+@contextmanager
+def node(answer: Callable[[bytes], tuple[int, bytes]]) -> Iterator[NodeAccess]:
+    """One whose status and answer to each body are those of `answer`."""
 
-    class Silent(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            began.append(time.monotonic())
-            if began[-1] > began[0] + _ANSWERS_FOR_S:
-                ended.wait(60)
-            self.send_response(200)
-            self.send_header("content-length", str(len(_ANSWER)))
+            status, body = answer(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
             self.end_headers()
-            self.wfile.write(_ANSWER)
+            self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        node = NodeAccess(f"http://127.0.0.1:{server.server_port}", {})
-        profile = generate_load(node, "/predict", [{"client": 1}], rate_per_s=20, seconds=6)
-        ended.set()
+        yield NodeAccess(f"http://127.0.0.1:{server.server_port}", {})
         server.shutdown()
-    usage = Usage()
+
+
+def test_requests_that_are_never_answered_are_missing_from_the_rate() -> None:
+    began: list[float] = []
+    ended = threading.Event()
+
+    def falls_silent(_: bytes) -> tuple[int, bytes]:
+        began.append(time.monotonic())
+        if began[-1] > began[0] + _ANSWERS_FOR_S:
+            ended.wait(60)
+        return 200, _ANSWER
+
+    with node(falls_silent) as access:
+        profile = generate_load(access, "/predict", [{"client": 1}], rate_per_s=20, seconds=6)
+        ended.set()
     assert profile.rate_per_s < 15
-    assert not judge(profile, Objective(rate_per_s=20, p99_ms=1000), usage).passed
+    assert not judge(profile, Objective(rate_per_s=20, p99_ms=1000), Usage()).passed
 
 
 def test_an_entity_that_a_node_knows_no_more_is_a_failure() -> None:
     known = {1, 2}
 
-    class Forgetting(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def forgets(body: bytes) -> tuple[int, bytes]:
+        if json.loads(body)["client"] in known:
+            return 200, _ANSWER
+        return 404, b'{"error": {"code": "entity_not_found"}}'
 
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            is_known = body["client"] in known
-            answer = _ANSWER if is_known else b'{"error": {"code": "entity_not_found"}}'
-            self.send_response(200 if is_known else 404)
-            self.send_header("content-length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetting) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        node = NodeAccess(f"http://127.0.0.1:{server.server_port}", {})
-        bodies = known_bodies(node, "/predict", [{"client": number} for number in (1, 2, 3)])
+    with node(forgets) as access:
+        bodies = known_bodies(access, "/predict", [{"client": number} for number in (1, 2, 3)])
         known.remove(2)
-        profile = generate_load(node, "/predict", bodies, rate_per_s=20, seconds=5)
-        server.shutdown()
+        profile = generate_load(access, "/predict", bodies, rate_per_s=20, seconds=5)
     assert bodies == [{"client": 1}, {"client": 2}]
     assert 0 < profile.failures < profile.requests
     assert not judge(profile, Objective(rate_per_s=20, p99_ms=1000), Usage()).passed
