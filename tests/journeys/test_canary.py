@@ -76,6 +76,15 @@ def test_a_canary_that_does_worse_is_taken_back_and_no_caller_fails(
     assert reason in release["reason"]
 
 
+def test_a_release_that_knows_fewer_than_production_stops_at_integration(shop_copy: Shop) -> None:
+    candidate = opened_at(shop_copy.root, State.INTEGRATION, knows_nobody=True)
+    release = shop_copy.failed("release", "continue", candidate.release)
+    assert release["state"] == "failed"
+    (stage,) = [one for one in release["stages"] if one["stage"] == "integration"]
+    assert "knows 0 of " in stage["measured"]
+    assert stage["evidence"]["lost"]
+
+
 def test_a_canary_that_knows_nobody_is_taken_back_and_callers_are_answered(shop_copy: Shop) -> None:
     candidate = opened_at(shop_copy.root, State.CANARY, policy=QUICK, knows_nobody=True)
     command, headers = serving(shop_copy)

@@ -25,6 +25,7 @@ from konveyer.execution.releases import nodes
 from konveyer.execution.releases.freshness import age_of
 from konveyer.execution.releases.gates import functional, integration, load
 from konveyer.execution.releases.gates.context import GateContext, GateServices
+from konveyer.execution.releases.gates.coverage import Coverage
 from konveyer.execution.releases.gates.integration import Predictions, Served
 from konveyer.execution.releases.gates.invariants import Held
 from konveyer.execution.releases.gates.listing import GATES
@@ -367,6 +368,11 @@ def test_integration_asks_for_callers_freshness_and_the_same_answers() -> None:
     broken = judged(breaking=["output 'prediction' is gone"])
     assert not broken.passed
     assert "output 'prediction' is gone: raise api_version" in broken.measured
+    assert judged(known=Coverage(asked=2, lost=())).passed
+    fewer = judged(known=Coverage(asked=2, lost=((7,),)))
+    assert not fewer.passed
+    assert "knows 1 of 2 entities that production knows" in fewer.measured
+    assert fewer.evidence["lost"] == ((7,),)
     off = Predictions(compared=1, worst_difference=1e-3)
     assert not judged(predictions=off, tolerance=1e-4).passed
     assert judged(predictions=off, tolerance=1e-2).passed

@@ -13,18 +13,17 @@ from typing import Any
 
 import httpx
 import msgspec
-import numpy as np
 
-from konveyer.bundle.manifest import ENTITIES, GOLDEN, Entities, Golden
+from konveyer.bundle.manifest import GOLDEN, Entities, Golden
 from konveyer.bundle.store import Bundle
-from konveyer.core.clock import format_us
 from konveyer.core.ids import new_id
-from konveyer.core.schema import ColumnType
 from konveyer.execution.releases.compatibility import breaking_changes
 from konveyer.execution.releases.environments import PROD, TEST
 from konveyer.execution.releases.freshness import Age, ages, named
 from konveyer.execution.releases.gates.answers import answering, distance
 from konveyer.execution.releases.gates.context import GateContext, is_unknown, predict_path
+from konveyer.execution.releases.gates.coverage import Coverage, coverage
+from konveyer.execution.releases.gates.sampled import bodies_of, sampled_entities
 from konveyer.execution.releases.nodes import NodeAccess
 from konveyer.execution.releases.records import current_live
 from konveyer.execution.releases.verdict import Verdict
@@ -32,7 +31,6 @@ from konveyer.execution.serving.prediction_reader import read_predictions
 from konveyer.feature_store.datamart.lookup import features_of_nobody
 from konveyer.feature_store.datamart.published import published_features
 
-SAMPLED = 50
 _WORST_SHOWN = 5
 _LOGGED_WITHIN_S = 20.0
 
@@ -69,8 +67,10 @@ def integration_gate(context: GateContext, bundle: Bundle) -> Verdict:
     entities = sampled_entities(bundle)
     with services.catalog.reading() as session:
         published = ages(session, service.views, services.clock.now_us())
+    live = _live(context, bundle)
     with context.on_test(bundle) as node:
         served = _serve(context, bundle, node, entities)
+        known = None if live is None else coverage(services, live, node)
     offline = published_features(
         services.catalog,
         services.engine,
@@ -85,7 +85,8 @@ def integration_gate(context: GateContext, bundle: Bundle) -> Verdict:
         offline,
         [column.name for column in service.columns],
         {f.name for f in service.features if f.view in on_demand},
-        breaking=_breaking(context, bundle),
+        breaking=[] if live is None else breaking_changes(live.manifest, bundle.manifest),
+        known=known,
         published=published,
         predictions=compared_predictions(bundle, served, services.environments),
         tolerance=bundle.manifest.release.tolerance,
@@ -99,15 +100,18 @@ def judge(
     on_demand: AbstractSet[str] = frozenset(),
     *,
     breaking: Sequence[str] = (),
+    known: Coverage | None = None,
     published: Sequence[Age] = (),
     predictions: Predictions = Predictions(),
     tolerance: float = 0.0,
 ) -> Verdict:
     wrong = _differing(served, offline, names, on_demand)
     stale = [age for age in published if age.is_stale]
+    lost = () if known is None else known.lost
     problems = [
         *(f"{change}: raise api_version" for change in breaking),
         *([named(stale)] if stale else []),
+        *([f"knows {known}"] if lost else []),
     ]
     apart = predictions.worst_difference
     equal = (
@@ -116,14 +120,16 @@ def judge(
     same = f"{predictions.compared} answers, worst difference {apart:.1e}"
     return Verdict(
         passed=bool(served) and not wrong and not problems and apart <= tolerance,
-        rule="callers can stay as they are, features are fresh, features served equal features "
-        "offline, and the same features give the same answer",
+        rule="callers can stay as they are, entities that production knows are known, features are "
+        "fresh, features served equal features offline, and the same features give the same answer",
         measured="; ".join([*problems, equal, same]),
-        limit=f"no breaking change, no stale view, all equal, difference {tolerance:.0e}",
+        limit="no breaking change, no entity lost, no stale view, all equal, difference "
+        f"{tolerance:.0e}",
         evidence={
             "entities": len(served),
             "worst": wrong[:_WORST_SHOWN],
             "breaking_changes": list(breaking),
+            "lost": lost[:_WORST_SHOWN],
             "published": [asdict(age) for age in published],
             "predictions": asdict(predictions),
         },
@@ -153,14 +159,14 @@ def _differing(
     return [*silent, *sorted(wrong, key=lambda row: -len(row["features"]))]
 
 
-def _breaking(context: GateContext, bundle: Bundle) -> list[str]:
-    """Against what production serves at the same URL."""
+def _live(context: GateContext, bundle: Bundle) -> Bundle | None:
+    """What production serves at the same URL, when it is another bundle."""
     services, manifest = context.services, bundle.manifest
     with services.catalog.reading() as session:
         live = current_live(session, PROD, manifest.application, manifest.api_version)
     if live is None or live.digest == bundle.digest:
-        return []
-    return breaking_changes(services.bundles.open(live.digest).manifest, manifest)
+        return None
+    return services.bundles.open(live.digest)
 
 
 def compared_predictions(
@@ -178,32 +184,6 @@ def compared_predictions(
         found += known is not None
         worst = max(worst, distance(one.outputs or (), computed if known is None else known))
     return Predictions(compared=len(rows), recorded=found, worst_difference=worst)
-
-
-def sampled_entities(bundle: Bundle) -> Entities:
-    """Some of the entities that the model was trained on, spread evenly."""
-    kept = msgspec.json.decode((bundle.path / ENTITIES).read_bytes(), type=Entities)
-    places = np.linspace(0, len(kept.keys) - 1, min(SAMPLED, len(kept.keys))).astype(int)
-    return Entities(
-        keys=tuple(kept.keys[place] for place in places),
-        requests=tuple(kept.requests[place] for place in places),
-    )
-
-
-def bodies_of(bundle: Bundle, entities: Entities) -> list[dict[str, Any]]:
-    """The request for each entity."""
-    service = bundle.manifest.service
-    keys = [key.name for key in service.keys]
-    return [
-        dict(zip(keys, key, strict=True))
-        | {
-            field.name: format_us(int(value))
-            if field.dtype is ColumnType.TIMESTAMP and value is not None
-            else value
-            for field, value in zip(service.request, request, strict=True)
-        }
-        for key, request in zip(entities.keys, entities.requests, strict=True)
-    ]
 
 
 def _serve(

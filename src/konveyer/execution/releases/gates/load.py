@@ -18,7 +18,7 @@ from konveyer.bundle.store import Bundle
 from konveyer.core.errors import KonveyerError
 from konveyer.execution.releases.environments import TEST
 from konveyer.execution.releases.gates.context import GateContext, is_unknown, predict_path
-from konveyer.execution.releases.gates.integration import bodies_of, sampled_entities
+from konveyer.execution.releases.gates.sampled import bodies_of, sampled_entities
 from konveyer.execution.releases.nodes import NodeAccess, local_pid
 from konveyer.execution.releases.usage import Usage, measured
 from konveyer.execution.releases.verdict import Verdict

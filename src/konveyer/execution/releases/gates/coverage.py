@@ -1,0 +1,52 @@
+"""Whether a release knows the entities that production answers today."""
+
+from dataclasses import dataclass
+
+import httpx
+
+from konveyer.bundle.store import Bundle
+from konveyer.execution.releases.gates.context import GateServices, is_unknown, predict_path
+from konveyer.execution.releases.gates.sampled import bodies_of, sampled_entities
+from konveyer.execution.releases.nodes import NodeAccess
+from konveyer.feature_store.datamart.lookup import features_of_nobody
+from konveyer.feature_store.datamart.published import published_features
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """How many entities were asked about, all known to production, and the keys of `lost` ones."""
+
+    asked: int
+    lost: tuple[tuple[int | str, ...], ...]
+
+    def __str__(self) -> str:
+        return f"{self.asked - len(self.lost)} of {self.asked} entities that production knows"
+
+
+def coverage(services: GateServices, live: Bundle, node: NodeAccess) -> Coverage:
+    """Asks `node`, which serves the candidate, for entities that the live model was trained on.
+
+    Production knows those that have any feature offline now.
+    """
+    service = live.manifest.service
+    entities = sampled_entities(live)
+    offline = published_features(
+        services.catalog,
+        services.engine,
+        services.offline,
+        service,
+        entities.keys,
+        entities.requests,
+    )
+    on_demand = {view.name for view in service.on_demand}
+    stored = [n for n, feature in enumerate(service.features) if feature.view not in on_demand]
+    nothing = features_of_nobody(service)
+    asked = [
+        (key, body)
+        for key, body, row in zip(entities.keys, bodies_of(live, entities), offline, strict=True)
+        if any(row[n] != nothing[n] for n in stored)
+    ]
+    path = predict_path(live.manifest)
+    with httpx.Client(base_url=node.url, headers=node.headers, timeout=10.0) as client:
+        lost = (key for key, body in asked if is_unknown(client.post(path, json=body)))
+        return Coverage(asked=len(asked), lost=tuple(lost))
