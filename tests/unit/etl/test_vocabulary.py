@@ -117,6 +117,32 @@ def test_every_aggregate_in_training_and_online(store: Store) -> None:
     assert online[1] is None
 
 
+def test_whom_one_view_does_not_know_is_the_same_in_training_and_online(store: Store) -> None:
+    old = Source(name="old", sql="SELECT * FROM payments WHERE shop = 'old'", event_time="paid_at")
+    counts = FeatureView(
+        name="counts",
+        entity="card",
+        source="old",
+        aggregations=(
+            Aggregation(function="count", over="unbounded", name="ever"),
+            Aggregation(column="shop", function="count_distinct", over="7d", name="recent"),
+            Aggregation(column="amount", function="sum", over="7d", name="spent"),
+        ),
+        derived=(
+            Derived(name="earlier", operation="difference", left="ever", right="recent"),
+            Derived(name="mixed", operation="difference", left="ever", right="spent"),
+            Derived(name="share", operation="ratio", left="recent", right="ever"),
+        ),
+    )
+    service = FeatureService(name="scoring", features=("counts", "use:paid_bar_s"))
+    store.apply(CARD, PAYMENTS, old, USE, counts, service)
+    store.etl()
+    built = store.training_set(labels(LOWER), columns={"card_id": "card"})
+    (row,) = built.table.drop_columns(["card", "at"]).to_pylist()
+    assert tuple(row.values()) == (0, 0, None, 0, None, None, 1)
+    assert store.online((LOWER.lower(),)) == [tuple(row.values())]
+
+
 def test_a_key_column_may_have_another_name_and_another_case(store: Store) -> None:
     upper = store.training_set(labels(UPPER), columns={"card_id": "card"}).table
     assert upper["amount_sum_unbounded"].to_pylist() == [70]

@@ -9,7 +9,7 @@ class ResolvedView(Struct, frozen=True, kw_only=True):
     """One version of a view as it is published online.
 
     `columns` are in the order of the records in `space`; `defaults` are the values of an entity
-    that has no record (0 for a count, otherwise None).
+    that has no record (0 for a count and a difference of counts, otherwise None).
     """
 
     name: str

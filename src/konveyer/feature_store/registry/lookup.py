@@ -153,12 +153,17 @@ def _resolved_view(session: Session, state: RegistryState, name: str) -> Resolve
     version = state.versions[Kind.VIEW, name]
     compiled = compiled_view(session, name, version)
     counts = {f.name for f in compiled.plan.windowed if f.function in ("count", "count_distinct")}
+    zeros = counts | {
+        derived.name
+        for derived in compiled.plan.derived
+        if derived.operation == "difference" and {derived.left, derived.right} <= counts
+    }
     return ResolvedView(
         name=name,
         version=version,
         keys=compiled.layout.keys,
         columns=compiled.columns,
-        defaults=tuple(0 if column.name in counts else None for column in compiled.columns),
+        defaults=tuple(0 if column.name in zeros else None for column in compiled.columns),
         space=space_of(name, version),
         ttl_us=compiled.plan.ttl_us,
         windowed=bool(compiled.plan.windowed),
