@@ -355,6 +355,10 @@ def test_a_sum_that_64_bits_cannot_hold_is_an_error_and_not_a_wrong_number() -> 
     assert of_one_entity(largest, (feature("sum"),)) == [{"sum": 2**63 - 1}]
     with pytest.raises(NumberOverflow, match="Feature 'sum'"):
         of_one_entity(pa.array([2**62, 2**62]), (feature("sum"),))
+    # As doubles these sum to less than 2^63.
+    rounded_down = pa.array([2**53 + 1] * 1023 + [2**53 - 1000])
+    with pytest.raises(NumberOverflow, match="Feature 'sum'"):
+        of_one_entity(rounded_down, (feature("sum"),))
 
 
 @settings(deadline=None, max_examples=200)

@@ -64,7 +64,8 @@ class Series:
     @cached_property
     def may_overflow(self) -> bool:
         """Whether a sum of whole numbers may leave 64 bits."""
-        return bool(np.abs(self.numbers.astype(float)).sum() >= 2**63)
+        # Half of the room: the sum of doubles is rounded, down too.
+        return bool(np.abs(self.numbers.astype(float)).sum() >= 2**62)
 
     @cached_property
     def numbers(self) -> Values:
