@@ -99,6 +99,7 @@ def test_the_good_one_is_good(root: Path) -> None:
         ("sql_invalid", 'over="7d"', 'over="7d", where="EXISTS (FROM \'events.parquet\')"'),
         ("sql_invalid", 'over="7d"', 'over="7d", where="1 = ANY(ARRAY(SELECT 1 FROM events))"'),
         ("sql_invalid", 'over="7d"', 'over="7d", where="amount > 1) OR (amount < 2"'),
+        ("sql_invalid", 'over="7d"', 'over="7d", where="unnest([1, 2]) = 1"'),
         ("unknown_reference", 'path="events.parquet"', 'sql="SELECT * FROM nowhere"'),
         ("definition_cycle", 'path="events.parquet"', 'sql="SELECT * FROM events"'),
         ("definitions_unreadable", "from konveyer import *", "from konveyer import Nothing"),

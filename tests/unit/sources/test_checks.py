@@ -111,6 +111,7 @@ def test_a_key_that_cannot_be_joined(desk: Desk, key: JoinKey, code: str, said: 
         ("SELECT * FROM read_parquet('events.parquet')", "sql_invalid", "READ_PARQUET"),
         ("SELECT * FROM 'events.parquet'", "unknown_reference", "'events.parquet'"),
         ("SELECT * FROM crm.events", "sql_invalid", "crm.events"),
+        ("SELECT * FROM events, LATERAL glob('/*') AS t", "sql_invalid", "GLOB"),
         ("SELECT * FROM", "sql_invalid", "does not parse"),
         ("DELETE FROM events", "sql_invalid", "exactly one SELECT"),
     ],
@@ -132,6 +133,9 @@ def test_sql_that_must_not_run(desk: Desk, kind: str, sql: str, code: str, said:
 def test_sql_may_make_its_own_series(desk: Desk) -> None:
     days = Source(name="days", sql="SELECT day FROM range(3) AS d(day), unnest([1, 2])")
     assert desk.check(days).sources["days"].columns == {"day": "int64"}
+    sql = "SELECT part FROM events, LATERAL unnest([amount, 1]) AS u(part), LATERAL (SELECT 1)"
+    parts = Source(name="parts", sql=sql)
+    assert desk.check(EVENTS, parts).sources["parts"].columns == {"part": "float64"}
 
 
 def test_names_that_are_words_of_sql(desk: Desk, events: Path) -> None:

@@ -8,6 +8,8 @@ from sqlglot.optimizer.scope import traverse_scope
 from konveyer.feature_store.registry.errors import SqlInvalid
 
 DIALECT = "duckdb"
+# What may stand where a table does and reads none, or one that is found inside it.
+_NO_TABLES = (exp.GenerateSeries, exp.Unnest, exp.Explode, exp.Subquery)
 
 
 def tables_read(sql: str, *, where: str) -> tuple[str, ...]:
@@ -20,10 +22,10 @@ def tables_read(sql: str, *, where: str) -> tuple[str, ...]:
     """
     query = one_select(sql, where=where)
     read = []
-    for table in query.find_all(exp.Table):
-        if isinstance(table.this, exp.GenerateSeries):
+    for table in query.find_all(exp.Table, exp.Lateral):
+        if isinstance(table.this, _NO_TABLES):
             continue
-        if not isinstance(table.this, exp.Identifier) or table.db:
+        if not isinstance(table.this, exp.Identifier) or table.args.get("db"):
             raise SqlInvalid(
                 f"The SQL of {where} reads {table.sql(DIALECT)}, which is no source's name.",
                 hint="define a Source for it, and read that",
@@ -51,9 +53,10 @@ def check_condition(sql: str, *, where: str) -> None:
         raise SqlInvalid(
             f"The condition of {where} is not one expression.", hint="balance its parentheses"
         )
-    if condition.find(exp.AggFunc, exp.Window, exp.Query):
+    if condition.find(exp.AggFunc, exp.Window, exp.Query, exp.Explode):
         raise SqlInvalid(
-            f"The condition of {where} must speak of one row: no aggregate, window or subquery.",
+            f"The condition of {where} must speak of one row: no aggregate, window, subquery or "
+            "unnest.",
             hint="compute it in a SQL source first",
         )
 
