@@ -41,8 +41,9 @@ class TypedColumns:
                 raise BadValue(
                     f"'{name}' is missing.", hint=f"give it for each entity, as {dtype}"
                 ) from None
-            except (TypeError, ValueError, AttributeError):
-                raise BadValue(f"'{name}' is {value!r}.", hint=f"give it as {dtype}") from None
+            except (TypeError, ValueError, AttributeError, OverflowError):
+                wanted = "a datetime" if dtype is ColumnType.TIMESTAMP else dtype
+                raise BadValue(f"'{name}' is {value!r}.", hint=f"give it as {wanted}") from None
         return found
 
 
