@@ -20,11 +20,11 @@ from konveyer.execution.releases.beside import (
 from konveyer.execution.releases.following import SidesLog
 from konveyer.execution.releases.gates.context import GateContext
 from konveyer.execution.releases.gates.watching import (
+    Refusals,
     is_still_in,
     kept_evidence,
     nothing_live,
     pause_s,
-    refusals,
     stand_beside,
     tell,
 )
@@ -67,6 +67,7 @@ def canary_stage(context: GateContext, bundle: Bundle) -> Verdict:
         shift=policy.most_shift,
         p99_ms=manifest.objective.p99_ms,
     )
+    refusals = Refusals(context, bundle.digest)
     for number, weight in enumerate(policy.weights):
         if number < len(steps) and steps[number]["decision"] == Decision.NEXT:
             continue
@@ -79,7 +80,7 @@ def canary_stage(context: GateContext, bundle: Bundle) -> Verdict:
         while steps[number]["decision"] == Decision.WAIT:
             began = time.monotonic()
             step = _look(context, log, weight, since_us, allowed)
-            refused = refusals(context, bundle.digest)
+            refused = refusals.look()
             decision = Decision.BACK if refused else decide(step, policy)
             steps[number] |= {"decision": str(decision), "refused": refused}
             steps[number] |= as_evidence(step.live, step.candidate, step.findings)

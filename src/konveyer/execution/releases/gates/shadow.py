@@ -11,11 +11,11 @@ from konveyer.execution.releases.beside import Allowed, as_evidence, compare_sid
 from konveyer.execution.releases.following import MirroredLog
 from konveyer.execution.releases.gates.context import GateContext
 from konveyer.execution.releases.gates.watching import (
+    Refusals,
     is_still_in,
     kept_evidence,
     nothing_live,
     pause_s,
-    refusals,
     stand_beside,
     tell,
 )
@@ -39,12 +39,13 @@ def shadow_gate(context: GateContext, bundle: Bundle) -> Verdict:
     stand_beside(context, Side.SHADOW, policy.share)
     since_us, _ = kept_evidence(context, State.SHADOW)
     log = MirroredLog(context.services.storage, url, since_us, context.release)
+    refusals = Refusals(context, bundle.digest)
     while True:
         began = time.monotonic()
         pairs = paired(log.rows(), context.release)
         is_over = (now_us() - since_us) / 1e6 > policy.within_s
         verdict = judge(pairs, policy, manifest.objective.p99_ms)
-        refused = refusals(context, bundle.digest)
+        refused = refusals.look()
         if len(pairs.live) >= policy.rows or is_over or refused:
             return _with_refusals(verdict, refused)
         if not is_still_in(context, State.SHADOW):

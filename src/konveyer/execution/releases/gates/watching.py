@@ -1,8 +1,10 @@
 """What stages that watch production share: standing beside the live version, and telling."""
 
+import time
 from typing import Any
 
 from konveyer.core.clock import now_us
+from konveyer.execution.releases import nodes
 from konveyer.execution.releases.environments import PROD
 from konveyer.execution.releases.gates.context import GateContext
 from konveyer.execution.releases.live import publish_desired
@@ -73,12 +75,28 @@ def pause_s(since_us: int, looked_s: float) -> float:
     return max(usual_s, _LOOKING_SHARE * looked_s)
 
 
-def refusals(context: GateContext, digest: str) -> list[str]:
-    """Why nodes of production do not take up this bundle."""
-    nodes = nodes_of(context.services.storage, PROD)
-    return [
-        f"{node.url}: {refused.reason}"
-        for node in nodes
-        for refused in node.report.refused
-        if refused.digest == digest
-    ]
+class Refusals:
+    """Why nodes of production do not take up a bundle, for those who look again and again.
+
+    A node gets a while: the process of an isolated model has to start.
+    """
+
+    def __init__(self, context: GateContext, digest: str) -> None:
+        self._storage, self._digest = context.services.storage, digest
+        self._since_s: dict[str, float] = {}
+
+    def look(self) -> list[str]:
+        """Of the nodes that have refused it for so long."""
+        now_s = time.monotonic()
+        refused = {
+            node.url: one.reason
+            for node in nodes_of(self._storage, PROD)
+            for one in node.report.refused
+            if one.digest == self._digest
+        }
+        self._since_s = {url: self._since_s.get(url, now_s) for url in refused}
+        return [
+            f"{url}: {reason}"
+            for url, reason in refused.items()
+            if now_s - self._since_s[url] >= nodes.FOLLOW_WITHIN_S
+        ]
