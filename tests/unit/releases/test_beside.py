@@ -112,6 +112,15 @@ def test_a_recorded_row_becomes_the_request_that_it_came_from() -> None:
     recorded = row(7, features=[2.5, None], given=["spend"])
     assert replay.body_of(recorded, service) == {"client_id": 7, "spend": 2.5}
     assert service.keys == (ScalarColumn("client_id", ColumnType.INT64),)
+    by_values = row(7, keys=None, features=[2.5, None], given=["spend", "late"])
+    assert replay.body_of(by_values, service) == {"spend": 2.5, "late": None}
+
+
+def test_an_instant_that_was_given_is_sent_as_callers_send_it() -> None:
+    service = packed({"since": "timestamp"}).manifest.service
+    recorded = row(7, features=[1_500_000], given=["since"])
+    sent = {"client_id": 7, "since": "1970-01-01T00:00:01.500000Z"}
+    assert replay.body_of(recorded, service) == sent
 
 
 def step(held_s: float, candidate: list[dict[str, Any]]) -> Step:

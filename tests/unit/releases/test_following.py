@@ -148,19 +148,19 @@ def test_what_callers_were_answered_can_be_replayed(tmp_path: Path) -> None:
         prediction(1, now),
         prediction(2, now, side="shadow"),
         prediction(3, now, status=503, outputs=None),
-        prediction(4, now, keys=None),
+        prediction(4, now, keys=None),  # by values alone
         prediction(5, now, side="canary"),
     )
     rows = answered_rows(FolderStorage(tmp_path), URL, 10)
-    assert [row["request_id"] for row in rows] == ["r-5", "r-1"]
-    assert (rows[1]["given"], rows[1]["features"]) == (["spend"], [2.5])
+    assert [row["request_id"] for row in rows] == ["r-5", "r-4", "r-1"]
+    assert (rows[2]["given"], rows[2]["features"]) == (["spend"], [2.5])
     assert len(answered_rows(FolderStorage(tmp_path), URL, 1)) == 1
     assert answered_rows(FolderStorage(tmp_path / "none"), URL, 1) == []
     week_us = 7 * 24 * HOUR_US
     segment(tmp_path, now - week_us + HOUR_US, prediction(7, now - week_us + HOUR_US))
     segment(tmp_path, now - week_us - HOUR_US, prediction(8, now - week_us - HOUR_US))
     lately = answered_rows(FolderStorage(tmp_path), URL, 10)
-    assert [row["request_id"] for row in lately] == ["r-5", "r-1", "r-7"]
+    assert [row["request_id"] for row in lately] == ["r-5", "r-4", "r-1", "r-7"]
 
 
 def test_one_with_little_traffic_is_found_among_many_files_of_others(tmp_path: Path) -> None:

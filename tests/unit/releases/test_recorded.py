@@ -72,6 +72,7 @@ def row(number: int, bundle: str, *features: float) -> dict[str, Any]:
         "at_us": 1_000 + number,
         "keys": [number],
         "request": [10.0 * number],
+        "given": [],
         "features": [*features],
     }
 
@@ -99,3 +100,21 @@ def test_what_was_recorded_is_taken_and_the_rest_asked_for_as_of_the_request() -
     then = features_then(wanted, rows[:1], services, retrieve)
     assert then.rows == [(-1.0, 0.5, 2.0)]
     assert asked == [((1,), (10.0,), 1_001)]
+
+
+def test_what_a_caller_gave_is_taken_whatever_its_view_is_now() -> None:
+    live = service("spend:sum", "spend:count")
+    wanted = service("spend:count", "spend:sum", spend="2")
+    keyed = row(1, "live", 0.5, 2.0) | {"given": ["sum"]}
+    by_values = row(2, "live", 0.7, 3.0) | {"given": ["sum", "count"], "keys": None}
+    asked: list[Any] = []
+
+    def retrieve(
+        keys: Sequence[Sequence[Any]], requests: Sequence[Sequence[Any]], moments_us: Sequence[int]
+    ) -> list[tuple[Any, ...]]:
+        asked.extend(keys)
+        return [(-1.0, -2.0)] * len(keys)
+
+    then = features_then(wanted, [keyed, by_values], {"live": live}, retrieve)
+    assert then.rows == [(-1.0, 0.5), (3.0, 0.7)]
+    assert (asked, then.retrieved) == ([(1,)], ("count",))

@@ -169,11 +169,10 @@ def answered_rows(storage: Storage, url: Url, most: int) -> list[Row]:
     Of the last `REPLAYED_DAYS`, as far as they are read in `LOOKED_FOR_S`.
     """
     found: list[Row] = []
-    of_callers = ~_IS_COPY & (pc.field("keys") != "null")
     until_s = time.monotonic() + LOOKED_FOR_S
     lately = Followed(storage, url, now_us() - REPLAYED_DAYS * _DAY_US, _REPLAYED)
     for table, _ in lately.new():
-        answered = table.filter(of_callers & (pc.field("status") == int(HTTPStatus.OK)))
+        answered = table.filter(~_IS_COPY & (pc.field("status") == int(HTTPStatus.OK)))
         found += _decoded(_last(answered, most - len(found)), _REPLAYED)[::-1]
         if len(found) >= most or time.monotonic() > until_s:
             break

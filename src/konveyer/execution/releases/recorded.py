@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from konveyer.execution.releases.observed import Row
-from konveyer.feature_store.definitions.resolved import ResolvedService
+from konveyer.feature_store.definitions.resolved import ResolvedFeature, ResolvedService
 
 Values = Sequence[Any]
 # From keys, request fields and moments to the features that there were: a row for each.
@@ -30,34 +30,49 @@ def features_then(
     services: Mapping[str, ResolvedService],
     retrieve: Retrieve,
 ) -> Then:
-    """What was recorded, where it is of `wanted` too; what the feature store finds elsewhere.
+    """What was recorded, where it is of `wanted` too or the caller gave it; what the feature store
+    finds elsewhere.
 
     `services` are those of the bundles that answered, by digest.
     """
     same = {digest: same_features(wanted, service) for digest, service in services.items()}
     names = [feature.name for feature in wanted.features]
-    lacking = [row for row in rows if len(same[row["bundle"]]) < len(names)]
-    inputs = [_inputs(row, services[row["bundle"]]) for row in lacking]
+    known = [
+        same[row["bundle"]] | _given(row, names, services[row["bundle"]].features) for row in rows
+    ]
+    # Who asks without keys has given all that there is.
+    lacking = [
+        len(places) < len(names) and row["keys"] is not None
+        for row, places in zip(rows, known, strict=True)
+    ]
+    asked = [row for row, lacks in zip(rows, lacking, strict=True) if lacks]
+    inputs = [_inputs(row, services[row["bundle"]]) for row in asked]
     retrieved = iter(
         retrieve(
             [tuple(one.get(key.name) for key in wanted.keys) for one in inputs],
             [tuple(one.get(field.name) for field in wanted.request) for one in inputs],
-            [row["at_us"] for row in lacking],
+            [row["at_us"] for row in asked],
         )
-        if lacking
+        if asked
         else ()
     )
     found = []
-    for row in rows:
-        places = same[row["bundle"]]
-        features = [None] * len(names) if len(places) == len(names) else [*next(retrieved)]
+    new: set[int] = set()
+    for row, places, lacks in zip(rows, known, lacking, strict=True):
+        features = [*next(retrieved)] if lacks else [None] * len(names)
         for place, recorded in places.items():
             features[place] = row["features"][recorded]
         found.append(tuple(features))
-    new = {
-        place for row in lacking for place in range(len(names)) if place not in same[row["bundle"]]
-    }
+        if lacks:
+            new |= set(range(len(names))) - places.keys()
     return Then(rows=found, retrieved=tuple(names[place] for place in sorted(new)))
+
+
+def _given(row: Row, names: Sequence[str], recorded: Sequence[ResolvedFeature]) -> dict[int, int]:
+    """Where the features among `names` are that the caller gave, whatever their view is now."""
+    given = set(row["given"] or ())
+    at = {feature.name: place for place, feature in enumerate(recorded) if feature.name in given}
+    return {place: at[name] for place, name in enumerate(names) if name in at}
 
 
 def same_features(wanted: ResolvedService, recorded: ResolvedService) -> dict[int, int]:

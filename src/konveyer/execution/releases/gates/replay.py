@@ -17,7 +17,7 @@ from konveyer.bundle.store import Bundle
 from konveyer.core.clock import format_us
 from konveyer.core.errors import KonveyerError
 from konveyer.core.ids import new_id
-from konveyer.core.schema import ColumnType
+from konveyer.core.schema import ColumnType, Dtype
 from konveyer.execution.releases.beside import Allowed, as_evidence, compare_sides, named
 from konveyer.execution.releases.following import REPLAYED_DAYS, answered_rows
 from konveyer.execution.releases.gates.answers import answering
@@ -100,13 +100,21 @@ def body_of(row: Row, service: ResolvedService) -> dict[str, Any]:
 
     `service` is that of the bundle that answered.
     """
-    body = dict(zip((key.name for key in service.keys), row["keys"], strict=False))
+    sent: dict[str, Any] = dict(
+        zip((key.name for key in service.keys), row["keys"] or (), strict=False)
+    )
     for field, value in zip(service.request, row["request"] or (), strict=False):
-        is_instant = field.dtype is ColumnType.TIMESTAMP and value is not None
-        body[field.name] = format_us(int(value)) if is_instant else value
-    names = [column.name for column in service.columns]
-    used = dict(zip(names, row["features"] or (), strict=False))
-    return body | {name: used[name] for name in row["given"] or () if name in used}
+        sent[field.name] = _as_sent(value, field.dtype)
+    for column, value in zip(service.columns, row["features"] or (), strict=False):
+        if column.name in (row["given"] or ()):
+            sent[column.name] = _as_sent(value, column.dtype)
+    return sent
+
+
+def _as_sent(value: Any, dtype: Dtype) -> Any:
+    """The log has instants as microseconds."""
+    is_instant = dtype is ColumnType.TIMESTAMP and value is not None
+    return format_us(int(value)) if is_instant else value
 
 
 class _Said(NamedTuple):
