@@ -4,7 +4,9 @@ A plan was made from a fitted pipeline where the model was trained (`native/colu
 lookups and a few operations of NumPy over whole rows, all in float64.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -45,6 +47,11 @@ class _Codes(dict[Any, float]):
         self._feature, self._unseen = feature, None if unseen is None else float(unseen)
 
     def __missing__(self, value: Any) -> float:
+        # A number is what the model was given in training: a float64, where NaN is a null.
+        if isinstance(value, Decimal | int | float):
+            number = float(value)
+            if number != value:
+                return self[None if math.isnan(number) else number]
         if value is not None and self._unseen is not None:
             return self._unseen
         raise ModelFailed(

@@ -1,6 +1,7 @@
 """Any row gets from a compiled model what the fitted one says of it, or is refused by both."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -45,8 +46,10 @@ from sklearn.preprocessing import (
 )
 from sklearn.tree import DecisionTreeRegressor
 
-from konveyer.bundle.native.columns import NotCompiled
+from konveyer.bundle.native.columns import Column, NotCompiled, plan_of
 from konveyer.bundle.native.inputs import CODES
+from konveyer.bundle.native.transformers import transformed
+from konveyer.bundle.plan import Plan
 from konveyer.development.golden import UNSEEN, edges_of
 from tests.unit.bundle.agreement import TABLE, Pair
 from tests.unit.bundle.workbench import NAMES, NUMBERS, TEXTS
@@ -403,3 +406,23 @@ def coded(task: str) -> Pair:
 def test_what_is_not_compiled_is_named(model: Any, reason: str) -> None:
     with pytest.raises(NotCompiled, match=f"{reason} has no compiled form"):
         Pair(model, "binary").compiled()
+
+
+def test_an_encoder_of_numbers_is_given_those_of_training() -> None:
+    """A node reads decimals, and a NaN may be online: the model was trained on float64."""
+    known = np.array([[0.1], [0.25], [2.0**53], [np.nan]])
+    column = transformed(unseen(encoded_missing_value=-2).fit(known), [Column(source=0)])
+    plan = Plan(plan_of(column, is_finite=False), ["rate"])
+    given: list[Any] = [
+        0.1,
+        Decimal("0.10"),
+        Decimal("0.250"),
+        2**53 + 1,
+        np.nan,
+        None,
+        Decimal("0.3"),
+        7,
+    ]
+    assert plan.matrix([[value] for value in given]).ravel().tolist() == [
+        *(0, 0, 1, 2, -2, -2, -1, -1)
+    ]

@@ -164,6 +164,9 @@ def _numbers_in(words: Any) -> list[int]:
 
 
 def _xgboost_wrapper(model: Any) -> Ensemble:
+    if model.missing is not None and not np.isnan(model.missing):
+        message = f"XGBoost that takes {model.missing:g} for a null has no compiled form"
+        raise NotCompiled(message)
     booster = model.get_booster()
     best = booster.attr("best_iteration")
     return _xgboost(booster if best is None else booster[: int(best) + 1])
