@@ -13,7 +13,7 @@ from tests.unit.bundle.workbench import Trained
 LOCKS = Path(__file__).parents[2] / "environments"
 # What a row asks for stands in its first feature.
 FAULTY = """
-import os, time
+import mmap, os, subprocess, time
 import numpy as np
 
 class Model:
@@ -30,6 +30,11 @@ class Model:
             if code == 105: time.sleep(0.2)
             if code == 110: time.sleep(0.01)
             if code == 106: return np.arange(len(rows) + 1)
+            if code == 111: raise ValueError("half a pair: \\ud800")
+            if code == 112:
+                self.kept.append(mmap.mmap(-1, 120_000_000))
+                self.kept[-1].write(bytes(120_000_000))
+            if code == 113: return [subprocess.Popen(["sleep", "60"]).pid] * len(rows)
             if code == 109: return ["high"] * len(rows)
             if code == 107: return np.full(len(rows), self.calls)
         return np.where(rows[:, 0] == 108, np.nan, rows[:, 0] * 2)

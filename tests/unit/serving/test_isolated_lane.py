@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
 import pytest
 import uvloop
 
@@ -79,14 +80,14 @@ def keeper(zoo: Path) -> Iterator[Keeper]:
 
 
 @pytest.fixture(scope="module")
-def faulty(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Bundle]:
+def faulty(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
     """Bundles of the same faulty model, each with a digest of its own."""
     folder = tmp_path_factory.mktemp("faulty")
     run = trained(folder / "run", zoo, FAULTY, given="codes")
     bundles = BundleStore(folder / "bundles")
 
-    def made(number: int) -> Bundle:
-        limits = Isolated(memory_mb=300, limit_ms=1000 + number)
+    def made(number: int, memory_mb: int = 300) -> Bundle:
+        limits = Isolated(memory_mb=memory_mb, limit_ms=1000 + number)
         return packed(run, bundles, limits=limits)
 
     return made
@@ -127,7 +128,7 @@ def train(features, labels, names, categorical, parameters):
 
 
 def test_what_one_model_does_wrong_harms_no_other(
-    keeper: Keeper, faulty: Callable[[int], Bundle]
+    keeper: Keeper, faulty: Callable[..., Bundle]
 ) -> None:
     bad, good = keeper.lane(faulty(1)), keeper.lane(faulty(2))
     pid = worker_of(keeper, faulty(2))
@@ -137,6 +138,8 @@ def test_what_one_model_does_wrong_harms_no_other(
         keeper.ask(bad, row(1), row(108))
     with pytest.raises(ModelFailed, match="gave a text where its contract has float64"):
         keeper.ask(bad, row(109))
+    with pytest.raises(ModelFailed, match="half a pair: "):
+        keeper.ask(bad, row(111))
     with pytest.raises(ModelFailed, match="3 answers to 2 rows"):
         keeper.ask(bad, row(106), row(1))
     started = time.monotonic()
@@ -153,7 +156,7 @@ def test_what_one_model_does_wrong_harms_no_other(
 
 
 def test_a_model_that_leaks_is_ended_and_started_again(
-    keeper: Keeper, faulty: Callable[[int], Bundle]
+    keeper: Keeper, faulty: Callable[..., Bundle]
 ) -> None:
     bundle = faulty(9_000)
     lane = keeper.lane(bundle)
@@ -167,8 +170,46 @@ def test_a_model_that_leaks_is_ended_and_started_again(
     keeper.until_answers(lane)
 
 
+def test_memory_that_processes_could_share_counts_too(
+    keeper: Keeper, faulty: Callable[..., Bundle]
+) -> None:
+    bundle = faulty(9_001)
+    lane = keeper.lane(bundle)
+    said = socket_of(keeper.families.folder, bundle.digest).with_suffix(".why")
+
+    def leak() -> None:
+        for _ in range(10):
+            keeper.ask(lane, row(112))
+            time.sleep(0.1)
+
+    with pytest.raises(ModelUnavailable):
+        leak()
+    keeper.until(said.exists)
+    assert said.read_text() == "it took more than 300 MB of memory"
+    keeper.until_answers(lane)
+
+
+def test_what_the_libraries_take_is_not_the_models(
+    keeper: Keeper, faulty: Callable[..., Bundle]
+) -> None:
+    lane = keeper.lane(faulty(12, memory_mb=20))
+    assert keeper.ask(lane, row(3)) == [(6.0,)]
+
+
+def test_processes_that_a_model_started_end_with_it(
+    keeper: Keeper, faulty: Callable[..., Bundle]
+) -> None:
+    lane = keeper.lane(faulty(13))
+    ((pid,),) = keeper.ask(lane, row(113))
+    started = psutil.Process(int(pid))
+    with pytest.raises(ModelUnavailable):
+        keeper.ask(lane, row(104))
+    keeper.until(lambda: not started.is_running() or started.status() == psutil.STATUS_ZOMBIE)
+    keeper.until_answers(lane)
+
+
 def test_a_worker_that_has_started_has_no_reason_to_have_ended(
-    keeper: Keeper, faulty: Callable[[int], Bundle]
+    keeper: Keeper, faulty: Callable[..., Bundle]
 ) -> None:
     bundle = faulty(11)
     lane = keeper.lane(bundle)
@@ -182,7 +223,7 @@ def test_a_worker_that_has_started_has_no_reason_to_have_ended(
 
 
 def test_requests_that_wait_while_a_model_is_busy_are_one_batch(
-    keeper: Keeper, faulty: Callable[[int], Bundle]
+    keeper: Keeper, faulty: Callable[..., Bundle]
 ) -> None:
     lane = keeper.lane(faulty(20_000))  # a row of 0.2 s is expected to be followed by others
 
@@ -197,7 +238,7 @@ def test_requests_that_wait_while_a_model_is_busy_are_one_batch(
 
 
 def test_a_burst_costs_a_healthy_model_nothing(
-    keeper: Keeper, faulty: Callable[[int], Bundle]
+    keeper: Keeper, faulty: Callable[..., Bundle]
 ) -> None:
     """Of 2.5 s of work each answer may take a second: the rest is dropped, and the worker lives."""
     bundle = faulty(12)
@@ -222,7 +263,7 @@ def test_a_burst_costs_a_healthy_model_nothing(
 
 
 def test_one_request_that_fails_in_a_batch_fails_alone(
-    keeper: Keeper, faulty: Callable[[int], Bundle]
+    keeper: Keeper, faulty: Callable[..., Bundle]
 ) -> None:
     lane = keeper.lane(faulty(5))
 
@@ -249,7 +290,7 @@ def test_many_callers_at_once_are_the_first_of_a_worker(
 
 
 def test_a_family_that_is_killed_comes_again_with_its_workers(
-    keeper: Keeper, faulty: Callable[[int], Bundle]
+    keeper: Keeper, faulty: Callable[..., Bundle]
 ) -> None:
     bundle = faulty(6)
     lane = keeper.lane(bundle)
@@ -267,7 +308,7 @@ def test_a_family_that_is_killed_comes_again_with_its_workers(
     [(7, "code/model.py", "changed"), (8, "code/model/__init__.py", "added")],
 )
 def test_a_model_that_is_not_the_reviewed_one_is_never_loaded(
-    keeper: Keeper, faulty: Callable[[int], Bundle], number: int, name: str, what: str
+    keeper: Keeper, faulty: Callable[..., Bundle], number: int, name: str, what: str
 ) -> None:
     bundle = faulty(number)
     file = bundle.path / name
@@ -284,7 +325,7 @@ def test_a_model_that_is_not_the_reviewed_one_is_never_loaded(
         keeper.ask(lane, row(1))
 
 
-def test_what_is_not_wanted_any_more_ends(keeper: Keeper, faulty: Callable[[int], Bundle]) -> None:
+def test_what_is_not_wanted_any_more_ends(keeper: Keeper, faulty: Callable[..., Bundle]) -> None:
     first, second = faulty(9), faulty(10)
     keeper.lane(first)
     lane = keeper.lane(second)

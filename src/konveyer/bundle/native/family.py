@@ -12,6 +12,7 @@ import gc
 import importlib
 import json
 import os
+import re
 import select
 import signal
 import time
@@ -24,7 +25,7 @@ from konveyer.bundle.native.worker import BusySince, run_worker
 
 LOOK_EVERY_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, WELL_AFTER_S = 0.05, 0.1, 30.0, 30.0
 _START_WITHIN_S = 120.0
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_OF_NO_FILE = re.compile(rb"^Rss(?:Anon|Shmem):\s*(\d+) kB$", re.MULTILINE)
 
 
 @dataclass(slots=True)
@@ -37,6 +38,7 @@ class Worker:
     started: float = 0.0
     failures: int = 0
     due: float = 0.0
+    shared_bytes: int = 0
 
     @property
     def socket(self) -> Path:
@@ -49,6 +51,7 @@ class Worker:
 
     def fork(self) -> None:
         self.busy.stop()
+        self.shared_bytes = _bytes_of(os.getpid())
         pid = os.fork()
         if pid == 0:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -61,16 +64,24 @@ class Worker:
         limit_s = _START_WITHIN_S if is_starting else self.wanted["limit_s"]
         if self.busy.seconds() > limit_s:
             return f"it took longer than {limit_s:g} s"
-        if _resident_bytes(self.pid) > self.wanted["memory_mb"] * 1_000_000:
+        taken_bytes = _bytes_of(self.pid) - self.shared_bytes
+        if taken_bytes > self.wanted["memory_mb"] * 1_000_000:
             return f"it took more than {self.wanted['memory_mb']} MB of memory"
         return ""
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
+        self.kill_others()
+
+    def kill_others(self) -> None:
+        """What the model has started, which is in the group of its worker."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     def ended(self, reason: str) -> None:
         """Nobody can connect until another has started, after a pause that grows."""
+        self.kill_others()
         self.socket.unlink(missing_ok=True)
         if reason:
             self.said.write_text(reason)
@@ -80,12 +91,13 @@ class Worker:
         self.pid, self.due = 0, time.monotonic() + pause_s
 
 
-def _resident_bytes(pid: int) -> int:
+def _bytes_of(pid: int) -> int:
+    """Of the memory of a process what no file holds, also where other processes share it."""
     try:
-        resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
-    except (OSError, ValueError):
+        status = Path(f"/proc/{pid}/status").read_bytes()
+    except OSError:
         return 0
-    return (int(resident) - int(shared)) * _PAGE
+    return sum(int(kilobytes) * 1024 for kilobytes in _OF_NO_FILE.findall(status))
 
 
 class Family:

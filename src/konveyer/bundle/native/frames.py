@@ -17,7 +17,9 @@ def framed(body: bytes) -> bytes:
 
 
 def encoded(message: dict[str, Any]) -> bytes:
-    return framed(json.dumps(message, separators=(",", ":"), allow_nan=False).encode())
+    """Raises `ValueError` for what JSON has no word for, half a surrogate pair too."""
+    text = json.dumps(message, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return framed(text.encode())
 
 
 def taken(buffer: bytearray) -> list[bytes]:

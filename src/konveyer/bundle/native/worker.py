@@ -73,7 +73,11 @@ def run_worker(wanted: dict[str, Any], busy: BusySince, said: Path) -> None:
 
 
 def _on_its_own(memory_mb: int) -> None:
-    """End with the family, keep the memory limit, and heed nobody's Ctrl-C."""
+    """End with the family, keep the memory limit, and heed nobody's Ctrl-C.
+
+    What the model starts is in the worker's group, which the family ends with it.
+    """
+    os.setpgid(0, 0)
     ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -234,7 +238,7 @@ def _reply(outputs: list[list[Any]]) -> dict[str, Any]:
 
 
 def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:500]
+    return f"{type(error).__name__}: {error}"[:500].encode(errors="replace").decode()
 
 
 def _send(request: Request, reply: dict[str, Any]) -> None:
