@@ -123,6 +123,16 @@ def test_requests_that_are_sent_together_are_answered_in_order(made_node: Node) 
     assert ids == [b"n-%d" % number for number in range(40)]
 
 
+def test_what_follows_a_chunked_body_is_no_header(made_node: Node) -> None:
+    chunked = POST + b"transfer-encoding: chunked\r\n"
+    body = b'\r\n10\r\n{"client_id": 1}\r\n0\r\n'
+    wrong = b"x-api-key: nobody's\r\n"
+    for sent, status in ((chunked + wrong + body, b" 401 "), (chunked + body + wrong, b" 200 ")):
+        with connected(made_node) as one:
+            one.sendall(sent + b"\r\n")
+            assert status in one.recv(1000)
+
+
 def test_http_1_0_head_and_100_continue(made_node: Node) -> None:
     with connected(made_node) as one:
         one.sendall(b"GET /health/live HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")

@@ -128,6 +128,9 @@ def test_mistakes_are_clear(client: triton.InferenceServerClient) -> None:
     ):
         with pytest.raises(InferenceServerException, match=words.replace("[", r"\[")):
             client.infer(model, inputs)
+    for version in ("0", "2"):
+        with pytest.raises(InferenceServerException, match=f"no version v{version} here"):
+            client.infer("scoring", [keys], model_version=version)
     with pytest.raises(InferenceServerException, match="no output"):
         client.infer("scoring", [keys], outputs=[triton.InferRequestedOutput("nothing")])
 

@@ -52,6 +52,19 @@ def test_a_corrupted_bundle_is_refused_and_the_old_one_answers(
     assert load.statuses == {200}
 
 
+def test_a_node_goes_on_following_after_a_document_of_no_sense(
+    space: ServingSpace, second: Bundle
+) -> None:
+    document = space.state / "environments" / "prod.json"
+    with serving(space, processes=1) as node:
+        for odd in (b"", b"null", b'{"environment":"prod","keys":[{"digest":"no","name":"till"}]}'):
+            before = node.log().count("cannot be read")
+            document.write_bytes(odd)
+            wait_for(lambda: node.log().count("cannot be read") > before)  # noqa: B023 - at once
+        space.desire(second)
+        wait_for_bundle(node, second.digest)
+
+
 def test_a_canary_gets_its_entities_each_time(
     space: ServingSpace, first: Bundle, second: Bundle
 ) -> None:

@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import lightgbm as lgb
+import msgspec
 import numpy as np
 import pytest
 
 from konveyer.bundle.compiled import compiled_model
 from konveyer.bundle.errors import BundleCorrupt, BundleNotFound, ModelUnusable
 from konveyer.bundle.lightgbm import LightGBMScorer
-from konveyer.bundle.manifest import ISOLATED, MODEL, ModelSpec
+from konveyer.bundle.manifest import ISOLATED, MODEL, PREPARATION, ModelSpec
 from konveyer.bundle.native.preparation import Preparation
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.core.clock import FeatureClock
@@ -197,6 +198,23 @@ def test_a_damaged_bundle_is_refused_and_the_old_one_keeps_serving(
     desire(tmp_path, first.digest)
     router.refresh()
     assert router.refused == {}
+
+
+def test_a_bundle_that_makes_no_sense_keeps_no_other_back(
+    router: Router, bundles: BundleStore, tmp_path: Path
+) -> None:
+    good = packed(bundles, 1)
+
+    def write(folder: Path) -> None:
+        (folder / MODEL).parent.mkdir()
+        booster(1).save_model(str(folder / MODEL))
+        (folder / PREPARATION).write_text("null")
+
+    odd = bundles.pack(msgspec.structs.replace(good.manifest, files={}, created_us=2), write)
+    desire(tmp_path, odd.digest, good.digest)
+    router.refresh()
+    assert router.refused["scoring/v1"].startswith("TypeError: ")
+    assert router.find("scoring", 2).live.digest == good.digest
 
 
 def test_what_should_be_served_and_is_not_there_yet_is_unavailable(

@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._url = b""
         self._head_bytes = self._announced_bytes = self._received_bytes = 0
-        self._is_paused = self._is_ending = False
+        self._is_paused = self._is_ending = self._has_head = False
         self.stage, self.since_s = IDLE, server.turn_s
         self.is_choked = False
 
@@ -90,6 +90,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._url, self._headers, self._parts = b"", {}, []
         self._head_bytes = self._announced_bytes = self._received_bytes = 0
+        self._has_head = False
         if self.stage is IDLE:
             self.stage, self.since_s = HEAD, self._server.turn_s
 
@@ -100,10 +101,12 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value)
         name = name.lower()
-        if name in WANTED:
+        # What follows a chunked body is no header: who checked those on the way did not see it.
+        if name in WANTED and not self._has_head:
             self._headers[name] = value
 
     def on_headers_complete(self) -> None:
+        self._has_head = True
         if self.stage is HEAD:
             self.stage, self.since_s = BODY, self._server.turn_s
         announced = self._headers.get(b"content-length", b"0")

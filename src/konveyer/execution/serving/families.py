@@ -15,13 +15,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import msgspec
-
 from konveyer.bundle.manifest import ISOLATED, LOCK, NATIVE
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.core.digest import digest_file
 from konveyer.core.errors import KonveyerError
-from konveyer.core.storage import Storage, StorageUnavailable
+from konveyer.core.storage import Storage
 from konveyer.development.environment import ensure_environment, native_command
 from konveyer.execution.serving.desired import DesiredVersion, read_desired
 from konveyer.execution.serving.errors import LaneNotReady
@@ -205,7 +203,7 @@ def families_following(
             try:
                 desired = read_desired(storage, environment).versions
                 families.reconcile(opened.isolated(desired))
-            except (OSError, StorageUnavailable, msgspec.MsgspecError):
+            except Exception:  # noqa: BLE001 - logged, and the next look may find what can be read
                 _log.exception("the isolated models cannot be started")
             if stopping.wait(FOLLOW_EVERY_S):
                 return

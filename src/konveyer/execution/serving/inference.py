@@ -91,7 +91,9 @@ def parse_url(url: bytes) -> Asked | None:
 def endpoint_of(router: Router, asked: Asked) -> Endpoint:
     """The version that is asked for, or the highest that is served."""
     name = asked.model or ""
-    return router.find(name, asked.version or max(_versions(router, name), default=1))
+    if asked.version is not None:
+        return router.find(name, asked.version)
+    return router.find(name, max(_versions(router, name), default=1))
 
 
 def server_metadata() -> dict[str, Any]:

@@ -10,10 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import msgspec
 import uvloop
 
-from konveyer.core.errors import KonveyerError
 from konveyer.execution.serving import metrics
 from konveyer.execution.serving.control import BEAT, BEAT_EVERY_S, READY
 from konveyer.execution.serving.gateway import Gateway
@@ -120,5 +118,6 @@ def _follow(router: Router, changed: Callable[[], None]) -> None:
             # What is loaded stays: later collections need not look at it.
             gc.collect()
             gc.freeze()
-    except (OSError, KonveyerError, msgspec.MsgspecError):
+    except Exception:  # noqa: BLE001 - logged
+        # The thread must live: without it the node would hear of no rollback and no revoked key.
         _log.exception("the desired versions cannot be read")

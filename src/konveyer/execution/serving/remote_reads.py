@@ -5,6 +5,7 @@ more requests there are, the less each costs.
 """
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import Sequence
@@ -12,12 +13,13 @@ from typing import NamedTuple
 
 from konveyer.core.errors import KonveyerError
 from konveyer.execution.serving.errors import StoreTooSlow
-from konveyer.feature_store.online.base import OnlineStore
+from konveyer.feature_store.online.base import OnlineStore, OnlineStoreUnavailable
 
 THREADS = 2
 _MOST_AT_ONCE = 64
 Places = Sequence[tuple[str, bytes]]
 _Records = list[bytes | None]
+_log = logging.getLogger(__name__)
 
 
 class _Asked(NamedTuple):
@@ -64,6 +66,12 @@ class RemoteReads:
                 result = self._store.get(places)
             except KonveyerError as error:
                 result = error
+            except Exception as error:  # noqa: BLE001 - whatever a driver raises, the thread goes on
+                _log.exception("the online store cannot be read")
+                result = OnlineStoreUnavailable(
+                    f"The online store cannot be read: {type(error).__name__}.",
+                    hint="see the log of the node",
+                )
             asked[0].loop.call_soon_threadsafe(_deliver, asked, result)
 
     def _batch(self) -> list[_Asked]:

@@ -273,12 +273,13 @@ class Router:
         """None when its bundle cannot be loaded, which is then noted."""
         try:
             loaded = self._loaded.get(share.digest) or self._load(share.digest)
-        except KonveyerError as error:
+        except Exception as error:  # noqa: BLE001 - one bundle must not keep others from being served
+            is_known = isinstance(error, KonveyerError)
             refused = Refused(
                 application=one.application,
                 api_version=one.api_version,
                 digest=share.digest,
-                reason=str(error),
+                reason=str(error) if is_known else f"{type(error).__name__}: {error}",
             )
             self._refused[refused] = None
             if isinstance(error, LaneNotReady):
