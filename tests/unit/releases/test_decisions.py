@@ -19,6 +19,7 @@ from konveyer.core.clock import now_us
 from konveyer.core.settings import ReleasesSettings
 from konveyer.core.storage import FolderStorage
 from konveyer.execution.releases.flow import ReleaseServices, goes_on, release_flow, run_from
+from konveyer.execution.releases.gates import production
 from konveyer.execution.releases.lead_time import lead_time
 from konveyer.execution.releases.live import publish_end, put_live, retire_others
 from konveyer.execution.releases.machine import Action, State, WrongState
@@ -53,6 +54,7 @@ from konveyer.execution.releases.service import (
 from konveyer.execution.releases.sides import Side, put_side
 from konveyer.execution.releases.transitions import move
 from konveyer.execution.serving.desired import Share, read_desired
+from konveyer.execution.serving.presence import Presence
 from tests.unit.releases.test_conveyor import ANA, BORIS, EVA, bundle, gate_services, opened
 
 QUINN = Actor("quinn", frozenset({Role.QA}))
@@ -376,6 +378,29 @@ def test_production_goes_back_to_the_release_before_or_to_any_other(
     with catalog.reading() as session:
         said = {entry.action for entry in audit.entries(session, kind="release", subject=third)}
     assert {"rolled back", "restored"} <= said
+
+
+def test_a_rollback_while_nodes_take_a_release_up_is_what_holds(
+    catalog: Catalog, storage: FolderStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = served(catalog), served(catalog, "sha256:bb")
+    third = opened(catalog, State.PRODUCTION, digest="sha256:cc")
+    gates = replace(gate_services(catalog, tmp_path, storage), bundles=_AnyBundle(tmp_path))
+
+    def rolled_back(*_: object) -> list[Presence]:
+        with pytest.raises(NotServed, match="nodes are taking it up"):
+            roll_back(catalog, gates.bundles, storage, BORIS, "scoring/v1", reason="x")
+        roll_back(catalog, gates.bundles, storage, BORIS, second, reason="x")
+        return []
+
+    monkeypatch.setattr(production, "wait_until_all_serve", rolled_back)
+    services = ReleaseServices(catalog=catalog, bundles=gates.bundles, gates=gates)
+    run = run_from(State.PRODUCTION, third, "ana")
+    assert run is not None
+    release_flow(services).run(_Steps(), run.payload)
+    states = [state_of(catalog, one) for one in (first, second, third)]
+    assert states == [State.LIVE, State.ROLLED_BACK, State.FAILED]
+    assert [one.release for one in read_desired(storage, "prod").versions] == [first]
 
 
 def failed_in_flight(catalog: Catalog) -> str:

@@ -1,6 +1,6 @@
 """The conveyor as a durable flow: stages in order, each a step, until review or a failure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from konveyer.bundle.store import BundleStore
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import now_us
 from konveyer.core.errors import KonveyerError
+from konveyer.execution.releases.environments import PROD
 from konveyer.execution.releases.gates.context import GateContext, GateServices
 from konveyer.execution.releases.gates.listing import GATES
 from konveyer.execution.releases.live import publish_end, retire_others
@@ -29,6 +30,7 @@ from konveyer.execution.releases.records import (
     NOT_REQUIRED,
     Release,
     begin_stage,
+    current_live,
     last_finish_us,
     release_row,
     stage_row,
@@ -158,6 +160,9 @@ def _conclude(
             return row.state
         if verdict.needless:
             return _skip(session, row, stage, verdict.measured)
+        if stage is State.PRODUCTION and verdict.passed and not _is_live(session, row):
+            why = "production was rolled back meanwhile"
+            verdict = replace(verdict, passed=False, measured=why)
         record = stage_row(session, row.id, stage)
         record.verdict = "passed" if verdict.passed else "failed"
         record.rule, record.measured, record.limit = verdict.rule, verdict.measured, verdict.limit
@@ -170,6 +175,11 @@ def _conclude(
     if stage in WATCHING or following in ENDS:
         publish_end(services.catalog, services.gates.storage)
     return following
+
+
+def _is_live(session: Session, row: ReleaseRow) -> bool:
+    live = current_live(session, PROD, row.application, row.api_version)
+    return live is not None and live.release_id == row.id
 
 
 def _broke(

@@ -68,6 +68,11 @@ def plan_rollback(session: Session, actor: Actor, release: str, to: str | None =
         target = None if live is None or live.release_id is None else live.release_id
         digest = "" if live is None else live.digest
         return _plan(row, target or "", digest)
+    if row.state == State.PRODUCTION:
+        raise NotServed(
+            f"Release {row.id} is in 'production': nodes are taking it up.",
+            hint=f"roll back once it is live or has failed: konveyer release watch {row.id}",
+        )
     if row.state != State.LIVE:
         raise NotServed(
             f"Release {row.id} is in '{row.state}': production does not serve it.",
