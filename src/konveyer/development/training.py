@@ -282,7 +282,7 @@ def find_run(
             kept.append((run, record.parent))
     if not kept:
         raise RunNotFound(
-            f"There is no training run {run_id or ''} of '{application}'.",
+            f"There is no training run{f' {run_id}' if run_id else ''} of '{application}'.",
             hint="train first: konveyer train PROJECT",
         )
     own = [one for one in kept if run_id or project is None or one[0].project in ("", project)]

@@ -174,6 +174,8 @@ def started_worker(url: str, flows: Sequence[Flow]) -> Iterator[Worker]:
 
 def run_elsewhere(url: str, run: Run, *, is_served: Callable[[], bool]) -> Json:
     """Hand a run to the worker that serves the workspace, and wait for its result."""
+    # That the worker has found the run by itself is nothing to warn about.
+    logging.getLogger("dbos").setLevel(logging.ERROR)
     client = DBOSClient(system_database_url=url, serializer=_JsonSerializer())
     try:
         handle = _handed_over(client, run)
