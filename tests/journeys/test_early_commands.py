@@ -1,4 +1,4 @@
-"""A command may hand a run to a worker that serves and has not made its tables yet."""
+"""Commands that meet a pipeline database without its tables yet, or without room."""
 
 import subprocess
 import sys
@@ -26,3 +26,33 @@ def test_a_run_waits_for_the_tables_of_a_worker_that_starts(tmp_path: Path) -> N
             assert run_elsewhere(url, run, is_served=lambda: True) == 42
         finally:
             worker.kill()
+
+
+FULL = """
+import resource, signal, sys
+from konveyer.pipeline.flow import Flow, Run
+from konveyer.pipeline.worker import RunNotRecorded, started_worker
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+def fill(steps, payload):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, most))
+    return 42
+
+run = Run(flow="fill", id="one", payload={})
+with started_worker(sys.argv[1], [Flow("fill", fill)]) as worker:
+    try:
+        worker.run(run)
+    except RunNotRecorded:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+with started_worker(sys.argv[1], [Flow("fill", lambda steps, payload: 42)]) as worker:
+    assert worker.finish_leftovers() == ["one"]
+    assert worker.run(run) == 42
+"""
+
+
+def test_a_run_that_cannot_be_recorded_ends_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", FULL, f"sqlite:///{tmp_path}/pipelines.db"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr

@@ -25,6 +25,7 @@ _DUE_QUEUE, _DUE_AT_ONCE = "due", 2
 _UNFINISHED = ["PENDING", "ENQUEUED"]
 _WORKER_GONE_AFTER_S = 10.0
 _TABLES_WITHIN_S = 20.0
+_RECORDED_WITHIN_S = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -32,6 +33,12 @@ class WorkerGone(KonveyerError):
     """The worker that a run was handed to is not there any more."""
 
     code, status = "worker_gone", HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class RunNotRecorded(KonveyerError):
+    """A run came to its end, and the pipeline database did not take that: its disk may be full."""
+
+    code, status = "run_not_recorded", HTTPStatus.SERVICE_UNAVAILABLE
 
 
 class _JsonSerializer(Serializer):
@@ -71,11 +78,13 @@ class Worker:
     """Runs the flows it is given, in threads of this process."""
 
     def __init__(self, flows: Sequence[Flow]) -> None:
-        self._workflows = {flow.name: _workflow(flow) for flow in flows}
+        # When each run of this process came to its end, recorded or not.
+        self._ended: dict[str, float] = {}
+        self._workflows = {flow.name: _workflow(flow, self._ended) for flow in flows}
 
     def run(self, run: Run) -> Json:
         """Run to the end and give its result. A run id that ended before gives that result."""
-        return _opened(_result(self._started(run)))
+        return _opened(self._result(self._started(run)))
 
     def start(self, runs: Sequence[Run], *, unless_under_way: Callable[[Run], str]) -> None:
         """Start runs without waiting for them.
@@ -124,20 +133,29 @@ class Worker:
         """Wait for the runs that an earlier worker left behind (resumed at start); their ids."""
         left = self._unfinished()
         for run_id in left:
-            _result(DBOS.retrieve_workflow(run_id))
+            self._result(DBOS.retrieve_workflow(run_id))
         return left
 
+    def _result(self, handle: Any) -> Any:
+        """Wait in short naps: a thread that waits for another in one piece does not hear Ctrl-C."""
+        while handle.get_status().status in _UNFINISHED:
+            ended = self._ended.get(handle.get_workflow_id(), float("inf"))
+            if time.monotonic() - ended > _RECORDED_WITHIN_S:
+                raise RunNotRecorded(
+                    "The run stopped, and the pipeline database could not be written: the disk "
+                    "may be full.",
+                    hint="make room: the next command that runs something goes on with it",
+                )
+            time.sleep(_POLL_S)
+        return handle.get_result(polling_interval_sec=_POLL_S)
 
-def _result(handle: Any) -> Any:
-    """Wait in short naps: a thread that waits for another in one piece does not hear Ctrl-C."""
-    while handle.get_status().status in _UNFINISHED:
-        time.sleep(_POLL_S)
-    return handle.get_result(polling_interval_sec=_POLL_S)
 
-
-def _workflow(flow: Flow) -> Any:
+def _workflow(flow: Flow, ended: dict[str, float]) -> Any:
     def run(payload: dict[str, Any]) -> dict[str, Any]:
-        return _sealed(flow.name, lambda: flow.run(_DurableSteps(), payload))
+        try:
+            return _sealed(flow.name, lambda: flow.run(_DurableSteps(), payload))
+        finally:
+            ended[str(DBOS.workflow_id)] = time.monotonic()
 
     return DBOS.workflow(name=flow.name, max_recovery_attempts=None)(run)
 
