@@ -90,6 +90,21 @@ def test_rows_of_an_entity_are_seen_together_and_in_order(store: Store) -> None:
     assert store.online((7,), (59,)) == [(2, 1.0), (2, 1.0)]
 
 
+@pytest.mark.parametrize("name", ["bucket", "event_time", "created_time"])
+def test_a_column_with_the_name_of_another_is_refused_with_its_name(
+    store: Store, name: str
+) -> None:
+    file = store.services.root / "visits.parquet"
+    table = pq.read_table(file)
+    table = table.append_column("known", table["seen_at"]).append_column(name, table["seen_at"])
+    pq.write_table(table, file)
+    visits = Source(
+        name="visits", path="visits.parquet", event_time="seen_at", created_time="known"
+    )
+    with pytest.raises(KonveyerError, match=f"'sessions' cannot be given column '{name}'"):
+        store.check(CLIENT, visits, SESSIONS, SCORING)
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [

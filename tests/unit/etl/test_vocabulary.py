@@ -172,6 +172,11 @@ def test_the_datamart_knows_what_each_feature_says_of_itself(store: Store) -> No
     ("make", "says"),
     [
         (lambda: Aggregation(function="count", over="7d", by="shop"), "both `by` and `values`"),
+        (
+            lambda: Aggregation(function="count", over="7d", by="shop", values=(1,)),  # type: ignore[arg-type]
+            "the value 1, which is no text",
+        ),
+        (lambda: Aggregation(function="count", over="7d", maximum=float("nan")), "is no number"),
         (lambda: Aggregation(function="median", over="7d", column="x"), "'median' is not known"),  # type: ignore[arg-type]
         (lambda: Aggregation(function="sum", over="-7d", column="x"), "not a positive duration"),
         (

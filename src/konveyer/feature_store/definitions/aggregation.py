@@ -71,6 +71,13 @@ class Aggregation(Meaning):
     def _check_values(self) -> None:
         """Each value must name a feature of its own."""
         named: dict[str, str] = {}
+        given: tuple[object, ...] = self.values
+        for value in given:
+            if not isinstance(value, str):
+                raise BadDefinition(
+                    f"Aggregation '{self.name}' has the value {value!r}, which is no text.",
+                    hint=f"write it as the text that the column has for it: '{value}'",
+                )
         for value in self.values:
             word = _word(value)
             if not word:

@@ -30,6 +30,10 @@ class Meaning:
                 f"Feature '{name}' has sensitivity '{self.sensitivity}'.",
                 hint=f"use one of {', '.join(get_args(Sensitivity))}",
             )
+        if any(limit != limit for limit in (self.minimum, self.maximum)):
+            raise BadDefinition(
+                f"Feature '{name}' has a limit that is no number.", hint="leave it out"
+            )
         if None not in (self.minimum, self.maximum) and self.minimum > self.maximum:  # type: ignore[operator]
             raise BadDefinition(
                 f"Feature '{name}' has minimum {self.minimum} above maximum {self.maximum}.",

@@ -164,6 +164,15 @@ def _computed(
         for name, arrow in columns.items()
         if name not in special
     ]
+    # The rows that it is given have columns of these names for something else.
+    taken = {BUCKET, EVENT_TIME, *([CREATED_TIME] if source.created_time else [])}
+    for column in given:
+        if column.name in taken:
+            raise FeatureClash(
+                f"{where} cannot be given column '{column.name}' of source '{source.name}': its "
+                "rows have a column of that name for something else.",
+                hint="rename it, or leave it out, in a SQL source",
+            )
     features = tuple(feature.column for feature in view.features)
     layout = TableLayout(
         keys=keys,
