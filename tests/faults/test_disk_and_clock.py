@@ -1,9 +1,11 @@
 """A disk that is full, and a clock that jumps."""
 
+import contextlib
 import os
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -11,7 +13,7 @@ import pytest
 
 from tests.serving_nodes import Load, rows_logged, serving
 from tests.serving_space import ServingSpace
-from tests.support import wait_for
+from tests.support import Shop, wait_for
 
 PATH = "/scoring/v1/predict"
 
@@ -19,15 +21,22 @@ PATH = "/scoring/v1/predict"
 @pytest.fixture
 def full_disk(space: ServingSpace) -> Iterator[Path]:
     """The prediction log is on a disk of its own, of eight megabytes."""
-    folder = space.state / "predictions"
+    with small_disk(space.state / "predictions") as folder:
+        yield folder
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], check=False
     )
     if mounted.returncode:
         pytest.skip("a disk can be mounted by root alone")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def lost(client: httpx.Client) -> float:
@@ -57,6 +66,25 @@ def test_a_full_disk_costs_rows_of_the_log_and_no_answer(
         # What waited in memory was written when there was room again; none of it twice.
         assert set(load.ids) <= waited
         assert lost(client) == 0
+
+
+def test_a_command_on_a_full_disk_says_so_and_works_when_there_is_room(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        shop = Shop(disk / "shop")
+        shop.run("init", str(shop.root))
+        shop.run("people", "add", "ana", "--role", "analyst")
+        filler = disk / "filler"
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        error = shop.error("people", "list")
+        assert "its disk works and has room" in error["hint"]
+        os.truncate(filler, filler.stat().st_size - 40_960)  # enough to look, not to write
+        shop.run("people", "list")
+        error = shop.error("people", "add", "boris", "--role", "analyst")
+        assert error["code"] == "disk_full", error
+        filler.unlink()
+        shop.run("people", "add", "boris", "--role", "analyst")
 
 
 def test_what_memory_does_not_hold_is_lost_and_counted(tmp_path: Path) -> None:

@@ -176,6 +176,7 @@ def returns(what: str) -> str:
         (returns("return {'y': x[:1]}"), "shape (1,) for 2 row(s)"),
         (returns("return {'z': x}"), "'y' is not in what the function returns"),
         (returns("return x.nonsense"), "AttributeError"),
+        (returns("raise SystemExit('no')"), "SystemExit: no"),
         (returns("return {'y': ['a', 'b']}"), "'y' is 'a', not int64"),
         (returns("return {'y': x * 0 + 1 if False else [0.5, 1]}"), "'y' is 0.5, not int64"),
         (returns("return {'y': [1e19, 1]}"), "'y' is 1e+19, not int64"),

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 
 from konveyer import __version__
 from konveyer.api import features, people, pushes, releases
-from konveyer.core.errors import InternalError, KonveyerError, NotFound
+from konveyer.core.errors import KonveyerError, NotFound, explained
 from konveyer.wiring import Workspace
 
 
@@ -74,4 +74,4 @@ def _invalid(_request: Request, error: Exception) -> JSONResponse:
 
 
 def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    return _explained(request, InternalError.of(error))
+    return _explained(request, explained(error))

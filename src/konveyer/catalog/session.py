@@ -129,10 +129,12 @@ class Catalog:
 def _unavailable(url: URL, error: DBAPIError) -> CatalogUnavailable:
     """Without the password."""
     reason = str(error.orig).strip().splitlines()
+    is_file = url.get_backend_name() == "sqlite"
+    works = "its disk works and has room" if is_file else "the database is up"
     return CatalogUnavailable(
         f"The catalog {url.render_as_string(hide_password=True)} cannot be used: "
         f"{reason[0] if reason else error.__class__.__name__}",
-        hint="see that the database is up and that [catalog] url in konveyer.toml is right",
+        hint=f"see that {works} and that [catalog] url in konveyer.toml is right",
     )
 
 

@@ -27,7 +27,7 @@ from konveyer.cli import (
 )
 from konveyer.cli.context import Context
 from konveyer.cli.render import print_error
-from konveyer.core.errors import InternalError, KonveyerError
+from konveyer.core.errors import KonveyerError, explained
 
 EPILOG = """\b
 Examples:
@@ -104,5 +104,5 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("KONVEYER_TRACEBACK"):
             raise
-        print_error(InternalError.of(error), as_json="--json" in arguments)
+        print_error(explained(error), as_json="--json" in arguments)
         sys.exit(1)

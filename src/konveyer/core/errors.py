@@ -1,5 +1,7 @@
 """The one error type that reaches people: what happened, where, and the next step."""
 
+import errno
+import os
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from http import HTTPStatus
@@ -50,11 +52,40 @@ class InternalError(KonveyerError):
 
     code, status = "internal_error", HTTPStatus.INTERNAL_SERVER_ERROR
 
-    @classmethod
-    def of(cls, error: Exception) -> "InternalError":
-        first = str(error).strip().splitlines()
-        what = f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
-        return cls(what, hint="run it again with KONVEYER_TRACEBACK=1 to see where, and report it")
+
+class DiskFull(KonveyerError):
+    """Something could not be written; what was there before is as it was."""
+
+    code, status = "disk_full", HTTPStatus.INSUFFICIENT_STORAGE
+
+
+def explained(error: Exception) -> KonveyerError:
+    """What people are told of an error that nobody caught; one that is ours speaks for itself.
+
+    >>> explained(OSError(errno.ENOSPC, "No space left on device")).code
+    'disk_full'
+    """
+    if isinstance(error, KonveyerError):
+        return error
+    first = str(error).strip().splitlines()
+    what = f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
+    if is_of_full_disk(error):
+        return DiskFull(
+            f"A disk is full, of the workspace or of a database: {what}",
+            hint="make room, then run it again; nothing is half-written",
+        )
+    return InternalError(
+        what, hint="run it again with KONVEYER_TRACEBACK=1 to see where, and report it"
+    )
+
+
+def is_of_full_disk(error: Exception) -> bool:
+    """Whether a library's error says that there was no room to write."""
+    return any(text in str(error) for text in _OF_FULL_DISKS)
+
+
+# As the operating system says it (and PostgreSQL, and Arrow), and SQLite.
+_OF_FULL_DISKS = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "database or disk is full")
 
 
 class NotFound(KonveyerError):

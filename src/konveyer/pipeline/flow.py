@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from konveyer.core.errors import KonveyerError
+from konveyer.core.errors import KonveyerError, explained
 
 Json = Any
 Payload = Mapping[str, Any]
@@ -50,15 +50,9 @@ class FlowFailed(KonveyerError):
 
 
 def packed_error(error: Exception) -> dict[str, Any]:
-    """An error as JSON; one that is not ours says where it came from."""
-    if isinstance(error, KonveyerError):
-        return {**error.as_dict(), "status": int(error.status)}
-    return {
-        "code": "internal_error",
-        "message": f"{type(error).__name__}: {error}",
-        "hint": "this is a defect of Konveyer or of a library; the log has the traceback",
-        "status": int(HTTPStatus.INTERNAL_SERVER_ERROR),
-    }
+    """An error as JSON, with its status."""
+    known = explained(error)
+    return {**known.as_dict(), "status": int(known.status)}
 
 
 def unpacked_error(packed: Mapping[str, Any]) -> KonveyerError:

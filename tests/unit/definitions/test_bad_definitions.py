@@ -105,6 +105,7 @@ def test_the_good_one_is_good(root: Path) -> None:
         ("definitions_unreadable", "from konveyer import *", "from konveyer import Nothing"),
         ("definitions_unreadable", 'name="client"', 'nmae="client"'),
         ("definitions_unreadable", "from konveyer import *", "from konveyer import (*"),
+        ("definitions_unreadable", "from konveyer import *", "raise SystemExit(3)"),
     ],
 )
 def test_a_mistake_has_its_code_and_the_next_step(
@@ -144,6 +145,19 @@ def test_sql_says_when_its_rows_became_known_where_its_source_does(root: Path) -
     assert compiled(root, known + view.format(", as_known=False"))
     said = view.format("").replace("amount ", "events.at AS created_time, amount ")
     assert compiled(root, known + said)
+
+
+@pytest.mark.parametrize("end", [";", " -- of all", ";  -- of all", " /* of all */\n"])
+def test_sql_may_end_in_a_semicolon_or_a_comment(root: Path, end: str) -> None:
+    sql = f"SELECT client_id, events.at AS event_time, amount FROM events{end}"
+    view = (
+        "last = FeatureView(name='last', entity='client', features=(Feature(name='amount', "
+        f"dtype='float64'),), sql={sql!r})\n"
+        f"again = Source(name='again', sql={sql!r}, event_time='event_time')\n"
+    )
+    checked = compiled(root, GOOD + view)
+    assert isinstance(checked, Checked)
+    assert checked.views["last"].rows_sql.endswith("events")
 
 
 def test_a_common_table_expression_may_have_the_name_of_what_it_reads(root: Path) -> None:

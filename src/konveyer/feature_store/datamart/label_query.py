@@ -21,7 +21,7 @@ from konveyer.feature_store.definitions.source import Source
 from konveyer.feature_store.engines.base import Engine, QueryFailed, SortedRows
 from konveyer.feature_store.registry.errors import SqlInvalid
 from konveyer.feature_store.registry.lookup import active_state
-from konveyer.feature_store.registry.sql import tables_read
+from konveyer.feature_store.registry.sql import nestable, tables_read
 from konveyer.feature_store.registry.state import RegistryState
 from konveyer.feature_store.sources.attach import attach
 from konveyer.feature_store.sources.kind import Places
@@ -49,7 +49,7 @@ def queried_labels(
         with engine.session() as tables:
             for source in sources:
                 attach(source, tables, places, staging=folder)
-            _write(tables, sql, file)
+            _write(tables, nestable(sql), file)
         yield labels_at(file)
 
 

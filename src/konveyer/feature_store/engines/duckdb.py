@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 from pyarrow.dataset import Dataset
 
-from konveyer.core.errors import KonveyerError
+from konveyer.core.errors import KonveyerError, explained, is_of_full_disk
 from konveyer.feature_store.engines.base import JobFailed, QueryFailed, SortedRows, SourceUnreadable
 
 S = TypeVar("S")
@@ -193,7 +193,9 @@ def _explaining() -> Iterator[None]:
         raise _explained(error) from error
 
 
-def _explained(error: Exception) -> QueryFailed | SourceUnreadable | JobFailed:
+def _explained(error: Exception) -> KonveyerError:
+    if is_of_full_disk(error):
+        return explained(error)
     first = str(error).strip().splitlines()[0]
     if isinstance(error, duckdb.InternalException | duckdb.FatalException):
         return JobFailed(

@@ -41,7 +41,7 @@ class OnDemandComputation:
         try:
             with np.errstate(all="ignore"):
                 results = self._function(**arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise OnDemandFailed(
                 f"On-demand view '{self._view}': {type(error).__name__}: {error}",
                 hint="correct its function",

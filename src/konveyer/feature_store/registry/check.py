@@ -22,6 +22,7 @@ from konveyer.feature_store.registry.compile import CompiledView, compile_view
 from konveyer.feature_store.registry.errors import SourceChanged, SqlInvalid
 from konveyer.feature_store.registry.landing import check_landing
 from konveyer.feature_store.registry.python_view import call_on_nothing
+from konveyer.feature_store.registry.sql import nestable
 from konveyer.feature_store.registry.state import RegistryState, registry_state
 from konveyer.feature_store.sources.attach import attach
 from konveyer.feature_store.sources.errors import UnknownColumn, WrongType
@@ -135,9 +136,9 @@ def _compiled(state: RegistryState, name: str, session: Engine, places: Places) 
     """The view, checked against the real columns of its attached sources."""
     view = state.view(name)
     source = None if view.source is None else state.source(view.source)
-    sql = view.sql if source is None else f"SELECT * FROM {quoted(source.name)}"  # noqa: S608
+    sql = f"SELECT * FROM {quoted(source.name)}" if source else nestable(view.sql or "")  # noqa: S608
     try:
-        rows = session.describe(sql or "")
+        rows = session.describe(sql)
         result = compile_view(view, state.entity(view.entity), source, rows)
         given = result.given or result.layout
         for _, expression in given.expressions:

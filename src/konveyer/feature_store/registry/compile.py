@@ -27,7 +27,7 @@ from konveyer.feature_store.kernel.evaluate import DerivedFeature, ViewPlan, Win
 from konveyer.feature_store.kernel.history import CREATED_TIME, EVENT_TIME
 from konveyer.feature_store.offline.layout import BUCKET, TableLayout, quoted, sql_cast
 from konveyer.feature_store.registry.errors import FeatureClash, UnknownReference
-from konveyer.feature_store.registry.sql import check_condition
+from konveyer.feature_store.registry.sql import check_condition, nestable
 from konveyer.feature_store.sources.errors import UnknownColumn, WrongType
 
 _NUMBERS = frozenset({ColumnType.INT64, ColumnType.FLOAT64})
@@ -94,7 +94,7 @@ def _compiled(
     features = tuple(feature.column for feature in view.features)
     created = CREATED_TIME if CREATED_TIME in columns else None
     return CompiledView(
-        rows_sql=view.sql or "",
+        rows_sql=nestable(view.sql or ""),
         layout=TableLayout(
             keys=keys,
             event_time=EVENT_TIME,

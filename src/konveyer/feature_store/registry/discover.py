@@ -38,7 +38,7 @@ def _definitions_in(path: Path) -> list[Definition]:
     except KonveyerError as error:
         error.message = f"{path.name}:{_line_in(path, error)}: {error.message}"
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DefinitionsUnreadable(
             f"{path.name}:{_line_in(path, error)}: {type(error).__name__}: {error}",
             hint="correct the file, then apply again",

@@ -1,7 +1,7 @@
 """Reading SQL with sqlglot: is it one SELECT, and over which tables."""
 
 import sqlglot
-from sqlglot import exp
+from sqlglot import TokenType, exp
 from sqlglot.errors import SqlglotError
 from sqlglot.optimizer.scope import traverse_scope
 
@@ -63,7 +63,7 @@ def check_condition(sql: str, *, where: str) -> None:
 
 def one_select(sql: str, *, where: str) -> exp.Query:
     try:
-        statements = sqlglot.parse(sql, read=DIALECT)
+        statements = sqlglot.parse(nestable(sql), read=DIALECT)
     except SqlglotError as error:
         first = str(error).splitlines()[0]
         raise SqlInvalid(
@@ -74,3 +74,17 @@ def one_select(sql: str, *, where: str) -> exp.Query:
     raise SqlInvalid(
         f"The SQL of {where} must be exactly one SELECT.", hint="remove everything else"
     )
+
+
+def nestable(sql: str) -> str:
+    """`sql` up to its last word: a semicolon or a comment after it would end a query around it.
+
+    >>> nestable("SELECT a FROM t;  -- all of it")
+    'SELECT a FROM t'
+    """
+    words = [
+        token
+        for token in sqlglot.tokenize(sql, read=DIALECT)
+        if token.token_type is not TokenType.SEMICOLON
+    ]
+    return sql[: words[-1].end + 1] if words else sql
