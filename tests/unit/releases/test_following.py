@@ -13,6 +13,7 @@ from konveyer.execution.releases.following import MirroredLog, SidesLog, answere
 from konveyer.execution.releases.observed import Url, paired
 from konveyer.execution.serving.prediction_files import pack_segments
 from konveyer.execution.serving.prediction_log import Prediction, PredictionLog
+from konveyer.execution.serving.prediction_reader import read_predictions
 from konveyer.execution.serving.segments import hour_folder, log_folder
 from konveyer.execution.serving.shipping import Shipper
 
@@ -245,3 +246,30 @@ def test_of_a_bucket_the_hours_that_may_still_grow_are_listed_again(tmp_path: Pa
     assert shipper.ship() == 1
     assert [row["request_id"] for row in log.rows()] == ["r-1", "r-2"]
     assert old.rpartition("/")[0] not in storage.news()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_damaged_line_costs_that_line_and_is_kept_aside(tmp_path: Path, packed: bool) -> None:
+    now = now_us()
+    path = segment(tmp_path, now, *(prediction(number, now + number) for number in range(3)))
+    first, second, third = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + second[:40] + b"\xff\n" + third)
+    segment(tmp_path, now + 1, prediction(9, now + 9))
+    if packed:
+        assert pack_segments(log_folder(tmp_path, "prod")) == 2
+        assert pack_segments(log_folder(tmp_path, "prod")) == 0
+        assert path.with_name(f"{path.name}.damaged").exists()
+    rows = SidesLog(FolderStorage(tmp_path), URL, now).rows()
+    assert sorted(row["request_id"] for row in rows) == ["r-0", "r-2", "r-9"]
+    again = [row["request_id"] for row in read_predictions(FolderStorage(tmp_path), "prod")]
+    assert sorted(again) == ["r-0", "r-2", "r-9"]
+
+
+def test_a_damaged_file_costs_its_rows(tmp_path: Path) -> None:
+    now = now_us()
+    segment(tmp_path, now, prediction(1, now)).with_suffix(".parquet").write_bytes(b"PAR1 no more")
+    segment(tmp_path, now + 1, prediction(9, now + 9))
+    rows = SidesLog(FolderStorage(tmp_path), URL, now).rows()
+    assert [row["request_id"] for row in rows] == ["r-9"]
+    again = [row["request_id"] for row in read_predictions(FolderStorage(tmp_path), "prod")]
+    assert again == ["r-9"]

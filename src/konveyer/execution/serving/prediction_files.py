@@ -51,8 +51,9 @@ _log = logging.getLogger(__name__)
 def pack_segments(folder: Path) -> int:
     """Make Parquet of the segments that nobody writes any more; how many they were.
 
-    Also of those whose process died: what it wrote of its last line only is left out. One process
-    packs at a time; killed in the middle, it leaves a segment that the next one packs.
+    Also of those whose process died: what it wrote of its last line only is left out. A segment
+    with lines that a broken disk damaged is kept aside. One process packs at a time; killed in the
+    middle, it leaves a segment that the next one packs.
     """
     packed = 0
     with locked(folder / ".packing"):
@@ -60,14 +61,18 @@ def pack_segments(folder: Path) -> int:
             target = path.with_suffix(PACKED)
             with file_written_whole(target) as draft, pq.ParquetWriter(draft, SCHEMA) as writer:
                 rows: list[Prediction] = []
-                for row in _rows_of(path.read_bytes()):
+                segment = _Segment(path.name, path.read_bytes())
+                for row in segment.rows():
                     rows.append(row)
                     if len(rows) == _ROWS_A_GROUP:
                         writer.write_table(_as_table(rows))
                         rows.clear()
                 if rows:
                     writer.write_table(_as_table(rows))
-            path.unlink()
+            if segment.damaged:
+                path.rename(path.with_name(f"{path.name}.damaged"))
+            else:
+                path.unlink()
             packed += 1
     return packed
 
@@ -86,11 +91,10 @@ def read_file(storage: Storage, name: str, request_prefix: str) -> Iterator[dict
             continue
         if suffix == PACKED:
             condition = pc.starts_with(pc.field("request_id"), request_prefix)
-            table = pq.read_table(pa.BufferReader(content), schema=SCHEMA)
-            yield from table.filter(condition).to_pylist()[::-1]
+            yield from _unpacked(name, content).filter(condition).to_pylist()[::-1]
         else:
-            rows = [row for row in _rows_of(content) if row.request_id.startswith(request_prefix)]
-            for row in reversed(rows):
+            rows = _Segment(name, content).rows()
+            for row in reversed([one for one in rows if one.request_id.startswith(request_prefix)]):
                 yield _columns(row) | {"at": from_us(row.at_us)}
         return
 
@@ -105,8 +109,8 @@ def read_columns(storage: Storage, name: str, columns: Sequence[str]) -> pa.Tabl
         except ObjectMissing:
             continue
         if suffix == PACKED:
-            return pq.read_table(pa.BufferReader(content), schema=SCHEMA, columns=[*columns])
-        rows = list(_rows_of(content))
+            return _unpacked(name, content, columns)
+        rows = list(_Segment(name, content).rows())
         return (_as_table(rows) if rows else SCHEMA.empty_table()).select([*columns])
     return SCHEMA.empty_table().select([*columns])
 
@@ -131,12 +135,34 @@ def newest_first(storage: Storage, folder: str, since: str = "") -> Iterator[str
     yield from (stem + kinds[stem] for stem in sorted(kinds, reverse=True))
 
 
-def _rows_of(content: bytes) -> Iterator[Prediction]:
-    """Of a segment; a process that was killed may have left half a line at its end."""
-    decoder = msgspec.json.Decoder(Prediction)
-    for line in content.splitlines(keepends=True):
-        if line.endswith(b"\n"):
-            yield decoder.decode(line)
+class _Segment:
+    """The content of a segment; `damaged` counts the lines that `rows` had to leave out.
+
+    A process that was killed may have left half a line at the end, which is not damaged.
+    """
+
+    def __init__(self, name: str, content: bytes) -> None:
+        self._name, self._content = name, content
+        self.damaged = 0
+
+    def rows(self) -> Iterator[Prediction]:
+        decoder = msgspec.json.Decoder(Prediction)
+        for number, line in enumerate(self._content.split(b"\n")[:-1], start=1):
+            try:
+                yield decoder.decode(line)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                self.damaged += 1
+                _log.error("line %d of %s is damaged and left out: %s", number, self._name, error)
+
+
+def _unpacked(name: str, content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a packed file, none of one that a broken disk damaged."""
+    chosen = SCHEMA.names if columns is None else [*columns]
+    try:
+        return pq.read_table(pa.BufferReader(content), schema=SCHEMA, columns=chosen)
+    except (pa.ArrowException, OSError) as error:
+        _log.error("%s of the prediction log is damaged and left out: %s", name, error)
+        return SCHEMA.empty_table().select(chosen)
 
 
 def _as_table(entries: list[Prediction]) -> pa.Table:
