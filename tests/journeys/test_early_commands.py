@@ -52,6 +52,43 @@ with started_worker(sys.argv[1], [Flow("fill", lambda steps, payload: 42)]) as w
 """
 
 
+FULL_AND_SERVING = """
+import resource, signal, sys, time
+from konveyer.pipeline import worker as module
+from konveyer.pipeline.flow import Flow, Run
+from konveyer.pipeline.worker import started_worker
+
+module._RECORDED_WITHIN_S = 0.5
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+calls = []
+
+def fill(steps, payload):
+    calls.append(time.monotonic())
+    if len(calls) == 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, most))
+    return 42
+
+run = Run(flow="fill", id="one", payload={})
+with started_worker(sys.argv[1], [Flow("fill", fill)]) as worker:
+    worker.start_due([lambda under_way: [run]])
+    while not calls:
+        time.sleep(0.1)
+    time.sleep(1)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    while worker.under_way():
+        worker.start_due([lambda under_way: [run]])
+        time.sleep(0.1)
+    assert len(calls) == 2, calls
+"""
+
+
+def test_a_due_run_that_could_not_be_recorded_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", FULL_AND_SERVING, f"sqlite:///{tmp_path}/pipelines.db"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_run_that_cannot_be_recorded_ends_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
     program = [sys.executable, "-c", FULL, f"sqlite:///{tmp_path}/pipelines.db"]
     done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)

@@ -100,8 +100,12 @@ class Worker:
         """Start what each of `due` gives, a few runs at a time, without waiting for them.
 
         A run whose id there was before is not started again. One of `due` that cannot tell is
-        logged and keeps nobody else from starting.
+        logged and keeps nobody else from starting. A run whose end could not be recorded goes on
+        from its last recorded step.
         """
+        for run_id in self._unrecorded():
+            DBOS.resume_workflow(run_id)
+            del self._ended[run_id]
         for ask in due:
             try:
                 runs = ask(self.under_way())
@@ -129,6 +133,14 @@ class Worker:
         found = DBOS.list_workflows(status=_UNFINISHED, load_input=False, load_output=False)
         return [status.workflow_id for status in found]
 
+    def _unrecorded(self) -> list[str]:
+        return [run_id for run_id in self._unfinished() if self._is_unrecorded(run_id)]
+
+    def _is_unrecorded(self, unfinished: str) -> bool:
+        """Whether a run that the database has as unfinished came to its end here, a while ago."""
+        ended = self._ended.get(unfinished)
+        return ended is not None and time.monotonic() - ended > _RECORDED_WITHIN_S
+
     def finish_leftovers(self) -> list[str]:
         """Wait for the runs that an earlier worker left behind (resumed at start); their ids."""
         left = self._unfinished()
@@ -139,8 +151,7 @@ class Worker:
     def _result(self, handle: Any) -> Any:
         """Wait in short naps: a thread that waits for another in one piece does not hear Ctrl-C."""
         while handle.get_status().status in _UNFINISHED:
-            ended = self._ended.get(handle.get_workflow_id(), float("inf"))
-            if time.monotonic() - ended > _RECORDED_WITHIN_S:
+            if self._is_unrecorded(handle.get_workflow_id()):
                 raise RunNotRecorded(
                     "The run stopped, and the pipeline database could not be written: the disk "
                     "may be full.",
