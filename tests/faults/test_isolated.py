@@ -14,6 +14,8 @@ import pytest
 from konveyer.bundle.manifest import Isolated, Serving
 from konveyer.bundle.store import Bundle
 from konveyer.development.environment import ensure_environment
+from konveyer.execution.releases import nodes
+from konveyer.execution.releases.nodes import NodeAccess, wait_until_serving
 from konveyer.wiring import open_bundle_store
 from tests.serving_nodes import Load, Node, running_below, serving, wait_for_bundle
 from tests.serving_space import ServingSpace
@@ -139,6 +141,25 @@ def test_a_node_is_ready_when_its_isolated_models_are(
     with serving(space, processes=2, serves=False) as node, node.client() as client:
         wait_for(lambda: client.get("/health/ready").is_success)
         assert {ask(client, 3)[0] for _ in range(50)} == {200}
+
+
+def test_a_release_waits_for_a_node_that_prepares_its_model(
+    space: ServingSpace, run: tuple[Trained, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "FOLLOW_WITHIN_S", 1.5)
+    (venv,) = run[1].iterdir()
+    (space.state / "venvs").unlink()
+    python = space.state / "venvs" / venv.name / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nsleep 4\nexec {venv}/bin/python "$@"\n')
+    python.chmod(0o755)
+    slow = isolated(space, run, 3)
+    space.desire(space.pack(1))
+    with serving(space, processes=2) as node:
+        space.desire(space.pack(1), slow)
+        wait_until_serving(NodeAccess(node.url, {}), "zoo", 1, slow.digest)
+        with node.client() as client:
+            assert client.get("/health/ready").json()["preparing"] == []
 
 
 def test_a_killed_worker_or_family_comes_again(node: Node) -> None:

@@ -17,10 +17,16 @@ from konveyer.bundle.errors import ModelFailed
 from konveyer.bundle.manifest import Isolated
 from konveyer.bundle.parity import parity
 from konveyer.bundle.store import Bundle, BundleStore
-from konveyer.execution.serving.errors import LaneNotReady, ModelTimedOut, ModelUnavailable
+from konveyer.execution.serving.errors import (
+    LaneNotReady,
+    LanePreparing,
+    ModelTimedOut,
+    ModelUnavailable,
+)
 from konveyer.execution.serving.families import Families
 from konveyer.execution.serving.isolated import IsolatedLane, socket_of
 from konveyer.execution.serving.lanes import lane_of
+from tests.support import wait_for
 from tests.unit.bundle.workbench import trained
 from tests.unit.serving.isolation import FAULTY, packed, row
 
@@ -315,12 +321,15 @@ def test_a_model_that_is_not_the_reviewed_one_is_never_loaded(
     file.parent.mkdir(exist_ok=True)
     file.write_text((bundle.path / "code" / "model.py").read_text() + "\n")
     lane = IsolatedLane(socket_of(keeper.families.folder, bundle.digest), bundle.manifest.model)
+    with pytest.raises(LanePreparing):
+        lane.check_ready()
     keeper.wanted.append(bundle)
     keeper.until(
         lambda: socket_of(keeper.families.folder, bundle.digest).with_suffix(".why").exists()
     )
-    with pytest.raises(LaneNotReady, match=f"{name} of bundle .* was {what}"):
+    with pytest.raises(LaneNotReady, match=f"{name} of bundle .* was {what}") as caught:
         lane.check_ready()
+    assert not isinstance(caught.value, LanePreparing)
     with pytest.raises(ModelUnavailable, match=f"was {what}"):
         keeper.ask(lane, row(1))
 
@@ -333,3 +342,31 @@ def test_what_is_not_wanted_any_more_ends(keeper: Keeper, faulty: Callable[..., 
     keeper.wanted = [second]
     keeper.until(lambda: not Path(f"/proc/{worker}").exists())
     assert keeper.ask(lane, row(3)) == [(6.0,)]
+
+
+def test_who_waits_for_a_model_learns_that_its_environment_cannot_be_built(
+    faulty: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    bundle = faulty(14)
+    nowhere = tmp_path / "venvs"
+    nowhere.write_text("a file where the environments should be")
+    with TemporaryDirectory(prefix="konveyer-") as folder:
+        families = Families(nowhere, Path(folder))
+        lane = IsolatedLane(socket_of(families.folder, bundle.digest), bundle.manifest.model)
+
+        def said() -> str:
+            families.reconcile([bundle])
+            with pytest.raises(LaneNotReady) as caught:
+                lane.check_ready()
+            return "" if isinstance(caught.value, LanePreparing) else str(caught.value)
+
+        try:
+            wait_for(said)
+            assert "its environment cannot be built" in said()
+            nowhere.unlink()
+            # Wanted again, it is tried from the start.
+            families.reconcile([])
+            nowhere.mkdir()
+            assert said() == ""
+        finally:
+            families.stop()

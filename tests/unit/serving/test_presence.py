@@ -17,6 +17,7 @@ from konveyer.execution.serving.report import Refused, Report, Serving
 
 SERVING = Serving(application="a", api_version=1, digest="sha256:1")
 REFUSED = Refused(application="a", api_version=1, digest="sha256:1", reason="it is damaged")
+PREPARING = msgspec.structs.replace(REFUSED, reason="it starts", is_preparing=True)
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_a_node_is_known_while_it_runs_with_what_it_serves(storage: FolderStorag
         (node,) = nodes_of(storage, "prod")
         assert node.serves("a", 1, "sha256:1")
         assert not node.serves("a", 1, "sha256:1", side="canary")
-        assert node.refusal("a", 1, "sha256:1") == "it is damaged"
+        assert node.refusal("a", 1, "sha256:1") == REFUSED
         assert node.refusal("a", 1, "sha256:2") is None
     assert nodes_of(storage, "prod") == []
 
@@ -119,3 +120,30 @@ def test_a_release_waits_for_every_node_and_for_none_that_is_gone(
     later.start()
     assert len(wait_until_all_serve(*asked)) == 2
     later.join()
+
+
+def test_a_release_waits_longer_for_a_node_that_is_preparing_and_not_for_ever(
+    storage: FolderStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "FOLLOW_WITHIN_S", 0.2)
+    asked = (storage, "prod", "a", 1, "sha256:1")
+
+    def after(seconds: float, report: Report) -> None:
+        elsewhere(storage, "one", Report(refused=(PREPARING,)))
+        threading.Timer(seconds, elsewhere, (storage, "one", report)).start()
+
+    after(1.0, Report(serving=(SERVING,)))
+    assert len(wait_until_all_serve(*asked)) == 1
+    after(1.0, Report(refused=(REFUSED,)))
+    started = time.monotonic()
+    with pytest.raises(NodeMissing, match="it is damaged"):
+        wait_until_all_serve(*asked)
+    assert time.monotonic() - started > 0.9
+    # Another one that prepares is no reason to wait for one that does not.
+    elsewhere(storage, "two", Report(refused=(PREPARING,)))
+    with pytest.raises(NodeMissing, match=r"http://one .* it is damaged"):
+        wait_until_all_serve(*asked)
+    elsewhere(storage, "one", Report(serving=(SERVING,)))
+    monkeypatch.setattr(nodes, "PREPARE_WITHIN_S", 0.5)
+    with pytest.raises(NodeMissing, match=r"http://two .* it starts"):
+        wait_until_all_serve(*asked)

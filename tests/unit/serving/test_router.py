@@ -133,7 +133,7 @@ def test_a_node_waits_for_models_that_start_but_not_for_ever(
     for router in (patient, hasty):
         assert router.refresh()
         assert [one.api_version for one in router.report.serving] == [2]
-        assert [one.api_version for one in router.report.refused] == [1]
+        assert [(one.api_version, one.is_preparing) for one in router.report.refused] == [(1, True)]
     assert patient.report.is_starting
     assert not hasty.report.is_starting
 
@@ -146,6 +146,7 @@ def test_a_node_waits_for_a_bundle_that_is_damaged(bundles: BundleStore, tmp_pat
     router = made_router(tmp_path, bundles)
     router.refresh()
     assert router.report.is_starting
+    assert not router.report.refused[0].is_preparing
     (bundle.path / MODEL).write_bytes(content)
     wait_for(router.refresh)
     assert not router.report.is_starting

@@ -130,6 +130,7 @@ class Family:
             if digest not in models:
                 worker = self._workers.pop(digest)
                 worker.socket.unlink(missing_ok=True)
+                worker.said.unlink(missing_ok=True)
                 worker.kill()
         self._import(wanted["modules"])
         for digest, one in models.items():

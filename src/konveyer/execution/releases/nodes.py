@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +17,27 @@ from konveyer.execution.serving.presence import Presence, nodes_of
 
 START_WITHIN_S = 30.0
 FOLLOW_WITHIN_S = 15.0
+# An environment is built from a package index: minutes, where a disk has none of it yet.
+PREPARE_WITHIN_S = 300.0
 
 
 class NodeMissing(KonveyerError):
     """No node came up, or none took up the version that it should serve."""
 
     code = "node_missing"
+
+
+class Patience:
+    """How long a node is waited for: a while, which begins anew while it is preparing."""
+
+    def __init__(self) -> None:
+        self._began_s = self._since_s = time.monotonic()
+
+    def is_over(self, *, is_preparing: bool) -> bool:
+        now_s = time.monotonic()
+        if is_preparing and now_s - self._began_s < PREPARE_WITHIN_S:
+            self._since_s = now_s
+        return now_s - self._since_s >= FOLLOW_WITHIN_S
 
 
 class NodeAccess(NamedTuple):
@@ -76,43 +92,47 @@ def wait_until_all_serve(
     """The nodes that are up, on any machine, once each says that it serves this bundle.
 
     Raises with the reason of one that does not. A node that goes is not waited for, one that comes
-    is. One that went without a word is waited for until it is taken to be gone.
+    is. One that went without a word is waited for until it is taken to be gone, and one that is
+    preparing the model until it is done.
     """
-    deadline = time.monotonic() + FOLLOW_WITHIN_S
+    patience: defaultdict[str, Patience] = defaultdict(Patience)
     while True:
         nodes = nodes_of(storage, environment)
         behind = [node for node in nodes if not node.serves(application, api_version, digest)]
         if not behind:
             return nodes
-        late = [node for node in behind if node.is_heard]
-        if time.monotonic() > deadline and late:
-            node = late[0]
-            reason = node.refusal(application, api_version, digest) or "it has not said why"
-            raise NodeMissing(
-                f"The node at {node.url} did not take up bundle {digest}: {reason}",
-                hint="read state/logs on its machine",
-            )
+        for node in behind:
+            refused = node.refusal(application, api_version, digest)
+            is_preparing = refused is not None and refused.is_preparing
+            if patience[node.url].is_over(is_preparing=is_preparing) and node.is_heard:
+                reason = "it has not said why" if refused is None else refused.reason
+                raise NodeMissing(
+                    f"The node at {node.url} did not take up bundle {digest}: {reason}",
+                    hint="read state/logs on its machine",
+                )
         time.sleep(0.1)
 
 
 def wait_until_serving(node: NodeAccess, application: str, api_version: int, digest: str) -> None:
     """Return once the node answers for this bundle, and to this key; raise with its reason
-    otherwise.
+    otherwise. One that is preparing the model is waited for.
     """
-    deadline = time.monotonic() + FOLLOW_WITHIN_S
+    patience, is_preparing = Patience(), False
+    route = f"{application}/v{api_version}"
     wanted = {"application": application, "api_version": api_version, "bundle": digest}
     seen = "nothing"
     with httpx.Client(base_url=node.url, headers=node.headers, timeout=5.0) as client:
-        while time.monotonic() < deadline:
+        while not patience.is_over(is_preparing=is_preparing):
             try:
                 ready = client.get("/health/ready").json()
-                contract = client.get(f"/{application}/v{api_version}")
+                contract = client.get(f"/{route}")
                 serves = any(wanted.items() <= one.items() for one in ready["versions"])
                 if serves and contract.is_success and contract.json()["bundle"] == digest:
                     return
-                seen = ready["refused"].get(f"{application}/v{api_version}", contract.text)
+                seen = ready["refused"].get(route, contract.text)
+                is_preparing = route in ready.get("preparing", ())
             except httpx.HTTPError as error:
-                seen = str(error)
+                seen, is_preparing = str(error), False
             time.sleep(0.1)
     raise NodeMissing(
         f"The node at {node.url} did not take up bundle {digest}: {seen}", hint="read state/logs"

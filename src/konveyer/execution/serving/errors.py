@@ -77,6 +77,12 @@ class LaneNotReady(ModelUnavailable):
     code = "lane_not_ready"
 
 
+class LanePreparing(LaneNotReady):
+    """Nothing has gone wrong so far: its environment is built, or its process starts."""
+
+    code = "lane_preparing"
+
+
 class ModelTimedOut(KonveyerError):
     """An isolated model took longer than its limit."""
 

@@ -19,11 +19,12 @@ from konveyer.bundle.manifest import ISOLATED, LOCK, NATIVE
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.core.digest import digest_file
 from konveyer.core.errors import KonveyerError
+from konveyer.core.files import write_atomically
 from konveyer.core.storage import Storage
 from konveyer.development.environment import ensure_environment, native_command
 from konveyer.execution.serving.desired import DesiredVersion, read_desired
 from konveyer.execution.serving.errors import LaneNotReady
-from konveyer.execution.serving.isolated import IsolatedLane, socket_of
+from konveyer.execution.serving.isolated import IsolatedLane, socket_of, why_of
 
 FOLLOW_EVERY_S, STOP_WITHIN_S, START_WITHIN_S = 0.2, 5.0, 120.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 60.0
@@ -61,10 +62,12 @@ class Families:
             if digest not in wanted:
                 self._families.pop(digest).stop()
         for digest, models in wanted.items():
+            told = [_wanted(one, self.folder) for one in models.values()]
             if digest not in self._families:
                 first = next(iter(models.values()))
+                _unsay(told)  # what an earlier family said of them
                 self._families[digest] = _Family(first.path / LOCK, self._environments)
-            self._families[digest].want([_wanted(one, self.folder) for one in models.values()])
+            self._families[digest].want(told)
 
     def stop(self) -> None:
         for family in self._families.values():
@@ -93,10 +96,14 @@ def _modules_of(models: list[dict[str, Any]]) -> list[str]:
 
 
 class _Family:
-    """One environment: its build, then its process, started again after it ended."""
+    """One environment: its build, then its process, started again after it ended.
+
+    Those who wait for its models learn from a file beside each socket what has gone wrong.
+    """
 
     def __init__(self, lock: Path, environments: Path) -> None:
         self._python: Path | None = None
+        self._unbuilt = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._told: list[dict[str, Any]] | None = None
         self._failures, self._due, self._started = 0, 0.0, 0.0
@@ -105,13 +112,20 @@ class _Family:
 
     def want(self, models: list[dict[str, Any]]) -> None:
         python = self._python
-        if python is None or time.monotonic() < self._due:
+        if python is None:
+            if self._unbuilt:
+                _say(models, self._unbuilt)
+            return
+        if time.monotonic() < self._due:
             return
         if self._process is not None and self._process.poll() is not None:
             self._ended(self._process)
         if self._process is None:
             if time.monotonic() < self._due:
                 return
+            if self._unbuilt:
+                self._unbuilt = ""
+                _unsay(models)
             self._start(python)
         if models != self._told:
             self._tell(models)
@@ -134,8 +148,9 @@ class _Family:
         while self._python is None:
             try:
                 self._python = ensure_environment(lock, environments)
-            except (KonveyerError, OSError):
+            except (KonveyerError, OSError) as error:
                 _log.exception("the environment of %s cannot be built", lock)
+                self._unbuilt = f"its environment cannot be built: {error}"
                 time.sleep(pause_s)
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
@@ -171,10 +186,23 @@ class _Family:
         _log.error("a worker family ended with exit status %s", process.returncode)
         for model in self._told or ():
             Path(model["socket"]).unlink(missing_ok=True)
+        _say(self._told or (), f"its family ended with exit status {process.returncode}")
         lived_s = time.monotonic() - self._started
         self._failures = 1 if lived_s > _LONGEST_PAUSE_S else self._failures + 1
         pause_s = min(_FIRST_PAUSE_S * 2 ** (self._failures - 1), _LONGEST_PAUSE_S)
         self._process, self._due = None, time.monotonic() + pause_s
+
+
+def _say(models: Iterable[dict[str, Any]], why: str) -> None:
+    for model in models:
+        path = why_of(Path(model["socket"]))
+        if not path.exists() or path.read_text() != why:
+            write_atomically(path, why.encode())
+
+
+def _unsay(models: Iterable[dict[str, Any]]) -> None:
+    for model in models:
+        why_of(Path(model["socket"])).unlink(missing_ok=True)
 
 
 def _is_ours(variable: str) -> bool:

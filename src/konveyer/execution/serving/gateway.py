@@ -201,6 +201,11 @@ class Gateway:
             "refused": {
                 f"{one.application}/v{one.api_version}": one.reason for one in report.refused
             },
+            "preparing": [
+                f"{one.application}/v{one.api_version}"
+                for one in report.refused
+                if one.is_preparing
+            ],
         }
         return _json(
             content, HTTPStatus.OK if status == inference.READY else HTTPStatus.SERVICE_UNAVAILABLE

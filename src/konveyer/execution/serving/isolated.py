@@ -18,7 +18,12 @@ from konveyer.bundle.manifest import ModelSpec
 from konveyer.bundle.native.frames import framed, taken
 from konveyer.core.digest import short
 from konveyer.core.schema import ColumnType
-from konveyer.execution.serving.errors import LaneNotReady, ModelTimedOut, ModelUnavailable
+from konveyer.execution.serving.errors import (
+    LaneNotReady,
+    LanePreparing,
+    ModelTimedOut,
+    ModelUnavailable,
+)
 from konveyer.execution.serving.room import Portion, Room
 from konveyer.feature_store.online.codec import Value
 
@@ -29,6 +34,11 @@ Rows = Sequence[Sequence[Value]]
 def socket_of(folder: Path, digest: str) -> Path:
     """Where the worker of a bundle listens, in the folder of its families."""
     return folder / f"{short(digest)}.sock"
+
+
+def why_of(socket: Path) -> Path:
+    """A file with the reason why nothing listens at `socket`, once something has gone wrong."""
+    return socket.with_suffix(".why")
 
 
 class _Reply(msgspec.Struct, frozen=True):
@@ -114,11 +124,18 @@ class IsolatedLane:
         self._connecting: asyncio.Task[_Connection] | None = None
 
     def check_ready(self) -> None:
-        if not self._path.exists():
-            raise LaneNotReady(
-                f"The model's process has not started{self._why()}.",
-                hint="it is started again; the node's log tells more",
+        if self._path.exists():
+            return
+        why = self._why()
+        if not why:
+            raise LanePreparing(
+                "The model's process has not started yet.",
+                hint="its environment is built, or it starts; it is asked for again",
             )
+        raise LaneNotReady(
+            f"The model's process has not started{why}.",
+            hint="it is started again; the node's log tells more",
+        )
 
     async def predict(self, rows: Rows) -> list[tuple[Value, ...]]:
         try:
@@ -192,5 +209,5 @@ class IsolatedLane:
 
     def _why(self) -> str:
         with suppress(OSError):
-            return f": {self._path.with_suffix('.why').read_text()}"
+            return f": {why_of(self._path).read_text()}"
         return ""

@@ -17,7 +17,7 @@ from konveyer.core.clock import now_us
 from konveyer.core.errors import KonveyerError
 from konveyer.core.processes import is_alive
 from konveyer.core.storage import Listed, ObjectMissing, Storage, StorageUnavailable
-from konveyer.execution.serving.report import Report, Serving
+from konveyer.execution.serving.report import Refused, Report, Serving
 
 BEAT_EVERY_S = 3.0
 # A node that was not heard of for so long is taken to be gone: a storage that hangs costs ten
@@ -50,13 +50,13 @@ class Presence(Struct, frozen=True, kw_only=True):
         asked = Serving(application=application, api_version=api_version, digest=digest, side=side)
         return asked in self.report.serving
 
-    def refusal(self, application: str, api_version: int, digest: str) -> str | None:
-        """Why the node does not serve this bundle; None when it never said so."""
+    def refusal(self, application: str, api_version: int, digest: str) -> Refused | None:
+        """What the node says of not serving this bundle; None when it says nothing."""
         asked = (application, api_version, digest)
         found = (
             r for r in self.report.refused if (r.application, r.api_version, r.digest) == asked
         )
-        return next((refused.reason for refused in found), None)
+        return next(found, None)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from konveyer.execution.serving.desired import (
 from konveyer.execution.serving.errors import (
     ApplicationNotFound,
     LaneNotReady,
+    LanePreparing,
     ModelUnavailable,
     VersionNotFound,
 )
@@ -280,6 +281,7 @@ class Router:
                 api_version=one.api_version,
                 digest=share.digest,
                 reason=str(error) if is_known else f"{type(error).__name__}: {error}",
+                is_preparing=isinstance(error, LanePreparing),
             )
             self._refused[refused] = None
             if isinstance(error, LaneNotReady):

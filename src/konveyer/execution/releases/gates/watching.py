@@ -1,14 +1,13 @@
 """What stages that watch production share: standing beside the live version, and telling."""
 
-import time
 from typing import Any
 
 from konveyer.core.clock import now_us
-from konveyer.execution.releases import nodes
 from konveyer.execution.releases.environments import PROD
 from konveyer.execution.releases.gates.context import GateContext
 from konveyer.execution.releases.live import publish_desired
 from konveyer.execution.releases.machine import State
+from konveyer.execution.releases.nodes import Patience
 from konveyer.execution.releases.observed import Url
 from konveyer.execution.releases.records import current_live, release_row, stage_row
 from konveyer.execution.releases.sides import Side, put_side
@@ -78,25 +77,25 @@ def pause_s(since_us: int, looked_s: float) -> float:
 class Refusals:
     """Why nodes of production do not take up a bundle, for those who look again and again.
 
-    A node gets a while: the process of an isolated model has to start.
+    A node gets a while, and longer while it is preparing: the environment of an isolated model has
+    to be built, and its process has to start.
     """
 
     def __init__(self, context: GateContext, digest: str) -> None:
         self._storage, self._digest = context.services.storage, digest
-        self._since_s: dict[str, float] = {}
+        self._patience: dict[str, Patience] = {}
 
     def look(self) -> list[str]:
         """Of the nodes that have refused it for so long."""
-        now_s = time.monotonic()
         refused = {
-            node.url: one.reason
+            node.url: one
             for node in nodes_of(self._storage, PROD)
             for one in node.report.refused
             if one.digest == self._digest
         }
-        self._since_s = {url: self._since_s.get(url, now_s) for url in refused}
+        self._patience = {url: self._patience.get(url) or Patience() for url in refused}
         return [
-            f"{url}: {reason}"
-            for url, reason in refused.items()
-            if now_s - self._since_s[url] >= nodes.FOLLOW_WITHIN_S
+            f"{url}: {one.reason}"
+            for url, one in refused.items()
+            if self._patience[url].is_over(is_preparing=one.is_preparing)
         ]
