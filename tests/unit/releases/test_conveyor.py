@@ -101,8 +101,23 @@ def test_every_stage_leads_to_the_next_and_to_an_end() -> None:
             assert NEXT[stage, Action.SKIP] is following
         if stage is not State.PRODUCTION:
             assert NEXT[stage, Action.WITHDRAW] is State.WITHDRAWN
-    with pytest.raises(WrongState, match="possible now: pass, fail"):
-        next_state("r", State.LOAD, Action.APPROVE)
+
+
+@pytest.mark.parametrize(
+    ("state", "possible"),
+    [
+        (State.LOAD, "withdraw"),
+        (State.REPLAY, "withdraw"),
+        (State.APPROVAL, "approve, reject, withdraw"),
+        (State.CANARY, "promote, roll back, withdraw"),
+        (State.PRODUCTION, "nothing"),
+        (State.RETIRED, "nothing"),
+    ],
+)
+def test_what_a_person_can_do_with_a_release_is_said(state: State, possible: str) -> None:
+    with pytest.raises(WrongState) as caught:
+        next_state("r", state, Action.RETIRE)
+    assert caught.value.hint == f"possible now: {possible}"
 
 
 def test_a_stage_that_was_under_way_ends_with_its_release(catalog: Catalog) -> None:

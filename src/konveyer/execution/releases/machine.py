@@ -65,6 +65,16 @@ AUTOMATIC = tuple(stage for stage in STAGES if stage not in HUMAN)
 # Nothing serves a release that came to one of these.
 ENDS = (State.FAILED, State.REJECTED, State.WITHDRAWN, State.ROLLED_BACK)
 
+# What a person asks for; the others follow from what gates measure and other releases do.
+ASKED = (
+    Action.APPROVE,
+    Action.REJECT,
+    Action.WAIVE,
+    Action.RERUN,
+    Action.WITHDRAW,
+    Action.PROMOTE,
+    Action.ROLL_BACK,
+)
 # A release in `failed` is waived, and run again, from the stage that it failed in.
 REVIVING = (Action.WAIVE, Action.RERUN)
 NEXT: dict[tuple[State, Action], State] = {
@@ -139,7 +149,9 @@ def next_state(
     following = NEXT.get((state, action))
     if following is None:
         start, revives = (state, False) if failed_in is None else (failed_in, True)
-        possible = [one for at, one in NEXT if at is start and (one in REVIVING) is revives]
+        possible = [
+            one for at, one in NEXT if at is start and one in ASKED and (one in REVIVING) is revives
+        ]
         where = f"is in '{state}'" if failed_in is None else f"has failed in '{failed_in}'"
         raise WrongState(
             f"Release {release} {where}: to {action} it is not possible.",
