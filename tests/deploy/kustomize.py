@@ -18,7 +18,6 @@ _KNOWN = {
     "configMapGenerator",
     "resources",
     "images",
-    "replicas",
     "patches",
 }
 
@@ -46,9 +45,6 @@ def rendered(folder: Path) -> list[Manifest]:
             for image in own.get("images", ()):
                 if container["image"].partition(":")[0] == image["name"]:
                     container["image"] = f"{image.get('newName', image['name'])}:{image['newTag']}"
-        for replicas in own.get("replicas", ()):
-            if manifest["kind"] == "Deployment" and metadata["name"] == replicas["name"]:
-                manifest["spec"]["replicas"] = replicas["count"]
     for patch in own.get("patches", ()):
         target = patch["target"]
         (manifest,) = (m for m in found if named(m) == (target["kind"], target["name"]))

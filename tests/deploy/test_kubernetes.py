@@ -174,6 +174,7 @@ def test_production_scales_and_survives_the_loss_of_a_machine(manifests: list[Ma
     budget = one(manifests, "PodDisruptionBudget", "konveyer-prod")["spec"]
     assert scaler["scaleTargetRef"]["name"] == "konveyer-prod"
     assert scaler["minReplicas"] <= scaler["maxReplicas"]
+    assert "replicas" not in deployment["spec"]  # else each apply would undo what the scaler did
     assert budget["selector"] == deployment["spec"]["selector"]
     assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     worker = one(manifests, "Deployment", "konveyer-worker")["spec"]
