@@ -1,17 +1,19 @@
-"""Reading what a release is compared with: the version that production served, or serves."""
+"""Reading what a release is compared with: the version that production serves, or served."""
 
 from pathlib import Path
 
 import msgspec
-from sqlalchemy import Select, select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from konveyer.bundle.manifest import CODE, LOCK
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
+from konveyer.core.clock import now_us
 from konveyer.execution.releases.difference import Difference, Packed, difference
 from konveyer.execution.releases.environments import PROD
-from konveyer.execution.releases.records import current_live, release_row
+from konveyer.execution.releases.machine import State
+from konveyer.execution.releases.records import release_row, stage_row_or_none
 from konveyer.execution.releases.tables import LiveVersionRow, ReleaseRow
 from konveyer.feature_store.registry.tables import DefinitionRow
 
@@ -29,39 +31,30 @@ def compare(catalog: Catalog, bundles: BundleStore, release: str) -> Difference:
 
 
 def base_of(session: Session, row: ReleaseRow) -> ReleaseRow | None:
-    """What production served just before the release, or what it serves while that is on its way.
+    """What production serves while the release is on its way there; then what it served at review.
 
     Of a new API version it is the highest lower one that is live.
     """
-    own = session.scalars(_served(row).where(LiveVersionRow.release_id == row.id)).first()
-    if own is not None:
-        before = session.scalars(
-            _served(row)
-            .where(LiveVersionRow.id < own.id, LiveVersionRow.release_id.is_not(None))
-            .order_by(LiveVersionRow.id.desc())
-        ).first()
-        return _row(session, before)
-    for version in range(row.api_version, 0, -1):
-        live = current_live(session, PROD, row.application, version)
-        if live is not None:
-            return _row(session, live)
-    return None
-
-
-def _served(row: ReleaseRow) -> Select[LiveVersionRow]:
-    return (
+    is_coming = row.ended_us is None and row.state != State.PRODUCTION
+    at_us = now_us() if is_coming else _reviewed_us(session, row)
+    served = session.scalars(
         select(LiveVersionRow)
         .where(LiveVersionRow.environment == PROD)
         .where(LiveVersionRow.application == row.application)
-        .where(LiveVersionRow.api_version == row.api_version)
-        .order_by(LiveVersionRow.id)
-    )
+        .where(LiveVersionRow.api_version <= row.api_version)
+        .where(LiveVersionRow.since_us <= at_us)
+        .where(or_(LiveVersionRow.until_us.is_(None), LiveVersionRow.until_us > at_us))
+        .order_by(LiveVersionRow.api_version.desc())
+    ).first()
+    if served is None or served.release_id is None:
+        return None
+    return release_row(session, served.release_id)
 
 
-def _row(session: Session, live: LiveVersionRow | None) -> ReleaseRow | None:
-    return (
-        None if live is None or live.release_id is None else release_row(session, live.release_id)
-    )
+def _reviewed_us(session: Session, row: ReleaseRow) -> int:
+    """When the review of a release ended, or when it was opened where it came to none."""
+    review = stage_row_or_none(session, row.id, State.REVIEW)
+    return row.opened_us if review is None else review.finished_us or row.opened_us
 
 
 def _packed(session: Session, bundle: Bundle) -> Packed:
