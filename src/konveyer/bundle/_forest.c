@@ -1,7 +1,7 @@
 /* Scores rows of numbers with an ensemble of decision trees.
 
 The answers are those of LightGBM's own predictor, to the last bit: the same comparisons, and sums
-in the same order. What differs is where things are. A node takes 16 bytes and its children are
+in the same order (of an ensemble that adds in float32, XGBoost's). What differs is where things are. A node takes 16 bytes and its children are
 neighbours, so that an ensemble stays in the cache of a core from one request to the next, and
 several trees are descended at once, so that the core does not wait for one memory access after the
 other, nor guess where each tree ends.
@@ -100,16 +100,17 @@ static void convert(double *outputs, Py_ssize_t count, int how, double factor)
     }
 }
 
-PyDoc_STRVAR(score_doc, "score(nodes, roots, sets, rows, outputs, width, classes, how, factor, divisor)");
+PyDoc_STRVAR(score_doc, "score(nodes, roots, sets, rows, outputs, width, classes, how, factor, divisor, "
+                        "adds_float32)");
 
 static PyObject *score(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
     Py_buffer nodes, roots, sets, rows, outputs;
     Py_ssize_t width, classes;
-    int how;
+    int how, adds_float32;
     double factor, divisor;
-    if (!PyArg_ParseTuple(arguments, "y*y*y*y*w*nnidd:score", &nodes, &roots, &sets, &rows, &outputs,
-                          &width, &classes, &how, &factor, &divisor))
+    if (!PyArg_ParseTuple(arguments, "y*y*y*y*w*nniddp:score", &nodes, &roots, &sets, &rows, &outputs,
+                          &width, &classes, &how, &factor, &divisor, &adds_float32))
         return NULL;
     Py_ssize_t count = rows.len / (Py_ssize_t)sizeof(double) / width;
     int trees = (int)(roots.len / (Py_ssize_t)sizeof(int32_t));
@@ -138,8 +139,10 @@ static PyObject *score(PyObject *Py_UNUSED(module), PyObject *arguments)
                     descend(nodes.buf, sets.buf, &row, some, AT_ONCE, found);
                 else
                     descend(nodes.buf, sets.buf, &row, some, rest, found);
-                for (int tree = 0; tree < rest; tree++, k = k + 1 == classes ? 0 : k + 1)
-                    output[k] += found[tree];
+                for (int tree = 0; tree < rest; tree++, k = k + 1 == classes ? 0 : k + 1) {
+                    double sum = output[k] + found[tree];
+                    output[k] = adds_float32 ? (float)sum : sum;
+                }
             }
             if (divisor != 1.0)
                 for (k = 0; k < classes; k++)

@@ -13,5 +13,6 @@ def score(
     how: int,
     factor: float,
     divisor: float,
+    adds_float32: bool,
     /,
 ) -> None: ...

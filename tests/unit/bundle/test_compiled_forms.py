@@ -90,6 +90,11 @@ ZOO = {
         "regression",
         "lightgbm",
     ),
+    "many deep trees of xgboost": (
+        f"make_pipeline({SCALED}, xgboost.XGBRegressor(n_estimators=1500, max_depth=8))",
+        "regression",
+        "lightgbm",
+    ),
     "xgboost's booster of codes": ("Boosted()", "regression", "lightgbm"),
     "categories of xgboost from codes": (
         "xgboost.XGBClassifier(**categories(names, categorical))",

@@ -200,6 +200,7 @@ def _text(ensemble: Ensemble, features: int) -> str:
         outputs=ensemble.outputs,
         objective=ensemble.objective,
         mean=ensemble.mean,
+        adds_float32=ensemble.adds_float32,
     )
 
 

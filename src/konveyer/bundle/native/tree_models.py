@@ -15,7 +15,8 @@ from konveyer.bundle.native.trees import Tree, constant
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ensemble:
-    """Trees in turns for each output. `reads_float32`: features are rounded to it first.
+    """Trees in turns for each output. `reads_float32`: features are rounded to it first;
+    `adds_float32`: so is the sum, after each tree.
 
     `is_finite`: a null is refused; `is_bounded`: what is infinite, then, is. `categorical` columns
     are given as `Column.as_category` has them. `encoder` turns the columns that are `encoded` into
@@ -27,6 +28,7 @@ class Ensemble:
     objective: str
     mean: bool = False
     reads_float32: bool = True
+    adds_float32: bool = False
     is_finite: bool = False
     is_bounded: bool = False
     categorical: frozenset[int] = frozenset()
@@ -216,7 +218,13 @@ def _xgboost(booster: Any) -> Ensemble:
         message = "XGBoost trees that differ in number have no compiled form"
         raise NotCompiled(message)
     trees = [tree for turn in zip(*by_output, strict=True) for tree in turn]
-    return Ensemble(trees=trees, outputs=outputs, objective=link, categorical=frozenset(asked))
+    return Ensemble(
+        trees=trees,
+        outputs=outputs,
+        objective=link,
+        adds_float32=True,
+        categorical=frozenset(asked),
+    )
 
 
 def _base_scores(text: str, link: str, outputs: int) -> list[float]:

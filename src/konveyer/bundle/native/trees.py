@@ -48,12 +48,19 @@ def constant(value: float) -> Tree:
 
 
 def model_text(
-    trees: Sequence[Tree], *, features: int, outputs: int, objective: str = "", mean: bool = False
+    trees: Sequence[Tree],
+    *,
+    features: int,
+    outputs: int,
+    objective: str = "",
+    mean: bool = False,
+    adds_float32: bool = False,
 ) -> str:
     """`trees` in turns for each output; their sum, or mean, then goes through the objective.
 
     `objective` is LightGBM's: "binary sigmoid:1", "multiclass num_class:3", "poisson" (exp), or
-    nothing, which leaves numbers as they are.
+    nothing, which leaves numbers as they are. `adds_float32` rounds to it after each tree, where
+    Konveyer's own predictor reads the text.
     """
     names = " ".join(f"c{place}" for place in range(features))
     head = [
@@ -65,6 +72,7 @@ def model_text(
         f"max_feature_idx={features - 1}",
         *([f"objective={objective}"] if objective else []),
         *(["average_output"] if mean else []),
+        *(["adds_float32"] if adds_float32 else []),
         f"feature_names={names}",
         f"feature_infos={' '.join(['[-1:1]'] * features)}",
         "",
