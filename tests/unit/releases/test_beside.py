@@ -75,6 +75,21 @@ def test_a_shadow_is_compared_with_the_answer_to_the_same_row() -> None:
     assert pairs.distances == [0.5, 0.48, 0.46, 0.44, 0.42]
 
 
+def test_rows_by_values_alone_are_compared_by_their_place_in_the_request() -> None:
+    def request(number: int, more: float, **changes: Any) -> list[dict[str, Any]]:
+        scores = [[place / 32 + more] for place in range(10)]
+        return [row(number, keys=None, outputs=score, **changes) for score in scores]
+
+    live = [*request(1, 0.0), *request(2, 0.0)]
+    shadow = {"side": "shadow", "release": "rel-2"}
+    mirrored = [*request(1, 0.5, **shadow), *request(2, 0.5, **shadow)]
+    assert paired([*mirrored, *live], "rel-2").distances == [0.5] * 20
+    assert paired([*mirrored[4:], *live], "rel-2").distances == [0.5] * 16
+    # A canary that handed the request over is logged after the answer.
+    failed = request(2, 0.0, side="canary", release="rel-3", status=503)
+    assert paired([*mirrored, *live, *failed], "rel-2").distances == [0.5] * 20
+
+
 @pytest.mark.parametrize(
     ("count", "changes", "passes"),
     [

@@ -1,5 +1,6 @@
 """What rows of production's prediction log say of the releases at one URL."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,8 +69,8 @@ def paired(rows: Sequence[Row], release: str) -> Pairs:
 
     Without those of entities that neither knows: there is nothing to compare.
     """
-    shadows = {_row_id(row): row for row in rows if row["release"] == release}
-    lives = {_row_id(row): row for row in rows if row["side"] != "shadow"}
+    shadows = _told_apart(row for row in rows if row["release"] == release)
+    lives = _told_apart(row for row in rows if row["side"] != "shadow")
     both = [
         one
         for one, row in shadows.items()
@@ -82,8 +83,19 @@ def _is_unknown(row: Row) -> bool:
     return bool(row["error"] == EntityNotFound.code)
 
 
-def _row_id(row: Row) -> tuple[str, str]:
-    return row["request_id"], repr((row["keys"], row["request"]))
+def _told_apart(rows: Iterable[Row]) -> dict[tuple[str, str, int], Row]:
+    """Each row by its request, what was asked, and how many more were asked the same after it.
+
+    Rows by values alone ask the same all of them. A request's rows are logged in their order, and
+    where more are logged than are looked at, the oldest are left out.
+    """
+    found: dict[tuple[str, str, int], Row] = {}
+    after: Counter[tuple[str, str, str]] = Counter()
+    for row in reversed([*rows]):
+        request, asked = row["request_id"], repr((row["keys"], row["request"]))
+        found[request, asked, after[row["release"], request, asked]] = row
+        after[row["release"], request, asked] += 1
+    return dict(reversed(found.items()))
 
 
 def _apart(pair: tuple[Row, Row]) -> float:
