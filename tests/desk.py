@@ -101,7 +101,7 @@ class Desk:
         return [tuple(row[column] for column in columns) for row in readable[1]]
 
     def staged(self) -> list[str]:
-        return [path.name for path in self.root.glob("state/reading/*")]
+        return [path.name for path in self.root.glob("state/reading/*") if path.is_dir()]
 
     def runs(self, view: str) -> list[EtlRun]:
         with self.services.catalog.reading() as session:

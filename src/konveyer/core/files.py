@@ -70,12 +70,13 @@ def flushed_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock of `path` for the block: one holder at a time, of all threads and processes.
 
-    Waits for the holder; the lock of a process that dies is free at once.
+    Waits for the holder, or raises `BlockingIOError` where there is one; the lock of a process that
+    dies is free at once.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -30,6 +30,7 @@ from konveyer.feature_store.offline import layout
 from konveyer.feature_store.offline.table_version import TableRef
 from konveyer.feature_store.online.codec import encode_key
 from konveyer.feature_store.registry.lookup import active_state
+from konveyer.feature_store.sources.staging import staging_folder
 from tests.unit.etl.store import Store, opened_store
 
 BANKS, CLIENTS = ("a", "né"), 40
@@ -169,6 +170,17 @@ def test_the_next_run_leaves_him_out_though_the_source_has_him(store: Store) -> 
 
 def rebuilt(store: Store, built: TrainingSet) -> pa.Table:
     return store.rebuilt(built, built.table.select(["bank", "client", "at"]))
+
+
+def test_what_killed_processes_left_goes_where_everywhere_is_asked(store: Store) -> None:
+    places = store.services.root / "training_sets/.drafts", store.services.places.staging
+    with staging_folder(places[0]) as under_way:
+        for place in places:
+            (place / "killed").mkdir(parents=True)
+            pq.write_table(labels(("né", 17)), place / "killed/data.parquet")
+        forgotten(store, everywhere=True)
+        assert under_way.is_dir()
+        assert not [file for place in places for file in place.rglob("*.parquet")]
 
 
 def test_older_versions_and_training_sets_have_him_until_everywhere_is_asked(store: Store) -> None:

@@ -1,6 +1,5 @@
 """Every source is checked when it is applied, and runs do not disturb each other."""
 
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -167,14 +166,25 @@ def test_runs_at_the_same_time_have_tables_of_their_own(desk: Desk) -> None:
 
 
 def test_what_a_killed_run_was_reading_is_removed_by_the_next(desk: Desk) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True
-    )
-    left = desk.root / f"state/reading/{int(done.stdout)}-abc"
-    own = desk.root / f"state/reading/{os.getpid()}-abc"
-    for folder in (left, own):
-        folder.mkdir(parents=True)
-        (folder / "events.parquet").touch()
-    desk.apply(CLIENT, EVENTS, SPEND)
+    place = desk.root / "state/reading"
+    hold = f"""
+import sys
+from pathlib import Path
+from konveyer.feature_store.sources.staging import staging_folder
+
+with staging_folder(Path({str(place)!r})) as folder:
+    (folder / "events.parquet").touch()
+    print(folder.name, flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", hold]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        name = process.stdout.readline().decode().strip()
+        desk.apply(CLIENT, EVENTS, SPEND)
+        desk.etl()
+        assert desk.staged() == [name]
+        process.kill()
+    assert desk.staged() == [name]
     desk.etl()
-    assert desk.staged() == [own.name]
+    assert desk.staged() == []

@@ -10,7 +10,7 @@ from konveyer.core.clock import now_us
 from konveyer.core.errors import Conflict
 from konveyer.core.ids import new_id
 from konveyer.feature_store.datamart.held import Held, HeldSet, HeldTable
-from konveyer.feature_store.datamart.manifest import data_files
+from konveyer.feature_store.datamart.manifest import DRAFTS, data_files
 from konveyer.feature_store.datamart.tables import TrainingSetRow
 from konveyer.feature_store.etl.flow import EtlServices
 from konveyer.feature_store.etl.forgotten import leave_out, note_done
@@ -21,6 +21,7 @@ from konveyer.feature_store.online.codec import encode_key
 from konveyer.feature_store.push.forgotten_rows import remove_drafts, segments_with, take_out
 from konveyer.feature_store.registry.lookup import space_of
 from konveyer.feature_store.sources.segments import locked_pushes
+from konveyer.feature_store.sources.staging import remove_left
 
 
 class BeingComputed(Conflict):
@@ -63,6 +64,8 @@ def forget(
         for table in tables:
             _rewrite(services, actor, held, table)
     if everywhere:
+        remove_left(training_sets / DRAFTS)
+        remove_left(services.places_until({}).staging)
         now = find()
         for one in now.training_sets:
             if one.rows:

@@ -17,6 +17,8 @@ from konveyer.feature_store.offline.table_version import TableRef
 
 # The rows of a large training set are files in a folder of that name.
 DATA, MANIFEST = "data.parquet", "manifest.json"
+# Beside the training sets: what is being built, or was left by a build that was killed.
+DRAFTS = ".drafts"
 
 
 class OutputExists(Conflict):

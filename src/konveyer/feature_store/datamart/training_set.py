@@ -1,6 +1,5 @@
 """Training sets: exactly one row for each label, with the features as they were at its time."""
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from konveyer.catalog.session import Catalog
 from konveyer.core.clock import now_us
 from konveyer.core.digests import table_digest
 from konveyer.core.errors import Conflict, KonveyerError
-from konveyer.core.files import folder_written_whole
 from konveyer.core.ids import new_id
 from konveyer.core.progress import Progress, unseen
 from konveyer.feature_store.datamart.entities import AT, write_entities_at
@@ -29,6 +27,7 @@ from konveyer.feature_store.datamart.labels import check_labels, check_no_clash,
 from konveyer.feature_store.datamart.large import Meaning, WrittenRows, write_large, write_rows
 from konveyer.feature_store.datamart.manifest import (
     DATA,
+    DRAFTS,
     MANIFEST,
     TrainingSet,
     TrainingSetManifest,
@@ -86,7 +85,9 @@ def build_training_set(
         service=resolved, timestamp=timestamp, label=label, columns=dict(columns or {})
     )
     set_id = new_id("set")
-    with _written(folder), folder_written_whole(folder / set_id) as draft:
+    with _written(folder), _folder_for_now(folder) as place:
+        draft = place / set_id
+        draft.mkdir()
         held, written = _joined(
             labels, meaning, views, engine, draft, keep=True, watch=watch, progress=progress
         )
@@ -105,6 +106,7 @@ def build_training_set(
             built_us=now_us(),
         )
         (draft / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+        draft.rename(folder / set_id)
     with catalog.transaction() as session:
         _record(session, actor, manifest)
     return TrainingSet(manifest=manifest, path=folder / set_id, held=held)
@@ -233,10 +235,9 @@ def _written(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _folder_for_now(folder: Path) -> Iterator[Path]:
-    """A new folder below `folder`, where all workers see it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".rows.") as name:
-        yield Path(name)
+    """A new folder below `folder`, where all workers see it. Those of killed builds are removed."""
+    with staging_folder(folder / DRAFTS) as place:
+        yield place
 
 
 def _check_digest(what: str, found: str, expected: str, training_set: str) -> None:
