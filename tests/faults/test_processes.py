@@ -46,6 +46,17 @@ def test_processes_end_with_a_killed_parent_and_a_new_one_takes_the_port(
         assert took_s < 20
 
 
+def test_processes_end_with_a_parent_that_had_not_heard_them(space: ServingSpace) -> None:
+    """Then their connection to it ends with an error, not with an end of what there is to read."""
+    with serving(space, processes=2) as node:
+        orphans = node.processes()
+        node.parent.send_signal(signal.SIGSTOP)
+        time.sleep(2.5)
+        node.parent.kill()
+        node.parent.wait()
+        wait_for(lambda: not any(one.is_running() for one in orphans))
+
+
 def test_a_stopped_node_answers_what_is_under_way_and_logs_it(space: ServingSpace) -> None:
     with serving(space, processes=2) as node, Load(node.url) as load:
         load.more(200)

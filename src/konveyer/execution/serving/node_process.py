@@ -83,7 +83,7 @@ async def _serve(
     shadows = Shadows(log, ask_alone, lambda: server.under_way)
     gateway = Gateway(router, log, shadows, folder, is_stopping=stop.is_set)
     server = Server(gateway.answer, limits)
-    beating = loop.create_task(_beat(control))
+    beating = loop.create_task(_beat(control, stop))
     try:
         await server.serve(listener, stop, DRAIN_WITHIN_S)
         await shadows.close(_SHADOWS_WITHIN_S)
@@ -94,17 +94,24 @@ async def _serve(
 def _heard(loop: asyncio.AbstractEventLoop, control: socket.socket, stop: asyncio.Event) -> None:
     """Whatever the parent says means stop, and so does its end."""
     with suppress(BlockingIOError):
-        control.recv(64)
+        with suppress(ConnectionError):
+            control.recv(64)
         loop.remove_reader(control)
         stop.set()
 
 
-async def _beat(control: socket.socket) -> None:
-    """Tell the parent that the loop turns."""
+async def _beat(control: socket.socket, stop: asyncio.Event) -> None:
+    """Tell the parent that the loop turns. Its end is seen here too: of a parent that had not read
+    all beats the loop does not tell, since the connection ends with an error.
+    """
     said = READY
     while True:
-        with suppress(OSError):
+        try:
             control.send(said)
+        except BlockingIOError:
+            pass
+        except OSError:
+            stop.set()
         said = BEAT
         await asyncio.sleep(BEAT_EVERY_S)
 
