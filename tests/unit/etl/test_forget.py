@@ -23,6 +23,7 @@ from konveyer.feature_store.datamart.kept_rows import TrainingSetNotRebuildable,
 from konveyer.feature_store.datamart.kept_sets import pins_of_training_sets
 from konveyer.feature_store.datamart.manifest import TrainingSet
 from konveyer.feature_store.datamart.tables import TrainingSetRow
+from konveyer.feature_store.datamart.training_set import ForgottenMeanwhile
 from konveyer.feature_store.definitions.definition import Definition, Kind
 from konveyer.feature_store.etl import runs
 from konveyer.feature_store.etl.vacuum import plan_vacuum, vacuum
@@ -127,6 +128,21 @@ def labels(*clients: tuple[str, int]) -> pa.Table:
 
 
 EVERYBODY = [(bank, client) for bank in BANKS for client in range(CLIENTS)]
+
+
+def test_a_training_set_that_is_built_meanwhile_is_not_kept(store: Store) -> None:
+    reads: list[object] = []
+
+    def forgets_him(read: object) -> None:
+        if not reads:
+            forgotten(store, everywhere=True)
+        reads.append(read)
+
+    frame = labels(("né", 17), ("né", 3))
+    with pytest.raises(ForgottenMeanwhile, match="forgotten while"):
+        store.training_set(frame, watch=forgets_him)
+    assert not list(store.training_sets.glob("set-*"))
+    assert len(store.training_set(frame).table) == 2
 
 
 def test_he_leaves_tables_and_records_and_the_others_stay_bit_for_bit(store: Store) -> None:

@@ -1,5 +1,6 @@
 """Training sets: exactly one row for each label, with the features as they were at its time."""
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ from konveyer.feature_store.datamart.pinned import pin_views
 from konveyer.feature_store.datamart.pinned_view import PinnedView
 from konveyer.feature_store.datamart.tables import TrainingSetRow
 from konveyer.feature_store.engines.base import Engine
+from konveyer.feature_store.etl.forgotten import forgettings
 from konveyer.feature_store.kernel.codes import Ints
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
@@ -48,6 +50,12 @@ class TrainingSetNotWritten(KonveyerError):
     """The disk is full, or the folder may not be written."""
 
     code = "training_set_not_written"
+
+
+class ForgottenMeanwhile(Conflict):
+    """What was read may have rows of an entity that is to be forgotten."""
+
+    code = "entity_forgotten_meanwhile"
 
 
 class TrainingSetDiffers(Conflict):
@@ -81,6 +89,7 @@ def build_training_set(
     with catalog.reading() as session:
         resolved = resolve_service(session, active_state(session), service)
         views = pin_views(session, offline, resolved)
+        forgotten = forgettings(session)
     meaning = Meaning(
         service=resolved, timestamp=timestamp, label=label, columns=dict(columns or {})
     )
@@ -108,6 +117,12 @@ def build_training_set(
         (draft / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
         draft.rename(folder / set_id)
     with catalog.transaction() as session:
+        if forgettings(session) != forgotten:
+            shutil.rmtree(folder / set_id)
+            raise ForgottenMeanwhile(
+                "An entity was forgotten while the training set was built, and may be in it.",
+                hint="build it again; nothing was kept",
+            )
         _record(session, actor, manifest)
     return TrainingSet(manifest=manifest, path=folder / set_id, held=held)
 

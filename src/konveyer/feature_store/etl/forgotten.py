@@ -18,6 +18,12 @@ def forgotten_digests(session: Session, entity: str) -> list[str]:
     return list(session.scalars(query.order_by(ForgottenRow.digest)))
 
 
+def forgettings(session: Session) -> frozenset[tuple[str, str, int | None]]:
+    """Each entity that was forgotten: its kind, its digest, and since when that is done."""
+    rows = session.scalars(select(ForgottenRow))
+    return frozenset((row.entity, row.digest, row.done_us) for row in rows)
+
+
 def forgotten_entities(session: Session) -> list[str]:
     """The kinds of entities of which somebody was forgotten."""
     return list(session.scalars(select(ForgottenRow.entity).distinct()))
