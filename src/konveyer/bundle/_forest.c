@@ -1,10 +1,10 @@
 /* Scores rows of numbers with an ensemble of decision trees.
 
 The answers are those of LightGBM's own predictor, to the last bit: the same comparisons, and sums
-in the same order (of an ensemble that adds in float32, XGBoost's). What differs is where things are. A node takes 16 bytes and its children are
-neighbours, so that an ensemble stays in the cache of a core from one request to the next, and
-several trees are descended at once, so that the core does not wait for one memory access after the
-other, nor guess where each tree ends.
+in the same order (where they are added in float32, those of XGBoost). What differs is where things
+are. A node takes 16 bytes and its children are neighbours, so that an ensemble stays in the cache
+of a core from one request to the next, and several trees are descended at once, so that the core
+does not wait for one memory access after the other, nor guess where each tree ends.
 
 Callers keep indices in range: `forest.py` makes the arrays, and checks what it makes them of.
 

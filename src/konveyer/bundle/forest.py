@@ -40,7 +40,7 @@ _CONVERSIONS = {
     "multiclass": _SOFTMAX,
 }
 # A line of our own, for trees of XGBoost; LightGBM's library passes it over.
-ADDS_FLOAT32 = "adds_float32"
+_ADDS_FLOAT32 = "adds_float32"
 _MOST_FEATURES = 1 << (31 - _FEATURE)
 Lines = Mapping[str, str]
 Ints = npt.NDArray[np.int64]
@@ -86,7 +86,7 @@ class ForestScorer:
         self._factor = float(given.get("sigmoid", 1.0))
         is_average = "average_output" in header
         self._divisor = float(len(trees) // self.outputs) if is_average else 1.0
-        self._adds_float32 = ADDS_FLOAT32 in header
+        self._adds_float32 = _ADDS_FLOAT32 in header
         self._nodes, self._roots, self._sets = _laid_out(trees, features)
 
     def score(self, rows: Matrix) -> Matrix:

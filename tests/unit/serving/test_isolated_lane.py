@@ -370,3 +370,21 @@ def test_who_waits_for_a_model_learns_that_its_environment_cannot_be_built(
             assert said() == ""
         finally:
             families.stop()
+
+
+def test_a_model_that_is_given_up_while_it_waits_to_start_again_harms_nobody(
+    keeper: Keeper, faulty: Callable[[int], Bundle]
+) -> None:
+    first, second = faulty(12), faulty(13)
+    lane, crashing = keeper.lane(first), keeper.lane(second)
+    worker = worker_of(keeper, first)
+    for _ in range(5):  # each pause is twice as long, the last one 1.6 s
+        keeper.until_answers(crashing)
+        with pytest.raises(ModelUnavailable):
+            keeper.ask(crashing, row(104))
+    time.sleep(0.5)
+    keeper.wanted = [first]
+    keeper.families.reconcile(keeper.wanted)
+    time.sleep(1)
+    assert keeper.ask(lane, row(3)) == [(6.0,)]
+    assert worker_of(keeper, first) == worker

@@ -70,6 +70,8 @@ class Worker:
         return ""
 
     def kill(self) -> None:
+        if not self.pid:  # it waits to be forked again; 0 would be the family itself
+            return
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         self.kill_others()
