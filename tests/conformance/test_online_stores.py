@@ -185,6 +185,31 @@ def test_a_killed_writer_leaves_one_whole_publication(tmp_path: Path) -> None:
     reader.close()
 
 
+def _killed_in_a_read(folder: Path) -> None:
+    store = LmdbOnlineStore(folder)
+    with store._environment.env.begin():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_reader_killed_in_a_read_does_not_make_the_file_grow(tmp_path: Path) -> None:
+    store = LmdbOnlineStore(tmp_path)
+
+    def publish(event_us: int) -> int:
+        store.put("s", [record(bytes([n]), event_us, b"x" * 3000) for n in range(200)])
+        return (tmp_path / "data.mdb").stat().st_size
+
+    for event_us in range(5):
+        before = publish(event_us)
+    reader = multiprocessing.get_context("spawn").Process(
+        target=_killed_in_a_read, args=(tmp_path,)
+    )
+    reader.start()
+    reader.join()
+    assert reader.exitcode == -signal.SIGKILL
+    assert max(publish(event_us) for event_us in range(5, 30)) <= 2 * before
+    store.close()
+
+
 def test_stores_of_one_process_share_a_folder_until_the_last_one_closes(tmp_path: Path) -> None:
     one, other = LmdbOnlineStore(tmp_path), LmdbOnlineStore(tmp_path / "." / "x" / "..")
     written = record(b"a", 1)

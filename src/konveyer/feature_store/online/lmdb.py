@@ -21,8 +21,8 @@ _LONGEST_KEY = 511 - _PREFIX_BYTES
 class LmdbOnlineStore:
     """See `OnlineStore`. One transaction for each `put`: a killed writer leaves the old records.
 
-    The map doubles when it is full, and readers follow. A key longer than LMDB allows is stored
-    under its digest.
+    The map doubles when it is full, and readers follow. What a killed reader held is given free by
+    the next write. A key longer than LMDB allows is stored under its digest.
     """
 
     is_remote = False
@@ -54,15 +54,16 @@ class LmdbOnlineStore:
 
     def get(self, places: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
         keys = [_place(_prefix(space), key) for space, key in places]
-        try:
-            return self._read(keys)
-        except lmdb.MapResizedError:
-            # Another process doubled the map: take its size.
-            with self._environment.write_lock:
-                self._environment.resize(0)
-            return self._read(keys)
-        except lmdb.Error as error:
-            raise OnlineStoreUnavailable(f"The online store cannot be read: {error}.") from error
+        while True:
+            try:
+                return self._read(keys)
+            except lmdb.MapResizedError:
+                # Another process doubled the map: take its size.
+                with self._environment.write_lock:
+                    self._environment.resize(0)
+            except lmdb.Error as error:
+                message = f"The online store cannot be read: {error}."
+                raise OnlineStoreUnavailable(message) from error
 
     def _read(self, keys: list[bytes]) -> list[bytes | None]:
         environment = self._environment
@@ -94,6 +95,9 @@ class LmdbOnlineStore:
         with self._environment.write_lock:
             while True:
                 try:
+                    # A reader that was killed would keep the pages of its moment from being used
+                    # again for ever, and the file would grow with every publication.
+                    self._environment.env.reader_check()
                     with self._environment.env.begin(write=True) as transaction:
                         work(transaction)
                 except lmdb.MapFullError:
@@ -130,6 +134,7 @@ class _Environment:
         self.env = lmdb.open(
             str(folder), map_size=_FIRST_MAP_BYTES, max_readers=_MOST_READERS, metasync=False
         )
+        self.env.reader_check()  # the places of readers that were killed are for new ones
 
     def resize(self, size_bytes: int) -> None:
         """To so many bytes, or to what another process made of it when 0."""
