@@ -1,6 +1,7 @@
 """Every mistake in a definition is one error with its code, found before anything is changed."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -74,6 +75,13 @@ def test_the_good_one_is_good(root: Path) -> None:
         ("bad_definition", 'over="7d"', 'over="0d"'),
         ("bad_definition", 'over="7d"', 'over="-1d"'),
         ("bad_definition", 'over="7d"', 'over="a week"'),
+        ("bad_definition", 'over="7d"', "over=7"),
+        ("bad_definition", 'over="7d"', 'over="7d", where=3'),
+        ("bad_definition", 'name="spend", ', "name=None, "),
+        ("bad_definition", 'name="spend", ', 'name="spend", tags="risk", '),
+        ("bad_definition", 'JoinKey("client_id", "int64"),', '"client_id",'),
+        ("bad_definition", '(JoinKey("client_id", "int64"),)', 'JoinKey("client_id", "int64")'),
+        ("bad_definition", 'features=("spend",)', 'features="spend"'),
         ("bad_definition", 'function="sum"', 'function="median"'),
         ("bad_definition", 'name="spend", ', 'name="Spend!", '),
         ("bad_definition", 'column="amount", ', ""),
@@ -116,6 +124,19 @@ def test_a_mistake_has_its_code_and_the_next_step(
         compiled(root, GOOD.replace(before, after, 1))
     assert caught.value.code == code, caught.value
     assert caught.value.hint
+
+
+def test_a_value_of_another_type_is_named_with_its_field() -> None:
+    with pytest.raises(KonveyerError, match="Aggregation 'seen' has values='Oslo'") as caught:
+        Aggregation(function="count", over="7d", name="seen", by="city", values="Oslo")  # type: ignore[arg-type]
+    assert caught.value.hint == "give it a tuple of text"
+
+
+def test_a_list_is_as_good_as_a_tuple() -> None:
+    many: Any = ["Oslo", "Bergen"]
+    seen = Aggregation(function="count", over="7d", name="seen", by="city", values=many)
+    assert seen.values == ("Oslo", "Bergen")
+    assert hash(seen)
 
 
 @pytest.mark.parametrize("limit", ["minimum=0", "nullable=False"])

@@ -174,7 +174,7 @@ def test_the_datamart_knows_what_each_feature_says_of_itself(store: Store) -> No
         (lambda: Aggregation(function="count", over="7d", by="shop"), "both `by` and `values`"),
         (
             lambda: Aggregation(function="count", over="7d", by="shop", values=(1,)),  # type: ignore[arg-type]
-            "the value 1, which is no text",
+            "has values=(1,)",
         ),
         (lambda: Aggregation(function="count", over="7d", maximum=float("nan")), "is no number"),
         (lambda: Aggregation(function="median", over="7d", column="x"), "'median' is not known"),  # type: ignore[arg-type]
@@ -185,7 +185,7 @@ def test_the_datamart_knows_what_each_feature_says_of_itself(store: Store) -> No
         ),
         (
             lambda: Aggregation(function="count", over="7d", minimum=2, maximum=1),
-            "minimum 2 above maximum 1",
+            "minimum 2.0 above maximum 1.0",
         ),
         (
             lambda: Derived(name="x", operation="product", left="a", right="b"),  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from konveyer.feature_store.definitions.duration import format_duration, parse_duration
 from konveyer.feature_store.definitions.errors import BadDefinition
+from konveyer.feature_store.definitions.fields import check_fields
 from konveyer.feature_store.definitions.meaning import Meaning
 from konveyer.feature_store.definitions.names import check_column
 
@@ -44,6 +45,7 @@ class Aggregation(Meaning):
     name: str = ""
 
     def __post_init__(self) -> None:
+        check_fields("Aggregation", self)
         if self.function not in get_args(AggregationFunction):
             raise BadDefinition(
                 f"Aggregation function '{self.function}' is not known.",
@@ -71,13 +73,6 @@ class Aggregation(Meaning):
     def _check_values(self) -> None:
         """Each value must name a feature of its own."""
         named: dict[str, str] = {}
-        given: tuple[object, ...] = self.values
-        for value in given:
-            if not isinstance(value, str):
-                raise BadDefinition(
-                    f"Aggregation '{self.name}' has the value {value!r}, which is no text.",
-                    hint=f"write it as the text that the column has for it: '{value}'",
-                )
         for value in self.values:
             word = _word(value)
             if not word:

@@ -8,7 +8,6 @@ import msgspec
 
 from konveyer.core.digest import digest_value, short
 from konveyer.feature_store.definitions.entity import Entity
-from konveyer.feature_store.definitions.errors import BadDefinition
 from konveyer.feature_store.definitions.on_demand import OnDemandView
 from konveyer.feature_store.definitions.service import FeatureService
 from konveyer.feature_store.definitions.source import Source
@@ -57,18 +56,8 @@ _TYPES: dict[Kind, type[Definition]] = {
 
 
 def to_spec(definition: Definition) -> dict[str, object]:
-    """Plain JSON values, the form kept in the catalog: equal definitions give equal ones.
-
-    Raises `BadDefinition` when a value has another type than its field.
-    """
-    kind = kind_of(definition)
-    try:
-        exact = msgspec.convert(msgspec.to_builtins(definition), _TYPES[kind])
-    except (msgspec.ValidationError, TypeError) as error:
-        raise BadDefinition(
-            f"{kind} '{definition.name}': {error}.", hint="give the value the type of its field"
-        ) from error
-    spec: dict[str, object] = msgspec.to_builtins(exact)
+    """Plain JSON values, the form kept in the catalog: equal definitions give equal ones."""
+    spec: dict[str, object] = msgspec.to_builtins(definition)
     return spec
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from konveyer.feature_store.definitions.errors import BadDefinition
+from konveyer.feature_store.definitions.fields import check_fields
 from konveyer.feature_store.definitions.meaning import Meaning
 from konveyer.feature_store.definitions.names import check_column
 
@@ -26,6 +27,7 @@ class Derived(Meaning):
     right: str
 
     def __post_init__(self) -> None:
+        check_fields("Feature", self)
         check_column("Feature", self.name)
         self.check_meaning(self.name)
         if self.operation not in _SIGNS:

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.feature_store.definitions.errors import BadDefinition
+from konveyer.feature_store.definitions.fields import check_fields
 from konveyer.feature_store.definitions.names import check_column, check_name, check_unique
 
 KeyType = Literal["int64", "string", "uuid"]
@@ -18,6 +19,7 @@ class JoinKey:
     dtype: KeyType
 
     def __post_init__(self) -> None:
+        check_fields("Join key", self)
         check_column("Join key", self.name)
         if self.dtype not in get_args(KeyType):
             raise BadDefinition(
@@ -45,6 +47,7 @@ class Entity:
     tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields("Entity", self)
         check_name("Entity", self.name)
         if not self.join_keys:
             raise BadDefinition(f"Entity '{self.name}' has no join key.", hint="add a JoinKey")

@@ -5,6 +5,7 @@ from typing import Any
 
 from konveyer.core.schema import ScalarColumn
 from konveyer.feature_store.definitions.errors import BadDefinition
+from konveyer.feature_store.definitions.fields import check_fields
 from konveyer.feature_store.definitions.names import check_name, check_unique
 from konveyer.feature_store.definitions.python_code import arguments_of, code_of
 from konveyer.feature_store.definitions.types import scalar_type
@@ -22,6 +23,7 @@ class RequestField:
     dtype: str
 
     def __post_init__(self) -> None:
+        check_fields("Request field", self)
         check_name("Request field", self.name)
         _ = self.column
 
@@ -63,6 +65,7 @@ class OnDemandView:
     tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields("On-demand view", self)
         check_name("On-demand view", self.name)
         where = f"On-demand view '{self.name}'"
         object.__setattr__(self, "function", code_of(self.function, where=where))

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from konveyer.core.schema import Column, parse_dtype
 from konveyer.feature_store.definitions.errors import BadDefinition
+from konveyer.feature_store.definitions.fields import check_fields
 from konveyer.feature_store.definitions.meaning import Meaning
 from konveyer.feature_store.definitions.types import value_type
 
@@ -27,6 +28,7 @@ class PushedColumn(Meaning):
     one_of: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
+        check_fields("Pushed column", self)
         where = f"Pushed column '{self.name}'"
         self.check_meaning(self.name)
         if not self.name or self.name.lower() == ARRIVAL:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from konveyer.feature_store.definitions.errors import BadDefinition
+from konveyer.feature_store.definitions.fields import check_fields
 from konveyer.feature_store.definitions.names import check_name, check_unique
 
 _REFERENCE = re.compile(r"(\w+)(?::(\w+)(?: as (\w+))?)?")
@@ -35,13 +36,8 @@ class FeatureService:
     tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields("Feature service", self)
         check_name("Feature service", self.name)
-        given: object = self.features
-        if isinstance(given, str):
-            raise BadDefinition(
-                f"Feature service '{self.name}' has `features` as a text.",
-                hint=f'write a tuple: ("{self.features}",)',
-            )
         if not self.features:
             raise BadDefinition(
                 f"Feature service '{self.name}' lists no features.",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from konveyer.core.schema import Column, ColumnType
 from konveyer.feature_store.definitions.errors import BadDefinition
+from konveyer.feature_store.definitions.fields import check_fields
 from konveyer.feature_store.definitions.names import check_name, check_unique
 from konveyer.feature_store.definitions.pushed import ARRIVAL, PushedColumn
 from konveyer.feature_store.definitions.types import flat_type
@@ -55,6 +56,7 @@ class Source:
     tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields("Source", self)
         check_name("Source", self.name)
         self._check_place()
         self._check_columns()

@@ -10,6 +10,7 @@ from konveyer.feature_store.definitions.aggregation import Aggregation
 from konveyer.feature_store.definitions.derived import Derived
 from konveyer.feature_store.definitions.duration import parse_duration
 from konveyer.feature_store.definitions.errors import BadDefinition
+from konveyer.feature_store.definitions.fields import check_fields
 from konveyer.feature_store.definitions.meaning import Meaning
 from konveyer.feature_store.definitions.names import check_column, check_name, check_unique
 from konveyer.feature_store.definitions.python_code import code_of
@@ -40,6 +41,7 @@ class Feature(Meaning):
     one_of: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields("Feature", self)
         check_column("Feature", self.name)
         self.check_meaning(self.name)
         where = f"Feature '{self.name}'"
@@ -114,6 +116,7 @@ class FeatureView:
     tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields("Feature view", self)
         check_name("Feature view", self.name)
         where = f"Feature view '{self.name}'"
         given = {
