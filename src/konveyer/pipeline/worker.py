@@ -103,8 +103,11 @@ class Worker:
         logged and keeps nobody else from starting. A run whose end could not be recorded goes on
         from its last recorded step.
         """
-        for run_id in self._unrecorded():
-            DBOS.resume_workflow(run_id)
+        ended = [run_id for run_id in list(self._ended) if self._has_ended(run_id)]
+        unfinished = set(self._unfinished())
+        for run_id in ended:
+            if run_id in unfinished:
+                DBOS.resume_workflow(run_id)
             del self._ended[run_id]
         for ask in due:
             try:
@@ -133,12 +136,9 @@ class Worker:
         found = DBOS.list_workflows(status=_UNFINISHED, load_input=False, load_output=False)
         return [status.workflow_id for status in found]
 
-    def _unrecorded(self) -> list[str]:
-        return [run_id for run_id in self._unfinished() if self._is_unrecorded(run_id)]
-
-    def _is_unrecorded(self, unfinished: str) -> bool:
-        """Whether a run that the database has as unfinished came to its end here, a while ago."""
-        ended = self._ended.get(unfinished)
+    def _has_ended(self, run_id: str) -> bool:
+        """Whether a run came to its end here so long ago that the database should know."""
+        ended = self._ended.get(run_id)
         return ended is not None and time.monotonic() - ended > _RECORDED_WITHIN_S
 
     def finish_leftovers(self) -> list[str]:
@@ -151,7 +151,7 @@ class Worker:
     def _result(self, handle: Any) -> Any:
         """Wait in short naps: a thread that waits for another in one piece does not hear Ctrl-C."""
         while handle.get_status().status in _UNFINISHED:
-            if self._is_unrecorded(handle.get_workflow_id()):
+            if self._has_ended(handle.get_workflow_id()):
                 raise RunNotRecorded(
                     "The run stopped, and the pipeline database could not be written: the disk "
                     "may be full.",

@@ -6,10 +6,9 @@ import httpx
 
 from konveyer.bundle.store import Bundle
 from konveyer.execution.releases.gates.context import GateServices, is_unknown, predict_path
-from konveyer.execution.releases.gates.sampled import bodies_of, sampled_entities
+from konveyer.execution.releases.gates.sampled import bodies_of, offline_features, sampled_entities
 from konveyer.execution.releases.nodes import NodeAccess
 from konveyer.feature_store.datamart.lookup import features_of_nobody
-from konveyer.feature_store.datamart.published import published_features
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,14 +29,7 @@ def coverage(services: GateServices, live: Bundle, node: NodeAccess) -> Coverage
     """
     service = live.manifest.service
     entities = sampled_entities(live)
-    offline = published_features(
-        services.catalog,
-        services.engine,
-        services.offline,
-        service,
-        entities.keys,
-        entities.requests,
-    )
+    offline = offline_features(services, live, entities)
     on_demand = {view.name for view in service.on_demand}
     stored = [n for n, feature in enumerate(service.features) if feature.view not in on_demand]
     nothing = features_of_nobody(service)

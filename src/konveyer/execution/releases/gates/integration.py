@@ -23,13 +23,12 @@ from konveyer.execution.releases.freshness import Age, ages, named
 from konveyer.execution.releases.gates.answers import answering, distance
 from konveyer.execution.releases.gates.context import GateContext, is_unknown, predict_path
 from konveyer.execution.releases.gates.coverage import Coverage, coverage
-from konveyer.execution.releases.gates.sampled import bodies_of, sampled_entities
+from konveyer.execution.releases.gates.sampled import bodies_of, offline_features, sampled_entities
 from konveyer.execution.releases.nodes import NodeAccess
 from konveyer.execution.releases.records import current_live
 from konveyer.execution.releases.verdict import Verdict
 from konveyer.execution.serving.prediction_reader import read_predictions
 from konveyer.feature_store.datamart.lookup import features_of_nobody
-from konveyer.feature_store.datamart.published import published_features
 
 _WORST_SHOWN = 5
 _LOGGED_WITHIN_S = 20.0
@@ -71,14 +70,7 @@ def integration_gate(context: GateContext, bundle: Bundle) -> Verdict:
     with context.on_test(bundle) as node:
         served = _serve(context, bundle, node, entities)
         known = None if live is None else coverage(services, live, node)
-    offline = published_features(
-        services.catalog,
-        services.engine,
-        services.offline,
-        service,
-        entities.keys,
-        entities.requests,
-    )
+    offline = offline_features(services, bundle, entities)
     on_demand = {view.name for view in service.on_demand}
     return judge(
         served,

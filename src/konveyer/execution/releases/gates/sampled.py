@@ -1,4 +1,4 @@
-"""Some of the entities that a model was trained on, and how to ask for them."""
+"""Some of the entities that a model was trained on, how to ask for them, and what they have."""
 
 from typing import Any
 
@@ -9,6 +9,8 @@ from konveyer.bundle.manifest import ENTITIES, Entities
 from konveyer.bundle.store import Bundle
 from konveyer.core.clock import format_us
 from konveyer.core.schema import ColumnType
+from konveyer.execution.releases.gates.context import GateServices
+from konveyer.feature_store.datamart.published import published_features
 
 SAMPLED = 50
 
@@ -37,3 +39,17 @@ def bodies_of(bundle: Bundle, entities: Entities) -> list[dict[str, Any]]:
         }
         for key, request in zip(entities.keys, entities.requests, strict=True)
     ]
+
+
+def offline_features(
+    services: GateServices, bundle: Bundle, entities: Entities
+) -> list[tuple[object, ...]]:
+    """What each entity has offline now, of the features of the bundle's service, in their order."""
+    return published_features(
+        services.catalog,
+        services.engine,
+        services.offline,
+        bundle.manifest.service,
+        entities.keys,
+        entities.requests,
+    )
