@@ -106,11 +106,14 @@ def test_the_audit_log_cannot_be_changed(catalog: Catalog, change: str) -> None:
     assert (entry.actor, entry.action, entry.detail) == ("ana", "did", {"how": "well"})
 
 
-def test_concurrent_writers_wait_for_each_other(catalog: Catalog) -> None:
+def test_concurrent_writers_wait_for_each_other_and_see_all_that_was_before(
+    catalog: Catalog,
+) -> None:
     def write() -> None:
         for _ in range(10):
             with catalog.transaction() as session:
-                audit.record(session, "ana", "did", "thing", "x")
+                seen = len(audit.entries(session))
+                audit.record(session, "ana", "did", "thing", str(seen))
 
     writers = [threading.Thread(target=write) for _ in range(4)]
     for writer in writers:
@@ -118,7 +121,8 @@ def test_concurrent_writers_wait_for_each_other(catalog: Catalog) -> None:
     for writer in writers:
         writer.join()
     with catalog.transaction() as session:
-        assert len(audit.entries(session)) == 40
+        seen_by_each = {int(entry.subject) for entry in audit.entries(session)}
+    assert seen_by_each == set(range(40))
 
 
 def test_the_first_administrator_makes_the_other_accounts(catalog: Catalog) -> None:

@@ -20,6 +20,8 @@ _READ_ONLY: dict[str, dict[str, Any]] = {
     "sqlite": {_SQLITE_READS: True},
     "postgresql": {"postgresql_readonly": True, "isolation_level": "REPEATABLE READ"},
 }
+# Any number will do, as long as nobody else locks it in the catalog's database.
+_ONE_WRITER = "SET LOCAL lock_timeout = '30s'; SELECT pg_advisory_xact_lock(5212617386420517281)"
 
 
 class CatalogNewer(Conflict):
@@ -43,9 +45,9 @@ class CatalogUnavailable(KonveyerError):
 class Catalog:
     """Hands out transactions. Thread-safe; a `Session` belongs to one thread.
 
-    On SQLite the database is in WAL mode; a transaction that may write takes the write lock at its
-    start, so that two writers wait for each other instead of failing in the middle. Readers wait
-    for nobody.
+    A transaction that may write takes a lock at its start, on SQLite (in WAL mode) and PostgreSQL:
+    two writers wait for each other, half a minute at most, instead of deciding by what the other is
+    about to change. Readers wait for nobody.
     """
 
     def __init__(self, url: str) -> None:
@@ -62,6 +64,8 @@ class Catalog:
         if self.engine.dialect.name == "sqlite":
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin)
+        if self.engine.dialect.name == "postgresql":
+            event.listen(self.engine, "begin", _begin_alone)
         self._read_only = self.engine.execution_options(
             **_READ_ONLY.get(self.engine.dialect.name, {})
         )
@@ -154,3 +158,8 @@ def _begin(connection: Connection) -> None:
     reads = bool(connection.get_execution_options().get(_SQLITE_READS))
     connection.exec_driver_sql(f"PRAGMA query_only = {reads}")
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _begin_alone(connection: Connection) -> None:
+    if not connection.get_execution_options().get("postgresql_readonly"):
+        connection.exec_driver_sql(_ONE_WRITER)
