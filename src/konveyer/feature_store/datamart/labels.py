@@ -16,11 +16,13 @@ from konveyer.core.schema import (
     decoded,
 )
 from konveyer.feature_store.definitions.resolved import ResolvedService
-from konveyer.feature_store.kernel.codes import Ints
+from konveyer.feature_store.kernel.codes import Ints, codes_of
 from konveyer.feature_store.kernel.history import instants
 from konveyer.feature_store.registry.errors import FeatureClash
 
 _TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+# Odd and without a pattern: keys and times that lie close make numbers that lie apart.
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _CANONICAL_UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 
@@ -81,7 +83,8 @@ def check_labels(
     named = key_columns(service, columns)
     names = list(named.values())
     check_no_nulls(nulls_in(table, [*names, timestamp]))
-    check_no_repeats(table, label)
+    if not _all_differ([table.column(name) for name in (*names, timestamp)]):
+        check_no_repeats(table, label)
     return Labels(
         table=table,
         keys=tuple(names),
@@ -269,6 +272,20 @@ def _with_canonical_uuids(table: pa.Table, name: str, where: str) -> pa.Table:
             hint="write UUIDs as 8-4-4-4-12 hexadecimal digits",
         )
     return table.set_column(table.column_names.index(name), name, texts)
+
+
+def _all_differ(columns: Sequence[pa.ChunkedArray]) -> bool:
+    """Whether rows make different numbers, and so are different. Equal numbers prove nothing.
+
+    For keys and times several times as quick as `repeats_in`.
+    """
+    numbers = np.zeros(len(columns[0]), np.uint64)
+    for column in columns:
+        exact = pa.types.is_integer(column.type) or pa.types.is_timestamp(column.type)
+        codes = column.cast(pa.int64()).to_numpy() if exact else codes_of(column)
+        numbers = numbers * _MULTIPLIER + codes.astype(np.uint64)
+    numbers.sort()
+    return bool((numbers[1:] != numbers[:-1]).all())
 
 
 def check_no_repeats(table: pa.Table, label: str | None) -> None:
