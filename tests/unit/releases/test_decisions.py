@@ -403,6 +403,24 @@ def test_a_rollback_while_nodes_take_a_release_up_is_what_holds(
     assert [one.release for one in read_desired(storage, "prod").versions] == [first]
 
 
+def test_a_rollback_after_which_the_stage_starts_again_is_what_holds(
+    catalog: Catalog, storage: FolderStorage, tmp_path: Path
+) -> None:
+    first, second = served(catalog), served(catalog, "sha256:bb")
+    third = opened(catalog, State.PRODUCTION, digest="sha256:cc")
+    gates = replace(gate_services(catalog, tmp_path, storage), bundles=_AnyBundle(tmp_path))
+    with catalog.transaction() as session:  # a process that was killed then
+        set_live(session, "prod", release_row(session, third))
+    roll_back(catalog, gates.bundles, storage, BORIS, second, reason="x")
+    services = ReleaseServices(catalog=catalog, bundles=gates.bundles, gates=gates)
+    run = run_from(State.PRODUCTION, third, "ana")
+    assert run is not None
+    release_flow(services).run(_Steps(), run.payload)
+    states = [state_of(catalog, one) for one in (first, second, third)]
+    assert states == [State.LIVE, State.ROLLED_BACK, State.FAILED]
+    assert [one.release for one in read_desired(storage, "prod").versions] == [first]
+
+
 def failed_in_flight(catalog: Catalog) -> str:
     return opened(catalog, State.FAILED, digest="sha256:dd")
 

@@ -272,6 +272,16 @@ def current_live(
     ).first()
 
 
+def was_replaced(session: Session, environment: str, release: str) -> bool:
+    """Whether `environment` has served the release, and serves another one since."""
+    until_us = session.scalars(
+        select(LiveVersionRow.until_us)
+        .where(LiveVersionRow.environment == environment)
+        .where(LiveVersionRow.release_id == release)
+    ).all()
+    return bool(until_us) and None not in until_us
+
+
 def with_stages(session: Session, rows: Sequence[ReleaseRow]) -> list[Release]:
     """Each with its stages in their order, read at once."""
     of_them = StageRow.release_id.in_([row.id for row in rows])

@@ -6,6 +6,7 @@ from konveyer.execution.releases.environments import PROD
 from konveyer.execution.releases.gates.context import GateContext
 from konveyer.execution.releases.live import put_live, take_back
 from konveyer.execution.releases.nodes import wait_until_all_serve
+from konveyer.execution.releases.records import was_replaced
 from konveyer.execution.releases.verdict import Verdict
 
 
@@ -14,6 +15,10 @@ def production_stage(context: GateContext, bundle: Bundle) -> Verdict:
     what it served.
     """
     services, manifest = context.services, bundle.manifest
+    with services.catalog.reading() as session:
+        if was_replaced(session, PROD, context.release):
+            # It was here before a kill, and whoever rolled back meanwhile has the last word.
+            return _verdict("production was rolled back meanwhile", passed=False)
     try:
         put_live(
             services.catalog,
@@ -31,10 +36,14 @@ def production_stage(context: GateContext, bundle: Bundle) -> Verdict:
     measured = (
         f"{len(nodes)} node(s) serve it" if nodes else "no node is up; the next will serve it"
     )
+    return _verdict(measured, passed=True, nodes=[node.url for node in nodes])
+
+
+def _verdict(measured: str, *, passed: bool, **evidence: object) -> Verdict:
     return Verdict(
-        passed=True,
+        passed=passed,
         rule="production serves the release",
         measured=measured,
         limit="every node that is up",
-        evidence={"nodes": [node.url for node in nodes]},
+        evidence=evidence,
     )
