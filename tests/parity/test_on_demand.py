@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,11 +27,13 @@ from konveyer.access.roles import Role
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import format_us, parse_instant
 from konveyer.core.errors import KonveyerError
+from konveyer.core.schema import ColumnType, ListType, ScalarColumn
 from konveyer.feature_store.datamart.labels import LabelsMissColumn
 from konveyer.feature_store.datamart.search import search_features
 from konveyer.feature_store.datamart.show import show_view
 from konveyer.feature_store.definitions.definition import Definition, from_spec, kind_of, to_spec
 from konveyer.feature_store.kernel.errors import OnDemandFailed
+from konveyer.feature_store.kernel.on_demand import OnDemandComputation, as_array
 from tests.unit.etl.store import Store, opened_store
 
 NOW = "2026-01-11T00:00:00Z"
@@ -138,6 +141,25 @@ def test_training_equals_prediction(store: Store, rows: list[tuple[Any, ...]]) -
     assert online == [tuple(row.values()) for row in offline.to_pylist()]
 
 
+@pytest.mark.parametrize(
+    ("given", "dtype", "expected"),
+    [
+        (["a", float("nan")], ColumnType.STRING, ["a", None]),
+        ([float("nan"), None], ColumnType.STRING, [None, None]),
+        (np.ma.masked_array([7, 8], [True, False]), ColumnType.INT64, [None, 8]),
+    ],
+)
+def test_nulls_of_any_kind_are_null(given: Any, dtype: ColumnType, expected: list[Any]) -> None:
+    compute = OnDemandComputation("v", lambda x: {"y": given}, [ScalarColumn("y", dtype)])
+    assert compute({"x": as_array([1, 2], ColumnType.INT64)}) == {"y": expected}
+
+
+def test_what_a_function_does_to_a_list_is_nothing_to_the_next_one() -> None:
+    cells = [[3, 1], None]
+    as_array(cells, ListType(ColumnType.INT64))[0].sort()
+    assert cells == [[3, 1], None]
+
+
 def test_what_it_computes(store: Store) -> None:
     later = parse_instant("2026-01-02T00:00:00Z")
     (row, nothing) = store.online((1,), (9,), requests=[(20.5, "ы", later - 86_400_000_000)] * 2)
@@ -177,7 +199,12 @@ def returns(what: str) -> str:
         (returns("return {'z': x}"), "'y' is not in what the function returns"),
         (returns("return x.nonsense"), "AttributeError"),
         (returns("raise SystemExit('no')"), "SystemExit: no"),
+        (
+            returns("from polars.exceptions import PanicException as P; raise P(1)"),
+            "PanicException",
+        ),
         (returns("return {'y': ['a', 'b']}"), "'y' is 'a', not int64"),
+        (returns("return {'y': x.astype('datetime64[ns]')}"), "'y' is datetime64[ns]"),
         (returns("return {'y': x * 0 + 1 if False else [0.5, 1]}"), "'y' is 0.5, not int64"),
         (returns("return {'y': [1e19, 1]}"), "'y' is 1e+19, not int64"),
         (returns("x[:] = 1; return {'y': x}"), "read-only"),

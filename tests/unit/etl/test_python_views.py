@@ -110,6 +110,7 @@ def test_a_column_with_the_name_of_another_is_refused_with_its_name(
     [
         ("rows.nonsense", "AttributeError"),
         ("__import__('sys').exit('no')", "SystemExit: no"),
+        ("exec('from polars.exceptions import PanicException as p; raise p(1)')", "PanicException"),
         ("rows.to_arrow()", "returned Table"),
         ("rows.drop('client')", "returned no column 'client'"),
         ("rows", "returned no column 'session'"),

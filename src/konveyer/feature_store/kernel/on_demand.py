@@ -41,7 +41,9 @@ class OnDemandComputation:
         try:
             with np.errstate(all="ignore"):
                 results = self._function(**arguments)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a panic in Rust, such as one of Polars, is no `Exception`
             raise OnDemandFailed(
                 f"On-demand view '{self._view}': {type(error).__name__}: {error}",
                 hint="correct its function",
@@ -55,7 +57,14 @@ class OnDemandComputation:
                 f"{where} is not in what the function returns.",
                 hint="return a dict with an array for each feature",
             )
-        values = np.asarray(results[column.name])
+        given = results[column.name]
+        # NumPy would make texts of all that stands beside a text in a list, of NaN too.
+        values = _objects(given) if isinstance(given, list | tuple) else np.asanyarray(given)
+        if values.dtype.kind in "mM":
+            raise OnDemandFailed(
+                f"{where} is {values.dtype}, whose unit nobody can tell from its numbers.",
+                hint="return numbers; an instant is microseconds since 1970, with NaN for null",
+            )
         if values.shape != (rows,):
             raise OnDemandFailed(
                 f"{where} has the shape {values.shape} for {rows} row(s).",
@@ -84,18 +93,25 @@ def _value(value: Any, dtype: ColumnType) -> Output:
         case ColumnType.BOOL if value in (0, 1):
             return bool(value)
         case ColumnType.STRING | ColumnType.UUID if isinstance(value, str):
-            return value
+            return str(value)
     raise ValueError(repr(value))
 
 
 def as_array(values: Sequence[Any], dtype: Dtype) -> Array:
     """Python values, as an online read or a request gives them, as the function takes them."""
-    if isinstance(dtype, ListType) or dtype in (ColumnType.STRING, ColumnType.UUID):
-        array = np.empty(len(values), object)
-        for place, value in enumerate(values):  # NumPy would make a table of lists of one length
-            array[place] = value
-        return array
+    if isinstance(dtype, ListType):
+        # What one function does to its lists is nothing to the next one that is given them.
+        return _objects([None if value is None else list(value) for value in values])
+    if dtype in (ColumnType.STRING, ColumnType.UUID):
+        return _objects(values)
     return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
+def _objects(values: Sequence[Any]) -> Array:
+    array = np.empty(len(values), object)
+    for place, value in enumerate(values):  # NumPy would make a table of lists of one length
+        array[place] = value
+    return array
 
 
 def array_of(column: "pa.ChunkedArray", dtype: Dtype) -> Array:

@@ -38,7 +38,9 @@ def _definitions_in(path: Path) -> list[Definition]:
     except KonveyerError as error:
         error.message = f"{path.name}:{_line_in(path, error)}: {error.message}"
         raise
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a panic in Rust, such as one of Polars, is no `Exception`
         raise DefinitionsUnreadable(
             f"{path.name}:{_line_in(path, error)}: {type(error).__name__}: {error}",
             hint="correct the file, then apply again",

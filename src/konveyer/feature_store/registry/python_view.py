@@ -66,7 +66,9 @@ def call(view: str, compiled: CompiledView, given: pa.Table) -> pa.Table:
     schema = _without_bucket(compiled.layout.schema)
     try:
         result = callable_of(compiled.code or "")(pl.from_arrow(given))
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a panic in Rust, such as one of Polars, is no `Exception`
         raise PythonViewFailed(
             f"Feature view '{view}': {type(error).__name__}: {error}", hint="correct its function"
         ) from error
