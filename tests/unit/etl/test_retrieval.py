@@ -229,6 +229,8 @@ def test_every_entity_at_a_cadence_is_every_entity_known_by_then(store: Store) -
         frame("both", "2026-01-05", "2026-01-05")
     with pytest.raises(BadCadence):
         frame("scoring", "2026-01-05", "2026-01-04")
+    with pytest.raises(BadCadence, match="20,000,001 moments"):
+        cadence(0, 20_000_000, 1)
 
 
 def test_many_entities_stay_in_files(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

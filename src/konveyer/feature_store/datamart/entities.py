@@ -20,6 +20,7 @@ from konveyer.feature_store.offline.layout import bucket_numbers
 
 AT = "at"
 _MOST_ROWS = 2**31
+_MOST_MOMENTS = 2**24
 
 
 class EntitiesUnclear(KonveyerError):
@@ -44,6 +45,11 @@ def cadence(start_us: int, end_us: int, every_us: int) -> Ints:
         raise BadCadence(
             "The moments must step forward from the start to an end that is not before it.",
             hint="give --from, --to and a positive --every",
+        )
+    moments = (end_us - start_us) // every_us + 1
+    if moments > _MOST_MOMENTS:
+        raise BadCadence(
+            f"That would be {moments:,} moments.", hint="take a longer --every, or build it in parts"
         )
     return np.arange(start_us, end_us + 1, every_us, dtype=np.int64)
 
