@@ -90,15 +90,20 @@ def _print_next(found: "Release") -> None:
     match found.state:
         case "review":
             click.echo(f"See what it changes: konveyer release diff {found.id}")
-            click.echo(f"Next, by a second person: konveyer release approve {found.id}")
+            click.echo(_waits(found, "a second person"))
         case "approval":
-            click.echo(f"Next, by a third person: konveyer release approve {found.id}")
+            click.echo(_waits(found, "a third person"))
         case "failed" if any(s.stage == "production" for s in found.stages):
             click.echo("Production serves what it did before. Correct it and submit again.")
         case "failed":
             click.echo("Correct it and submit again. When the gate was at fault:")
             click.echo(f"  konveyer release rerun {found.id}")
             click.echo(f"  konveyer release waive {found.id} --reason TEXT   (who may)")
+
+
+def _waits(found: "Release", person: str) -> str:
+    waited = seconds(found.waiting_s)
+    return f"Has waited {waited} for {person}: konveyer release approve {found.id}"
 
 
 def _print_evidence(stage: "StageRecord") -> None:

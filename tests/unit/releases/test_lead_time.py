@@ -56,6 +56,7 @@ def release(name: str, *stages: StageRecord, ended_us: int | None, **changes: An
         "attempt": 1,
         "opened_us": 0,
         "ended_us": ended_us,
+        "waiting_s": 0.0,
         "stages": list(stages),
     }
     return Release(**{**values, **changes})
@@ -86,6 +87,8 @@ def test_waiting_and_working_are_told_apart_per_stage() -> None:
     assert (stages["review"].waited_s, stages["review"].worked_s) == (1830, 0)
     assert stages["review"].longest_s == 3600
     assert lead_time(fast).total_s == 62
+    waits = release("f", stage("checks", 1, 2), ended_us=None, state="review", waiting_s=3600.0)
+    assert (lead_time(waits).waited_s, lead_time(waits).worked_s) == (3601, 2)
 
 
 def test_without_arrivals_there_is_no_median() -> None:

@@ -66,9 +66,9 @@ class LeadTimes:
 
 
 def lead_time(release: Release) -> LeadTime:
-    """Over the stages that have started."""
+    """Until now, or until it ended."""
     return LeadTime(
-        waited_s=sum(stage.waited_s for stage in release.stages),
+        waited_s=release.waiting_s + sum(stage.waited_s for stage in release.stages),
         worked_s=sum(stage.worked_s for stage in release.stages),
     )
 

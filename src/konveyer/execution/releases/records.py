@@ -1,7 +1,7 @@
 """Reading and writing releases in the catalog."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,11 @@ class StageRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """A release and the stages it has been through, in order."""
+    """A release and the stages it has been through, in order.
+
+    `waiting_s` is how long it has waited by now for the stage of its `state` to begin: for a
+    person, or for its turn.
+    """
 
     id: str
     application: str
@@ -57,6 +61,7 @@ class Release:
     attempt: int
     opened_us: int
     ended_us: int | None
+    waiting_s: float
     stages: list[StageRecord]
 
 
@@ -138,9 +143,14 @@ def last_finish_us(session: Session, row: ReleaseRow) -> int:
 
     One that was passed over took none of that time.
     """
+    stages = session.scalars(select(StageRow).where(StageRow.release_id == row.id))
+    return _last_finish_us(row, stages)
+
+
+def _last_finish_us(row: ReleaseRow, stages: Iterable[StageRow]) -> int:
     finished = [
         stage.finished_us
-        for stage in session.scalars(select(StageRow).where(StageRow.release_id == row.id))
+        for stage in stages
         if stage.finished_us is not None and stage.verdict != NOT_REQUIRED
     ]
     return max(finished, default=row.opened_us)
@@ -296,6 +306,7 @@ def with_stages(session: Session, rows: Sequence[ReleaseRow]) -> list[Release]:
 
 
 def _release(row: ReleaseRow, stages: Sequence[StageRow]) -> Release:
+    waits = row.ended_us is None and row.state not in {stage.stage for stage in stages}
     return Release(
         id=row.id,
         application=row.application,
@@ -308,6 +319,7 @@ def _release(row: ReleaseRow, stages: Sequence[StageRow]) -> Release:
         attempt=row.attempt,
         opened_us=row.opened_us,
         ended_us=row.ended_us,
+        waiting_s=max(0, now_us() - _last_finish_us(row, stages)) / 1e6 if waits else 0.0,
         stages=[_stage(stage, row.ended_us) for stage in stages],
     )
 
