@@ -49,7 +49,8 @@ def cadence(start_us: int, end_us: int, every_us: int) -> Ints:
     moments = (end_us - start_us) // every_us + 1
     if moments > _MOST_MOMENTS:
         raise BadCadence(
-            f"That would be {moments:,} moments.", hint="take a longer --every, or build it in parts"
+            f"That would be {moments:,} moments.",
+            hint="take a longer --every, or build it in parts",
         )
     return np.arange(start_us, end_us + 1, every_us, dtype=np.int64)
 
