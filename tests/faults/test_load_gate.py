@@ -54,7 +54,9 @@ def test_requests_that_are_never_answered_are_missing_from_the_rate() -> None:
         profile = generate_load(access, "/predict", [{"client": 1}], rate_per_s=20, seconds=6)
         ended.set()
     assert profile.rate_per_s < 15
-    assert not judge(profile, Objective(rate_per_s=20, p99_ms=1000), Usage()).passed
+    verdict = judge(profile, Objective(rate_per_s=20, p99_ms=1000), Usage())
+    assert not verdict.passed
+    assert verdict.limit == "90% of 20 requests/s, p99 1000 ms, 0 failures"
 
 
 def test_an_entity_that_a_node_knows_no_more_is_a_failure() -> None:

@@ -94,7 +94,7 @@ def submit(here: Here, caller: Caller, order: SubmitOrder, later: BackgroundTask
     )
     with here.catalog.reading() as session:
         opened = load_release(session, release)
-    _go_on(here, opened, caller.name, later)
+    _go_on(here, opened, later)
     return opened
 
 
@@ -185,7 +185,7 @@ def promote(
     """End the canary stage: the release is to answer every request."""
     found = _done(here, caller, release, service.promote, dry_run=dry_run)
     if not dry_run:
-        _go_on(here, found, caller.name, later)
+        _go_on(here, found, later)
     return found
 
 
@@ -196,7 +196,7 @@ def continue_(here: Here, caller: Caller, release: str, later: BackgroundTasks) 
     with here.catalog.reading() as session:
         service.resume(session, caller, release)
         found = load_release(session, release)
-    _go_on(here, found, caller.name, later)
+    _go_on(here, found, later)
     return found
 
 
@@ -233,7 +233,7 @@ def _acted(
         return _done(here, caller, release, act, dry_run=True)
     here.refuse_if_busy()
     found = _done(here, caller, release, act, dry_run=False)
-    _go_on(here, found, caller.name, later)
+    _go_on(here, found, later)
     return found
 
 
@@ -256,7 +256,7 @@ def _done(here: Workspace, caller: Actor, release: str, act: Act, *, dry_run: bo
     return found
 
 
-def _go_on(here: Workspace, release: Release, person: str, later: BackgroundTasks) -> None:
-    run = flow.run_from(release.state, release.id, person, release.attempt)
+def _go_on(here: Workspace, release: Release, later: BackgroundTasks) -> None:
+    run = flow.run_from(release.state, release.id, release.attempt)
     if run is not None:
         later.add_task(here.run, run, purpose="POST /api/releases")

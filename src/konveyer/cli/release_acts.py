@@ -20,8 +20,8 @@ _release = click.argument("release_id", metavar="RELEASE")
 _dry_run = click.option("--dry-run", is_flag=True, help="Show what would be and change nothing.")
 
 
-def _act(context: Context, release_id: str, act: Act, *, dry_run: bool) -> str:
-    """Do `act` in one transaction, and undo it after showing when it is only tried; who acted."""
+def _act(context: Context, release_id: str, act: Act, *, dry_run: bool) -> None:
+    """Do `act` in one transaction, and undo it after showing when it is only tried."""
     from konveyer.execution.releases.records import load_release
 
     with context.workspace.catalog.transaction() as session:
@@ -32,7 +32,6 @@ def _act(context: Context, release_id: str, act: Act, *, dry_run: bool) -> str:
             would_be = load_release(session, release_id)
             print_json(would_be) if context.as_json else print_release(would_be)
             session.rollback()
-    return actor.name
 
 
 def _act_and_go_on(
@@ -40,9 +39,9 @@ def _act_and_go_on(
 ) -> None:
     if not dry_run:
         context.workspace.refuse_if_busy()
-    person = _act(context, release_id, act, dry_run=dry_run)
+    _act(context, release_id, act, dry_run=dry_run)
     if not dry_run:
-        _go_on(context, release_id, person, done)
+        _go_on(context, release_id, done)
 
 
 def _act_and_end(context: Context, release_id: str, act: Act, *, dry_run: bool) -> None:
@@ -54,10 +53,10 @@ def _act_and_end(context: Context, release_id: str, act: Act, *, dry_run: bool) 
         show_release(context, release_id)
 
 
-def _go_on(context: Context, release_id: str, person: str, done: str) -> None:
+def _go_on(context: Context, release_id: str, done: str) -> None:
     if not context.as_json:
         click.echo(f"{release_id}: {done}, running what follows ...")
-    advance(context, release_id, person)
+    advance(context, release_id)
 
 
 @click.command()
@@ -158,11 +157,11 @@ def promote(context: Context, release_id: str, dry_run: bool) -> None:
     from konveyer.catalog.leases import LeaseHeld
     from konveyer.execution.releases import service
 
-    person = _act(context, release_id, service.promote, dry_run=dry_run)
+    _act(context, release_id, service.promote, dry_run=dry_run)
     if dry_run:
         return
     try:
-        _go_on(context, release_id, person, "promoted")
+        _go_on(context, release_id, "promoted")
     except LeaseHeld:  # by the command that watches the canary, which goes on by itself
         show_release(context, release_id)
 
@@ -220,9 +219,8 @@ def continue_(context: Context, release_id: str) -> None:
     from konveyer.execution.releases.service import resume
 
     with context.workspace.catalog.reading() as session:
-        actor = context.actor(session)
-        resume(session, actor, release_id)
-    advance(context, release_id, actor.name)
+        resume(session, context.actor(session), release_id)
+    advance(context, release_id)
 
 
 ACTS: tuple[Any, ...] = (

@@ -35,13 +35,13 @@ def ended_lines(release: "Release") -> list[str]:
     ]
 
 
-def advance(context: Context, release_id: str, person: str) -> None:
+def advance(context: Context, release_id: str) -> None:
     """Run the automatic stages from where the release stands, then show it."""
     from konveyer.execution.releases.flow import run_from
 
     workspace = context.workspace
     found = loaded(context, release_id)
-    run = run_from(found.state, release_id, person, found.attempt)
+    run = run_from(found.state, release_id, found.attempt)
     if run is not None:
         with told_as_it_happens(
             lambda: ended_lines(loaded(context, release_id)), quiet=context.as_json

@@ -75,7 +75,7 @@ def submit(context: Context, project: Path, run_id: str | None, dry_run: bool) -
     )
     if not context.as_json:
         click.echo(f"{release_id}: {run.application}/v{version}, running checks ...")
-    advance(context, release_id, actor.name)
+    advance(context, release_id)
 
 
 def _application(context: Context, project: Path) -> str:

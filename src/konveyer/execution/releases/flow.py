@@ -43,14 +43,15 @@ from konveyer.pipeline.flow import Flow, Json, Payload, Run, Steps, packed_error
 NAME = "release"
 # Most of them watch production for hours, and do nothing meanwhile.
 _AT_ONCE = 16
+# Who is on record for what no person decided.
+_CONVEYOR = "conveyor"
 
 
 class ReleasePayload(msgspec.Struct, frozen=True, kw_only=True):
-    """Run `release` from the stage `start` on, for `person`."""
+    """Run `release` from the stage `start` on."""
 
     release: str
     start: str
-    person: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +67,14 @@ def release_flow(services: ReleaseServices) -> Flow:
     return Flow(NAME, partial(_run, services), at_once=_AT_ONCE)
 
 
-def run_from(state: str, release: str, person: str, attempt: int = 1) -> Run | None:
+def run_from(state: str, release: str, attempt: int = 1) -> Run | None:
     """The run that takes a release on from `state`; None when it is in review or has ended.
 
     Each `attempt` is a run of its own.
     """
     if state not in (*AUTOMATIC, State.APPROVAL):
         return None
-    payload = ReleasePayload(release=release, start=state, person=person)
+    payload = ReleasePayload(release=release, start=state)
     again = "" if attempt == 1 else f"-{attempt}"
     return Run(flow=NAME, id=f"{release}-{state}{again}", payload=msgspec.to_builtins(payload))
 
@@ -92,7 +93,7 @@ def lost_runs(session: Session) -> list[Run]:
     going = [str(stage) for stage in (*AUTOMATIC, State.APPROVAL)]
     rows = session.scalars(select(ReleaseRow).where(ReleaseRow.state.in_(going)))
     moving = (row for row in rows if row.state != State.APPROVAL or row.state not in row.required)
-    runs = (run_from(row.state, row.id, row.author, row.attempt) for row in moving)
+    runs = (run_from(row.state, row.id, row.attempt) for row in moving)
     return [run for run in runs if run is not None]
 
 
@@ -126,7 +127,7 @@ def _stage(services: ReleaseServices, order: ReleasePayload, stage: State) -> st
         if stage in HUMAN:
             return row.state
         waiting_us = last_finish_us(session, row)
-        begin_stage(session, row.id, stage, waiting_us=waiting_us, by="conveyor")
+        begin_stage(session, row.id, stage, waiting_us=waiting_us, by=_CONVEYOR)
         context = GateContext(services=services.gates, release=row.id)
         digest = row.digest
     try:
@@ -143,12 +144,12 @@ def _stage(services: ReleaseServices, order: ReleasePayload, stage: State) -> st
 
 
 def _skip(session: Session, row: ReleaseRow, stage: State, why: str) -> str:
-    begin_stage(session, row.id, stage, waiting_us=now_us(), by="conveyor")
+    begin_stage(session, row.id, stage, waiting_us=now_us(), by=_CONVEYOR)
     record = stage_row(session, row.id, stage)
     record.verdict = NOT_REQUIRED
     record.waiting_us = record.finished_us = record.started_us
     record.rule, record.measured = "only where it is asked for", why
-    return move(session, row, Action.SKIP, "conveyor")
+    return move(session, row, Action.SKIP, _CONVEYOR)
 
 
 def _conclude(
@@ -167,11 +168,11 @@ def _conclude(
         record.verdict = "passed" if verdict.passed else "failed"
         record.rule, record.measured, record.limit = verdict.rule, verdict.measured, verdict.limit
         record.evidence, record.finished_us = as_json(verdict.evidence), now_us()
-        following = move(session, row, Action.PASS if verdict.passed else Action.FAIL, order.person)
+        following = move(session, row, Action.PASS if verdict.passed else Action.FAIL, _CONVEYOR)
         if not verdict.passed:
             row.reason = f"{stage}: {verdict.rule}: {verdict.measured} (limit: {verdict.limit})"
         if following is State.LIVE:
-            retire_others(session, row, order.person)
+            retire_others(session, row, _CONVEYOR)
     if stage in WATCHING or following in ENDS:
         publish_end(services.catalog, services.gates.storage)
     return following

@@ -163,6 +163,13 @@ def _earlier(session: Session, row: ReleaseRow, to: str | None) -> ReleaseRow:
     before = [one for one in known if release_row(session, one).state == State.RETIRED]
     if to is None and before:
         return release_row(session, before[0])
+    rolled_back = [one for one in known if release_row(session, one).state == State.ROLLED_BACK]
+    if to is None and rolled_back:
+        raise NothingToRollBackTo(
+            f"All that production served of {row.application}/v{row.api_version} before was rolled "
+            "back.",
+            hint=f"to serve it all the same, say which (--to): {', '.join(rolled_back)}",
+        )
     raise NothingToRollBackTo(
         f"Production has served no release {to or 'before this one'} of "
         f"{row.application}/v{row.api_version}.",

@@ -41,6 +41,12 @@ class OwnRelease(Forbidden):
     code = "own_release"
 
 
+class NotAuthor(Forbidden):
+    """Somebody else than the author of a release, and no administrator, takes it back."""
+
+    code = "not_author"
+
+
 class SamePerson(Forbidden):
     """Author, reviewer and approver of a release are different people."""
 
@@ -135,8 +141,11 @@ def rerun(session: Session, actor: Actor, release: str) -> None:
 def withdraw(session: Session, actor: Actor, release: str, *, reason: str = "") -> None:
     """The author takes back a release that is on its way; an administrator may too."""
     row = release_row(session, release)
-    if row.author != actor.name:
-        actor.require(Permission.MANAGE_PEOPLE)
+    if row.author != actor.name and not actor.may(Permission.MANAGE_PEOPLE):
+        raise NotAuthor(
+            f"{actor.name} is not the author of release {row.id} and cannot withdraw it.",
+            hint=f"ask {row.author} or an administrator",
+        )
     move(session, row, Action.WITHDRAW, actor.name, reason=reason)
     row.reason = f"withdrawn by {actor.name}" + (f": {reason}" if reason else "")
 
