@@ -100,6 +100,7 @@ POST = b"POST /scoring/v1/predict HTTP/1.1\r\n"
         (POST + b"content-encoding: gzip\r\ncontent-length: 1\r\n\r\nx", 415),
         (POST + b"content-encoding: identity\r\ncontent-length: 1\r\n\r\nx", 400),
         (b"GET /scoring/v01 HTTP/1.1\r\nhost: x\r\n\r\n", 404),
+        (b"CONNECT x:1 HTTP/1.1\r\ncontent-length: 5\r\n\r\nhello", 404),
     ],
 )
 def test_what_is_no_request_gets_a_4xx(made_node: Node, sent: bytes, status: int) -> None:

@@ -70,7 +70,7 @@ class Connection(asyncio.Protocol):
             try:
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
-                self._is_ending = not self._has_body
+                self._is_ending = not self._has_body_to_come
                 data = self._without_offer(data[upgrade.args[0] :])
             except httptools.HttpParserError:
                 if not self._is_ending:
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
         if self._is_ending:
             return
         parser = self._parser
-        if parser.should_upgrade() and self._has_body:
+        if parser.should_upgrade() and self._has_body_to_come:
             return  # the parser takes the body for another protocol: see `_without_offer`
         request = Request(parser.get_method(), _path(self._url), self._headers)
         if self._head_bytes > MOST_HEAD_BYTES:
@@ -208,8 +208,10 @@ class Connection(asyncio.Protocol):
         return max(self._announced_bytes, self._received_bytes) > MOST_BODY_BYTES
 
     @property
-    def _has_body(self) -> bool:
-        return bool(self._announced_bytes) or b"transfer-encoding" in self._headers
+    def _has_body_to_come(self) -> bool:
+        """Of a request that offers another protocol; CONNECT, which has no body, always does."""
+        has_body = bool(self._announced_bytes) or b"transfer-encoding" in self._headers
+        return has_body and self._parser.get_method() != b"CONNECT"
 
     def _without_offer(self, body: bytes) -> bytes:
         """The request of a caller that offers another protocol, as one that does not: its body is
