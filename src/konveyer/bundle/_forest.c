@@ -20,7 +20,6 @@ its `tree.h` (`NumericalDecision`, `CategoricalDecision`). */
 enum { LEAF = 1, DEFAULT_LEFT = 2, CATEGORICAL = 4, ZERO_MISSING = 8, NAN_MISSING = 16, FEATURE = 5 };
 enum { RAW, SIGMOID, EXPONENTIAL, SOFTMAX };
 enum { AT_ONCE = 8, LITTLE = 256 };
-static const double ALMOST_ZERO = 1e-35f;
 
 typedef struct {
     double value; /* the threshold; of a leaf its output; of a categorical split where its set is */
@@ -30,16 +29,16 @@ typedef struct {
 
 typedef struct {
     const double *given; /* the row as it came */
-    double *plain;       /* with 0 for NaN, and for what is almost 0 */
+    double *plain;       /* with 0 for NaN, and for what counts as 0 */
     int32_t *missing;    /* for which kinds of node a number is missing */
 } Row;
 
-static void look_at(Row *row, Py_ssize_t width)
+static void look_at(Row *row, Py_ssize_t width, double almost_zero)
 {
     for (Py_ssize_t i = 0; i < width; i++) {
         double value = row->given[i];
         int is_nan = value != value;
-        int is_zero = is_nan | (value >= -ALMOST_ZERO && value <= ALMOST_ZERO);
+        int is_zero = is_nan | (value >= -almost_zero && value <= almost_zero);
         row->plain[i] = is_zero ? 0.0 : value;
         row->missing[i] = (is_nan ? NAN_MISSING : 0) | (is_zero ? ZERO_MISSING : 0);
     }
@@ -101,16 +100,16 @@ static void convert(double *outputs, Py_ssize_t count, int how, double factor)
 }
 
 PyDoc_STRVAR(score_doc, "score(nodes, roots, sets, rows, outputs, width, classes, how, factor, divisor, "
-                        "adds_float32)");
+                        "almost_zero, adds_float32)");
 
 static PyObject *score(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
     Py_buffer nodes, roots, sets, rows, outputs;
     Py_ssize_t width, classes;
     int how, adds_float32;
-    double factor, divisor;
-    if (!PyArg_ParseTuple(arguments, "y*y*y*y*w*nniddp:score", &nodes, &roots, &sets, &rows, &outputs,
-                          &width, &classes, &how, &factor, &divisor, &adds_float32))
+    double factor, divisor, almost_zero;
+    if (!PyArg_ParseTuple(arguments, "y*y*y*y*w*nnidddp:score", &nodes, &roots, &sets, &rows, &outputs,
+                          &width, &classes, &how, &factor, &divisor, &almost_zero, &adds_float32))
         return NULL;
     Py_ssize_t count = rows.len / (Py_ssize_t)sizeof(double) / width;
     int trees = (int)(roots.len / (Py_ssize_t)sizeof(int32_t));
@@ -128,7 +127,7 @@ static PyObject *score(PyObject *Py_UNUSED(module), PyObject *arguments)
         for (Py_ssize_t number = 0; number < count; number++) {
             row.given = (const double *)rows.buf + number * width;
             double *output = (double *)outputs.buf + number * classes, found[AT_ONCE];
-            look_at(&row, width);
+            look_at(&row, width, almost_zero);
             for (Py_ssize_t k = 0; k < classes; k++)
                 output[k] = 0.0;
             Py_ssize_t k = 0;

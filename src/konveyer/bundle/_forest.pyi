@@ -13,6 +13,7 @@ def score(
     how: int,
     factor: float,
     divisor: float,
+    almost_zero: float,
     adds_float32: bool,
     /,
 ) -> None: ...

@@ -39,8 +39,10 @@ _CONVERSIONS = {
     "tweedie": _EXPONENTIAL,
     "multiclass": _SOFTMAX,
 }
-# A line of our own, for trees of XGBoost; LightGBM's library passes it over.
-_ADDS_FLOAT32 = "adds_float32"
+# Lines of our own, for trees of other libraries; LightGBM's library passes them over.
+_ADDS_FLOAT32, _SEES_SMALL = "adds_float32", "sees_small"
+# What LightGBM takes for 0: up to its `kZeroThreshold`, a float.
+_ALMOST_ZERO = float(np.float32(1e-35))
 _MOST_FEATURES = 1 << (31 - _FEATURE)
 Lines = Mapping[str, str]
 Ints = npt.NDArray[np.int64]
@@ -87,6 +89,7 @@ class ForestScorer:
         is_average = "average_output" in header
         self._divisor = float(len(trees) // self.outputs) if is_average else 1.0
         self._adds_float32 = _ADDS_FLOAT32 in header
+        self._almost_zero = 0.0 if _SEES_SMALL in header else _ALMOST_ZERO
         self._nodes, self._roots, self._sets = _laid_out(trees, features)
 
     def score(self, rows: Matrix) -> Matrix:
@@ -102,6 +105,7 @@ class ForestScorer:
             self._conversion,
             self._factor,
             self._divisor,
+            self._almost_zero,
             self._adds_float32,
         )
         return result

@@ -1,8 +1,10 @@
 """Any row gets from a compiled model what the fitted one says of it, or is refused by both."""
 
+import tempfile
 from collections.abc import Callable
 from decimal import Decimal
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -46,7 +48,9 @@ from sklearn.preprocessing import (
 )
 from sklearn.tree import DecisionTreeRegressor
 
+from konveyer.bundle.forest import ForestScorer
 from konveyer.bundle.native.columns import Column, NotCompiled, plan_of
+from konveyer.bundle.native.compile import TREES, scored
 from konveyer.bundle.native.inputs import CODES
 from konveyer.bundle.native.transformers import transformed
 from konveyer.bundle.plan import Plan
@@ -375,6 +379,16 @@ def test_forests_refuse_numbers_beyond_float32_and_take_nulls(name: str) -> None
     found, cases = pair(name).agree(asked)
     assert ["too large" in case.error for case in cases] == [False, False, True, True]
     assert found.holds(1e-6), str(found)
+
+
+def test_numbers_next_to_zero_are_told_from_it() -> None:
+    """LightGBM takes them for 0; the trees of other libraries do not."""
+    rows = np.linspace(-4e-36, 4e-36, 200).reshape(-1, 1)
+    model = HistGradientBoostingRegressor(max_iter=3).fit(rows, np.arange(200.0))
+    with tempfile.TemporaryDirectory() as name:
+        scored([Column(source=0)], model, Path(name))
+        scorer = ForestScorer(Path(name) / TREES, 1)
+    assert scorer.score(rows).ravel() == pytest.approx(model.predict(rows), abs=1e-9)
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])

@@ -59,8 +59,9 @@ def model_text(
     """`trees` in turns for each output; their sum, or mean, then goes through the objective.
 
     `objective` is LightGBM's: "binary sigmoid:1", "multiclass num_class:3", "poisson" (exp), or
-    nothing, which leaves numbers as they are. `adds_float32` rounds to it after each tree, where
-    Konveyer's own predictor reads the text.
+    nothing, which leaves numbers as they are. Where Konveyer's own predictor reads the text,
+    `adds_float32` rounds to it after each tree, and what is nearly 0 is not taken for it, as
+    LightGBM does.
     """
     names = " ".join(f"c{place}" for place in range(features))
     head = [
@@ -73,6 +74,7 @@ def model_text(
         *([f"objective={objective}"] if objective else []),
         *(["average_output"] if mean else []),
         *(["adds_float32"] if adds_float32 else []),
+        "sees_small",
         f"feature_names={names}",
         f"feature_infos={' '.join(['[-1:1]'] * features)}",
         "",
