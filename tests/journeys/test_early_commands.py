@@ -1,4 +1,6 @@
-"""Commands that meet a pipeline database without its tables yet, or without room."""
+"""Commands that meet a pipeline database without its tables yet, or without room; and steps that
+end in what is no `Exception`.
+"""
 
 import subprocess
 import sys
@@ -91,5 +93,35 @@ def test_a_due_run_that_could_not_be_recorded_goes_on_when_there_is_room(tmp_pat
 
 def test_a_run_that_cannot_be_recorded_ends_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
     program = [sys.executable, "-c", FULL, f"sqlite:///{tmp_path}/pipelines.db"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+PANIC = """
+import sys
+from konveyer.core.errors import KonveyerError
+from konveyer.pipeline.flow import Flow, Run
+from konveyer.pipeline.worker import started_worker
+
+class PanicException(BaseException):
+    pass
+
+def panic():
+    raise PanicException("index out of bounds")
+
+flow = Flow("panic", lambda steps, payload: steps.step("panic", panic))
+with started_worker(sys.argv[1], [flow]) as worker:
+    try:
+        worker.run(Run(flow="panic", id="one", payload={}))
+    except KonveyerError as error:
+        assert "PanicException: index out of bounds" in str(error), error
+        assert not worker.under_way()
+        sys.exit(0)
+sys.exit(1)
+"""
+
+
+def test_a_run_that_panics_has_failed(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", PANIC, f"sqlite:///{tmp_path}/pipelines.db"]
     done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

@@ -193,7 +193,7 @@ def rollback(context: Context, release_id: str, reason: str, to: str | None, dry
             workspace.bundles,
             workspace.storage,
             actor,
-            release_id,
+            plan.release,  # not what another person's rollback has put there meanwhile
             reason=reason,
             to=to,
         )

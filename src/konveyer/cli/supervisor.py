@@ -49,8 +49,10 @@ class Child:
     process: subprocess.Popen[bytes] | None = None
     restarts: int = 0
     restart_at: float = field(default=0.0)
+    started_at: float = field(default=0.0)
 
     def start(self) -> None:
+        self.started_at = time.monotonic()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -190,10 +192,14 @@ def stop(children: list[Child]) -> None:
 
 
 def keep_running(children: list[Child], *, until: Callable[[], bool]) -> None:
-    """Restart whoever dies, after a pause that doubles each time, until told to end."""
+    """Restart whoever dies, until told to end: after a pause that doubles each time, from one
+    second again for whoever ran for longer than the longest pause.
+    """
     while not until():
         for child in children:
             if child.is_running():
+                if time.monotonic() - child.started_at > LONGEST_PAUSE_S:
+                    child.restarts = 0
                 continue
             if not child.restart_at:
                 pause = min(2.0**child.restarts, LONGEST_PAUSE_S)

@@ -54,7 +54,20 @@ class _JsonSerializer(Serializer):
 
 class _DurableSteps:
     def step(self, name: str, work: Callable[[], Json]) -> Json:
-        return _opened(DBOS.run_step({"name": name}, partial(_sealed, name, work)))
+        sealed = partial(_sealed, name, partial(_unless_it_panics, work))
+        return _opened(DBOS.run_step({"name": name}, sealed))
+
+
+def _unless_it_panics(work: Callable[[], Json]) -> Json:
+    """A panic in Rust, such as one of Delta or Polars, is no `Exception`: DBOS records none of
+    those, and the run would have no end.
+    """
+    try:
+        return work()
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 
 def _sealed(name: str, work: Callable[[], Json]) -> dict[str, Any]:
