@@ -4,13 +4,17 @@ import json
 import os
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from konveyer.cli.supervisor import Child, keep_running
 from konveyer.core.processes import is_alive
 from tests.support import Shop, nodes_up, wait_for
 
@@ -55,6 +59,16 @@ def test_it_serves_takes_runs_restarts_what_dies_and_stops_all(shop_copy: Shop) 
         assert len(running) == 5
     assert process.returncode == 0
     assert not [pid for pid in running if is_alive(pid)]
+
+
+def test_who_ran_for_long_is_restarted_soon_however_often_it_was_before(tmp_path: Path) -> None:
+    child = Child("brief", (sys.executable, "-c", ""), tmp_path / "log", restarts=5)
+    child.start()
+    assert child.process is not None
+    child.process.wait()
+    child.started_at -= 60
+    keep_running([child], until=lambda: child.restart_at > 0)
+    assert child.restart_at - time.monotonic() <= 1
 
 
 def reachable(url: str) -> bool:

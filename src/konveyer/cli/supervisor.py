@@ -198,10 +198,10 @@ def keep_running(children: list[Child], *, until: Callable[[], bool]) -> None:
     while not until():
         for child in children:
             if child.is_running():
-                if time.monotonic() - child.started_at > LONGEST_PAUSE_S:
-                    child.restarts = 0
                 continue
             if not child.restart_at:
+                if time.monotonic() - child.started_at > LONGEST_PAUSE_S:
+                    child.restarts = 0
                 pause = min(2.0**child.restarts, LONGEST_PAUSE_S)
                 child.restart_at = time.monotonic() + pause
             elif time.monotonic() >= child.restart_at:

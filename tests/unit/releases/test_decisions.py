@@ -109,11 +109,7 @@ def test_no_time_of_a_release_is_lost_where_stages_are_passed_over(
         load = stage_row(session, release, State.LOAD)
         load.started_us = load.finished_us = row.opened_us + 60_000_000
         waive(session, QUINN, release, reason="a busy host")
-    gates = replace(gate_services(catalog, tmp_path, storage), bundles=_AnyBundle(tmp_path))
-    services = ReleaseServices(catalog=catalog, bundles=gates.bundles, gates=gates)
-    run = run_from(State.REPLAY, release)
-    assert run is not None
-    release_flow(services).run(_Steps(), run.payload)
+    run_on(release, State.REPLAY, catalog, storage, tmp_path)
     with catalog.reading() as session:
         found = load_release(session, release)
     assert (found.state, found.ended_us is not None) == (State.LIVE, True)
@@ -342,6 +338,17 @@ class _AnyBundle(BundleStore):
         return bundle(digest)
 
 
+def run_on(
+    release: str, stage: State, catalog: Catalog, storage: FolderStorage, folder: Path
+) -> None:
+    """Take a release on from `stage`, through all that runs by itself."""
+    gates = replace(gate_services(catalog, folder, storage), bundles=_AnyBundle(folder))
+    services = ReleaseServices(catalog=catalog, bundles=gates.bundles, gates=gates)
+    run = run_from(stage, release)
+    assert run is not None
+    release_flow(services).run(_Steps(), run.payload)
+
+
 def served(catalog: Catalog, digest: str = "sha256:aa") -> str:
     """A live release that replaced the one before."""
     with catalog.transaction() as session:
@@ -391,19 +398,16 @@ def test_a_rollback_while_nodes_take_a_release_up_is_what_holds(
 ) -> None:
     first, second = served(catalog), served(catalog, "sha256:bb")
     third = opened(catalog, State.PRODUCTION, digest="sha256:cc")
-    gates = replace(gate_services(catalog, tmp_path, storage), bundles=_AnyBundle(tmp_path))
+    bundles = _AnyBundle(tmp_path)
 
     def rolled_back(*_: object) -> list[Presence]:
         with pytest.raises(NotServed, match="nodes are taking it up"):
-            roll_back(catalog, gates.bundles, storage, BORIS, "scoring/v1", reason="x")
-        roll_back(catalog, gates.bundles, storage, BORIS, second, reason="x")
+            roll_back(catalog, bundles, storage, BORIS, "scoring/v1", reason="x")
+        roll_back(catalog, bundles, storage, BORIS, second, reason="x")
         return []
 
     monkeypatch.setattr(production, "wait_until_all_serve", rolled_back)
-    services = ReleaseServices(catalog=catalog, bundles=gates.bundles, gates=gates)
-    run = run_from(State.PRODUCTION, third)
-    assert run is not None
-    release_flow(services).run(_Steps(), run.payload)
+    run_on(third, State.PRODUCTION, catalog, storage, tmp_path)
     states = [state_of(catalog, one) for one in (first, second, third)]
     assert states == [State.LIVE, State.ROLLED_BACK, State.FAILED]
     assert [one.release for one in read_desired(storage, "prod").versions] == [first]
@@ -414,14 +418,10 @@ def test_a_rollback_after_which_the_stage_starts_again_is_what_holds(
 ) -> None:
     first, second = served(catalog), served(catalog, "sha256:bb")
     third = opened(catalog, State.PRODUCTION, digest="sha256:cc")
-    gates = replace(gate_services(catalog, tmp_path, storage), bundles=_AnyBundle(tmp_path))
     with catalog.transaction() as session:  # a process that was killed then
         set_live(session, "prod", release_row(session, third))
-    roll_back(catalog, gates.bundles, storage, BORIS, second, reason="x")
-    services = ReleaseServices(catalog=catalog, bundles=gates.bundles, gates=gates)
-    run = run_from(State.PRODUCTION, third)
-    assert run is not None
-    release_flow(services).run(_Steps(), run.payload)
+    roll_back(catalog, _AnyBundle(tmp_path), storage, BORIS, second, reason="x")
+    run_on(third, State.PRODUCTION, catalog, storage, tmp_path)
     states = [state_of(catalog, one) for one in (first, second, third)]
     assert states == [State.LIVE, State.ROLLED_BACK, State.FAILED]
     assert [one.release for one in read_desired(storage, "prod").versions] == [first]

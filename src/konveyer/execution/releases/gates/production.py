@@ -9,6 +9,8 @@ from konveyer.execution.releases.nodes import wait_until_all_serve
 from konveyer.execution.releases.records import was_replaced
 from konveyer.execution.releases.verdict import Verdict
 
+ROLLED_BACK = "production was rolled back meanwhile"
+
 
 def production_stage(context: GateContext, bundle: Bundle) -> Verdict:
     """When a node does not take the release up, or cannot be told of it, production goes back to
@@ -18,7 +20,7 @@ def production_stage(context: GateContext, bundle: Bundle) -> Verdict:
     with services.catalog.reading() as session:
         if was_replaced(session, PROD, context.release):
             # It was here before a kill, and whoever rolled back meanwhile has the last word.
-            return _verdict("production was rolled back meanwhile", passed=False)
+            return _verdict(ROLLED_BACK, passed=False)
     try:
         put_live(
             services.catalog,

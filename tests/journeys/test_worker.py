@@ -1,6 +1,4 @@
-"""Commands that meet a pipeline database without its tables yet, or without room; and steps that
-end in what is no `Exception`.
-"""
+"""The worker of runs: a database without tables or room, and steps that panic."""
 
 import subprocess
 import sys
