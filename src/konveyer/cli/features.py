@@ -156,8 +156,10 @@ def _show_held(held: "Held", everywhere: bool, dry_run: bool) -> None:
         for file in held.old_files
     ]
     for one in held.training_sets:
-        tables = ", and its tables" if one.pinned else ""
-        rows.append((f"training set {one.id}{tables}", one.rows, older))
+        if one.rows:
+            rows.append((f"training set {one.id}", one.rows, older))
+        if one.pinned:
+            rows.append((f"tables of training set {one.id}", "", older))
     rows += [
         (f"view {name}", "", "not searched: it has other join keys") for name in held.unsearched
     ]

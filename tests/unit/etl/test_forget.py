@@ -199,6 +199,43 @@ def test_what_killed_processes_left_goes_where_everywhere_is_asked(store: Store)
         assert not [file for place in places for file in place.rglob("*.parquet")]
 
 
+def test_a_training_set_that_no_kill_let_be_recorded_goes_where_everywhere_is_asked(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = store.training_set(labels(("a", 17)))
+
+    rename = Path.rename
+
+    def renamed_and_killed(path: Path, target: Path) -> None:
+        rename(path, target)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", renamed_and_killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.training_set(labels(("né", 17)))
+    assert len(list(store.training_sets.glob("set-*"))) == 2
+    forgotten(store, everywhere=True)
+    assert list(store.training_sets.glob("set-*")) == [kept.path]
+
+
+def test_a_training_set_that_is_recorded_after_the_search_is_searched_too(store: Store) -> None:
+    late: list[TrainingSet] = []
+
+    def found_before_it_is_built() -> Held:
+        held = find(store)
+        if not held.tables and not late:
+            late.append(store.training_set(labels(("né", 17), ("né", 3))))
+        return held
+
+    folder = store.services.root / "training_sets"
+    forget(store.services, store.admin, folder, found_before_it_is_built, everywhere=True)
+    (built,) = late
+    assert pq.read_table(built.path / "data.parquet").column("client").to_pylist() == [3]
+    with pytest.raises(TrainingSetNotRebuildable):
+        rebuilt(store, built)
+
+
 def test_older_versions_and_training_sets_have_him_until_everywhere_is_asked(store: Store) -> None:
     his = store.training_set(labels(("a", 17), ("né", 17), ("né", 3)))
     other = store.training_set(labels(("a", 17), ("né", 3)))

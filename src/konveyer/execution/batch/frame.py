@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from konveyer.core.clock import from_us
-from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
+from konveyer.core.errors import KonveyerError, NotFound
 from konveyer.core.schema import ColumnType
 from konveyer.execution.batch.order import Given
 from konveyer.feature_store.datamart.entities import AT, write_entities_at
+from konveyer.feature_store.datamart.labels import lookalike
 from konveyer.feature_store.datamart.pinned_view import PinnedView
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.engines.base import Engine
@@ -64,9 +65,7 @@ def write_given(given: Given, service: ResolvedService, at_us: int, *, folder: P
         if column not in schema.names:
             raise RowsUnfit(
                 f"{given.path} has no column '{column}'.",
-                hint=did_you_mean(
-                    column, schema.names, otherwise=f"it has {', '.join(schema.names)}"
-                ),
+                hint=lookalike(column, schema.names, service),
             )
     fields = [pa.field(name, schema.field(column).type) for name, column in wanted.items()]
     fields.append(pa.field(_NUMBER, pa.int64()))

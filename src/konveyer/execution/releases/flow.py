@@ -15,7 +15,7 @@ from konveyer.core.errors import KonveyerError
 from konveyer.execution.releases.environments import PROD
 from konveyer.execution.releases.gates.context import GateContext, GateServices
 from konveyer.execution.releases.gates.listing import GATES
-from konveyer.execution.releases.gates.production import ROLLED_BACK
+from konveyer.execution.releases.gates.production import WENT_BACK
 from konveyer.execution.releases.live import publish_end, retire_others
 from konveyer.execution.releases.machine import (
     AUTOMATIC,
@@ -163,7 +163,7 @@ def _conclude(
         if verdict.needless:
             return _skip(session, row, stage, verdict.measured)
         if stage is State.PRODUCTION and verdict.passed and not _is_live(session, row):
-            verdict = replace(verdict, passed=False, measured=ROLLED_BACK)
+            verdict = replace(verdict, passed=False, measured=WENT_BACK)
         record = stage_row(session, row.id, stage)
         record.verdict = "passed" if verdict.passed else "failed"
         record.rule, record.measured, record.limit = verdict.rule, verdict.measured, verdict.limit

@@ -10,6 +10,7 @@ from konveyer.core.clock import now_us
 from konveyer.core.errors import Conflict
 from konveyer.core.ids import new_id
 from konveyer.feature_store.datamart.held import Held, HeldSet, HeldTable
+from konveyer.feature_store.datamart.kept_sets import ids_of_training_sets, remove_unlisted
 from konveyer.feature_store.datamart.manifest import DRAFTS, data_files
 from konveyer.feature_store.datamart.tables import TrainingSetRow
 from konveyer.feature_store.etl.flow import EtlServices
@@ -63,15 +64,37 @@ def forget(
     while tables := find().tables:
         for table in tables:
             _rewrite(services, actor, held, table)
+    searched: set[str] | None = None
     if everywhere:
         remove_left(training_sets / DRAFTS)
         remove_left(services.places_until({}).staging)
-        now = find()
-        for one in now.training_sets:
-            if one.rows:
-                _alter(services, actor, training_sets, one)
-        _clear(services, actor, now)
+        remove_unlisted(services.catalog, actor, training_sets)
+        searched = _remove_older(services, actor, training_sets, find)
+    while not _noted_done(services, actor, held, searched):
+        # Since then a training set was recorded that may have been built of what was there before.
+        searched = _remove_older(services, actor, training_sets, find)
+    return held
+
+
+def _remove_older(
+    services: EtlServices, actor: Actor, training_sets: Path, find: Callable[[], Held]
+) -> set[str]:
+    """Take it out of older table versions and training sets; the sets that were searched."""
+    with services.catalog.reading() as session:
+        searched = ids_of_training_sets(session)
+    held = find()
+    for one in held.training_sets:
+        if one.rows:
+            _alter(services, actor, training_sets, one)
+    _clear(services, actor, held)
+    return searched
+
+
+def _noted_done(services: EtlServices, actor: Actor, held: Held, searched: set[str] | None) -> bool:
+    """Note that the entity is gone; not while there are other training sets than `searched`."""
     with services.catalog.transaction() as session:
+        if searched is not None and ids_of_training_sets(session) - searched:
+            return False
         note_done(session, held.entity, held.digest)
         audit.record(
             session,
@@ -80,9 +103,9 @@ def forget(
             "entity",
             held.entity,
             digest=held.digest,
-            everywhere=everywhere,
+            everywhere=searched is not None,
         )
-    return held
+    return True
 
 
 def _take_out(services: EtlServices, actor: Actor, held: Held) -> None:

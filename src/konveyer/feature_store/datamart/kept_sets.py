@@ -78,13 +78,13 @@ def remove_training_set(
     """Unpin its tables and remove its rows under `folder`; a model that learned from it stays.
 
     Raises `TrainingSetInUse` while one of `releases` holds it. Killed in the middle, it can be
-    removed again.
+    removed again; so can what a build left that was killed at its last step.
     """
     actor.require(Permission.BUILD_TRAINING_SETS)
     with catalog.transaction() as session:
         row = session.get(TrainingSetRow, training_set)
-        if row is None and not _is_left(folder, training_set):
-            known = session.scalars(select(TrainingSetRow.id))
+        if row is None and training_set not in _on_disk(folder):
+            known = ids_of_training_sets(session)
             raise TrainingSetNotFound(
                 f"There is no training set '{training_set}'.",
                 hint=did_you_mean(training_set, known, otherwise="konveyer training-set list"),
@@ -103,9 +103,20 @@ def remove_training_set(
     remove_folder(folder, folder / training_set)
 
 
-def _is_left(folder: Path, training_set: str) -> bool:
-    """Whether a removal was killed before the rows were gone."""
-    return training_set in {path.name for path in folder.glob("set-*")}
+def remove_unlisted(catalog: Catalog, actor: Actor, folder: Path) -> None:
+    """Remove what builds and removals left under `folder` that were killed at their last step."""
+    with catalog.transaction() as session:  # no build is at that step meanwhile
+        for training_set in _on_disk(folder) - ids_of_training_sets(session):
+            audit.record(session, actor.name, "removed", "training set", training_set)
+            remove_folder(folder, folder / training_set)
+
+
+def ids_of_training_sets(session: Session) -> set[str]:
+    return set(session.scalars(select(TrainingSetRow.id)))
+
+
+def _on_disk(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("set-*")}
 
 
 def _used_by(training_set: str, releases: Sequence[Pin]) -> tuple[str, ...]:

@@ -132,9 +132,7 @@ def typed_labels(
         if name not in table.column_names:
             raise LabelsMissColumn(
                 f"The label frame has no column '{name}'.",
-                hint=did_you_mean(
-                    name, table.column_names, otherwise=f"it has {', '.join(table.column_names)}"
-                ),
+                hint=lookalike(name, table.column_names, service),
             )
     for key in service.keys:
         table = _typed(table, named[key.name], key.dtype)
@@ -177,6 +175,14 @@ def check_no_nulls(found: Sequence[Nulls]) -> None:
             f"{found[0].first}.",
             hint="leave those rows out, or fill them",
         )
+
+
+def lookalike(column: str, names: Sequence[str], service: ResolvedService) -> str | None:
+    """A hint which of `names`, a frame's columns, may be the one that it lacks."""
+    they_are = f"it has {', '.join(names)}"
+    if column in {key.name for key in service.keys}:
+        return f"say which column it is, --key {column}=COLUMN; {they_are}"
+    return did_you_mean(column, names, otherwise=they_are)
 
 
 def check_mapping(keys: tuple[ScalarColumn, ...], columns: Mapping[str, str]) -> None:

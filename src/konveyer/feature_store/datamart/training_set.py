@@ -1,6 +1,5 @@
 """Training sets: exactly one row for each label, with the features as they were at its time."""
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -83,7 +82,7 @@ def build_training_set(
 
     `columns` maps a join key to the column of `labels` where that has another name. The tables are
     pinned to the versions that are readable now. The folder of the training set appears whole,
-    and before the catalog knows it. Rows whose labels stay in files stay in files too.
+    while the catalog takes it up. Rows whose labels stay in files stay in files too.
     """
     actor.require(Permission.BUILD_TRAINING_SETS)
     with catalog.reading() as session:
@@ -115,15 +114,15 @@ def build_training_set(
             built_us=now_us(),
         )
         (draft / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
-        draft.rename(folder / set_id)
-    with catalog.transaction() as session:
-        if forgettings(session) != forgotten:
-            shutil.rmtree(folder / set_id)
-            raise ForgottenMeanwhile(
-                "An entity was forgotten while the training set was built, and may be in it.",
-                hint="build it again; nothing was kept",
-            )
-        _record(session, actor, manifest)
+        with catalog.transaction() as session:
+            if forgettings(session) != forgotten:
+                raise ForgottenMeanwhile(
+                    "An entity was forgotten while the training set was built, and may be in it.",
+                    hint="build it again; nothing was kept",
+                )
+            _record(session, actor, manifest)
+            # Last: whoever may write to the catalog finds no folder that is about to be recorded.
+            draft.rename(folder / set_id)
     return TrainingSet(manifest=manifest, path=folder / set_id, held=held)
 
 

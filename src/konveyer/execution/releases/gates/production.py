@@ -9,7 +9,7 @@ from konveyer.execution.releases.nodes import wait_until_all_serve
 from konveyer.execution.releases.records import was_replaced
 from konveyer.execution.releases.verdict import Verdict
 
-ROLLED_BACK = "production was rolled back meanwhile"
+WENT_BACK = "production went back to another release meanwhile"
 
 
 def production_stage(context: GateContext, bundle: Bundle) -> Verdict:
@@ -19,8 +19,8 @@ def production_stage(context: GateContext, bundle: Bundle) -> Verdict:
     services, manifest = context.services, bundle.manifest
     with services.catalog.reading() as session:
         if was_replaced(session, PROD, context.release):
-            # It was here before a kill, and whoever rolled back meanwhile has the last word.
-            return _verdict(ROLLED_BACK, passed=False)
+            # It was here before a kill; whoever took it back since has the last word.
+            return _verdict(WENT_BACK, passed=False)
     try:
         put_live(
             services.catalog,
