@@ -99,7 +99,8 @@ def test_what_memory_does_not_hold_is_lost_and_counted(tmp_path: Path) -> None:
     )
     folder = tmp_path / "log"
     log = PredictionLog(folder)
-    folder.rmdir()  # nothing can be written there any more
+    folder.rmdir()
+    folder.touch()  # nothing can be written there any more
     before = LOG_LOST._value.get()
     for _ in range(prediction_log.MOST_WAITING + 5000):
         log.add(row)

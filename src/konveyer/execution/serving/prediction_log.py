@@ -126,15 +126,21 @@ class PredictionLog:
         return entries
 
     def _close_segment(self) -> None:
-        if self._segment is not None:
-            self._segment.close()
-            self._segment = None
+        segment, self._segment = self._segment, None
+        if segment is None:
+            return
+        try:
+            segment.close()
+        except OSError as error:
+            # The thread must live: without it all that is asked from now on would be lost.
+            _log.error("a file of the prediction log cannot be closed: %s", error)
 
 
 class _Segment:
     """The file that is written now."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)  # it may have been removed since
         self._path = folder / segment_name(now_us(), os.getpid(), secrets.token_hex(4))
         self._file: IO[bytes] = self._path.open("wb", buffering=0)
         self._bytes, self._opened_s = 0, time.monotonic()

@@ -1,0 +1,58 @@
+"""The prediction log goes on, whatever is done to its files."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from konveyer.core.storage import FolderStorage
+from konveyer.execution.serving.prediction_log import Prediction, PredictionLog
+from konveyer.execution.serving.prediction_reader import read_predictions
+from konveyer.execution.serving.segments import log_folder
+from tests.support import wait_for
+
+
+def row(request_id: str) -> Prediction:
+    return Prediction(
+        request_id=request_id,
+        at_us=0,
+        environment="prod",
+        application="a",
+        api_version=1,
+        bundle="sha256:0",
+        release="r",
+        side="live",
+        caller="",
+        status=200,
+        error=None,
+        keys=(1,),
+        request=(),
+        given=(),
+        fallbacks=(),
+        features=(1.5,),
+        outputs=(0.25,),
+        prediction=0.25,
+        latency_us=10,
+    )
+
+
+def remove_files(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize("remove", [remove_files, shutil.rmtree])
+def test_what_is_asked_after_somebody_removed_the_files_is_logged(
+    tmp_path: Path, remove: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = log_folder(tmp_path, "prod")
+    log = PredictionLog(folder, segment_s=0.5)
+    log.add(row("removed"))
+    wait_for(lambda: any(folder.glob("*.open")))
+    remove(folder)
+    wait_for(lambda: "cannot be closed" in caplog.text)
+    log.add(row("after"))
+    log.close()
+    found = list(read_predictions(FolderStorage(tmp_path), "prod"))
+    assert [one["request_id"] for one in found] == ["after"]
