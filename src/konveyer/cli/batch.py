@@ -27,7 +27,6 @@ def batch() -> None:
 
 @batch.command()
 @click.argument("model")
-@click.option("--environment", default="prod", show_default=True, help="Where the model is live.")
 @click.option("--from", "start", help="Every known entity at this time (default: now) ...")
 @click.option("--to", "end", help="... and again until this time (default: only once),")
 @click.option("--every", default="1d", show_default=True, help="this far apart.")
@@ -50,14 +49,13 @@ def run(
     context: Context,
     /,
     model: str,
-    environment: str,
     start: str | None,
     end: str | None,
     every: str,
     dry_run: bool,
     **table: Any,
 ) -> None:
-    """Score with MODEL (application/v1), as it is live, into its table of scores.
+    """Score with MODEL (application/v1), as production serves it, into its table of scores.
 
     Features are as they were at the time of each period. The rows of a period appear at once, and
     scoring it again replaces them. A run that was killed goes on with the next command.
@@ -75,7 +73,6 @@ def run(
             context.actor(session),
             workspace.bundles,
             model,
-            environment=environment,
             moments_us=_moments(context, start, end, every),
             given=_given(context, **table),
         )
@@ -118,22 +115,22 @@ def runs(context: Context, model: str | None, limit: int) -> None:
 
 
 @batch.command("list")
-@click.option("--environment", default="prod", show_default=True)
 @pass_context
-def list_models(context: Context, environment: str) -> None:
-    """The models that are live, where their scores are, and when they are scored.
+def list_models(context: Context) -> None:
+    """The models that production serves, where their scores are, and when they are scored.
 
     \b
     Example: konveyer batch list
     """
     from konveyer.execution.batch.output import table_of
     from konveyer.execution.batch.schedule import scheduled_models
+    from konveyer.execution.releases.environments import PROD
 
     workspace = context.workspace
     now_us = context.settings.clock.now_us()
     with workspace.catalog.reading() as session:
         context.actor(session)
-        found = scheduled_models(session, workspace.bundles, environment, now_us)
+        found = scheduled_models(session, workspace.bundles, PROD, now_us)
     tables = [
         str(table_of(workspace.scores, one.live.application, one.live.api_version).folder)
         for one in found

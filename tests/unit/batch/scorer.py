@@ -128,7 +128,6 @@ class Scorer:
                 actor or self.store.admin,
                 self.services.bundles,
                 "scoring/v1",
-                environment="prod",
                 moments_us=[parse_instant(moment) for moment in moments or (NOW,)],
                 given=given,
             )

@@ -29,7 +29,8 @@ from konveyer.execution.batch.output import ScoresDiffer, ScoreTable, table_of
 from konveyer.execution.batch.plan import ModelNotLive, find_live
 from konveyer.execution.batch.schedule import DueBatches, scheduled_models
 from konveyer.execution.batch.score import ScoreFile
-from tests.unit.batch.scorer import DAY_US, DEFINITIONS, NOW, Scorer, opened_scorer
+from konveyer.execution.releases.records import set_tried
+from tests.unit.batch.scorer import DAY_US, DEFINITIONS, NOW, Scorer, opened_scorer, packed
 
 FIRST, SECOND = "2026-01-05T00:00:00Z", "2026-01-08T00:00:00Z"
 
@@ -277,13 +278,22 @@ def test_runs_are_audited_and_only_for_those_who_may(scorer: Scorer) -> None:
         (entry,) = audit.entries(session, kind="batch")
         assert (entry.actor, entry.action, entry.subject) == ("admin", "scored", "scoring/v1")
         assert entry.detail["run"] == order.run_id
-        with pytest.raises(ModelNotLive, match="not live in test"):
-            find_live(session, "scoring", "test")
         with pytest.raises(ModelNotLive) as caught:
-            find_live(session, "scorin/v1", "prod")
+            find_live(session, "scorin/v1")
         assert caught.value.hint == "did you mean 'scoring/v1'?"
     with pytest.raises(NotAllowed):
         scorer.plan(actor=Actor("eva", frozenset({Role.ANALYST})))
+
+
+def test_what_its_author_tries_is_no_model_to_score_with(scorer: Scorer) -> None:
+    reviewed = scorer.release()
+    with scorer.services.catalog.transaction() as session:
+        service = reviewed.manifest.service
+        tried = packed(scorer.services.bundles, service, seed=2)
+        set_tried(session, "dev", tried)
+        set_tried(session, "test", tried)
+    scorer.run(scorer.plan(FIRST))
+    assert {row["bundle"] for row in scorer.rows()} == {reviewed.digest}
 
 
 def test_a_model_is_due_once_in_each_period_of_its_cadence(scorer: Scorer) -> None:

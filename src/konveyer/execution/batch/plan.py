@@ -13,6 +13,7 @@ from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
 from konveyer.core.ids import new_id
 from konveyer.execution.batch.order import NAME, BatchOrder, Given, Period, period_at, period_of
+from konveyer.execution.releases.environments import PROD
 from konveyer.execution.releases.records import LiveVersion, live_versions
 from konveyer.feature_store.datamart.labels import check_mapping
 
@@ -42,10 +43,13 @@ class TooManyPeriods(KonveyerError):
     code = "too_many_periods"
 
 
-def find_live(session: Session, model: str, environment: str) -> LiveVersion:
-    """The version `application/v1` that the environment serves; `application` when it is alone."""
+def find_live(session: Session, model: str) -> LiveVersion:
+    """The version `application/v1` that production serves; `application` when it is alone.
+
+    What other environments serve has not been through its release: scores are for all to read.
+    """
     match = _MODEL.fullmatch(model)
-    live = live_versions(session, environment)
+    live = live_versions(session, PROD)
     found = [
         one
         for one in live
@@ -56,7 +60,7 @@ def find_live(session: Session, model: str, environment: str) -> LiveVersion:
     if not found:
         names = [f"{one.application}/v{one.api_version}" for one in live]
         raise ModelNotLive(
-            f"'{model}' is not live in {environment}.",
+            f"'{model}' is not live in {PROD}.",
             hint=did_you_mean(model, names, otherwise=f"live: {', '.join(names) or 'nothing yet'}"),
         )
     if len(found) > 1:
@@ -71,13 +75,12 @@ def plan_batch(
     bundles: BundleStore,
     model: str,
     *,
-    environment: str,
     moments_us: Sequence[int],
     given: Given | None = None,
 ) -> BatchOrder:
     """A run of the live model by the actor: every entity at each moment, or what is `given`."""
     actor.require(Permission.RUN_ETL)
-    live = find_live(session, model, environment)
+    live = find_live(session, model)
     check_scorable(bundles.open(live.digest), given)
     periods: tuple[Period, ...]
     if given is not None:
