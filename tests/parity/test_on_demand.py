@@ -154,6 +154,13 @@ def test_nulls_of_any_kind_are_null(given: Any, dtype: ColumnType, expected: lis
     assert compute({"x": as_array([1, 2], ColumnType.INT64)}) == {"y": expected}
 
 
+def test_half_a_surrogate_pair_is_refused_in_training_and_at_a_prediction_alike() -> None:
+    outputs = [ScalarColumn("y", ColumnType.STRING)]
+    compute = OnDemandComputation("v", lambda x: {"y": ["a", "\ud800"]}, outputs)
+    with pytest.raises(OnDemandFailed, match=r"'v', feature 'y' is '\\ud800', not string"):
+        compute({"x": as_array([1, 2], ColumnType.INT64)})
+
+
 def test_what_a_function_does_to_a_list_is_nothing_to_the_next_one() -> None:
     cells = [[3, 1], None]
     as_array(cells, ListType(ColumnType.INT64))[0].sort()

@@ -16,6 +16,7 @@ from konveyer.feature_store.datamart.typed import BadValue, TypedColumns
         (ColumnType.INT64, 2**63, "int64"),
         (ColumnType.TIMESTAMP, "2026-01-01T00:00:00Z", "a datetime"),
         (ColumnType.UUID, "7", "uuid"),
+        pytest.param(ColumnType.STRING, "\ud800", "string", id="half a surrogate pair"),
     ],
 )
 def test_a_value_of_another_type_is_refused_with_what_to_give(

@@ -380,6 +380,8 @@ def test_wrong_keys_and_people_are_refused(store: Store) -> None:
     for number in ("x", "9223372036854775808"):
         with pytest.raises(BadKey, match="no int64"):
             find(store, bank="a", client=number)
+    with pytest.raises(BadKey, match="no string"):
+        find(store, bank="\udcff", client="17")
     with pytest.raises(EntityNotFound, match="did you mean 'client'"):
         find(store, "cliemt")
     with pytest.raises(NotAllowed, match="data-engineer"):

@@ -89,7 +89,7 @@ def test_the_same_key_and_rows_give_the_same_answer_and_other_rows_an_error(till
     assert till.online(1) == [(10.0, 2, "web", 5.0)]
     assert [row.number for row in till.pushes()] == [1, 2]
     assert len(till.kept()) == 2
-    for key in ("", "x" * 256):
+    for key in ("", "x" * 256, "\udcff"):
         with pytest.raises(BadIdempotencyKey):
             till.push(rows, key=key)
 

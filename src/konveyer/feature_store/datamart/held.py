@@ -192,6 +192,7 @@ def _typed(
                 case ColumnType.UUID:
                     typed[column.name] = str(UUID(text))
                 case _:
+                    text.encode()  # fails for half a surrogate pair, which no data has
                     typed[column.name] = text
         except (ValueError, OverflowError) as error:
             raise BadKey(

@@ -7,6 +7,7 @@ from uuid import UUID
 from konveyer.core.clock import to_us
 from konveyer.core.errors import KonveyerError
 from konveyer.core.schema import ColumnType, ScalarColumn
+from konveyer.core.texts import is_unicode
 
 _LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 
@@ -57,7 +58,7 @@ def _exact(dtype: ColumnType) -> Callable[[Any], Any]:
         case ColumnType.BOOL:
             return lambda value: _of(value, bool)
         case ColumnType.STRING:
-            return lambda value: _of(value, str)
+            return _text
         case ColumnType.UUID:
             return lambda value: str(value if isinstance(value, UUID) else UUID(value))
         case ColumnType.TIMESTAMP:
@@ -68,6 +69,12 @@ def _exact(dtype: ColumnType) -> Callable[[Any], Any]:
 
 def _int64(value: Any) -> int:
     if type(value) is int and _LOWEST <= value <= _HIGHEST:
+        return value
+    raise TypeError
+
+
+def _text(value: Any) -> str:
+    if type(value) is str and is_unicode(value):
         return value
     raise TypeError
 

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from konveyer.core.decimals import nearest_doubles
 from konveyer.core.schema import ColumnType, DecimalType, Dtype, ListType, ScalarColumn
+from konveyer.core.texts import is_unicode
 from konveyer.feature_store.kernel.errors import OnDemandFailed
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _value(value: Any, dtype: ColumnType) -> Output:
             return whole
         case ColumnType.BOOL if value in (0, 1):
             return bool(value)
-        case ColumnType.STRING | ColumnType.UUID if isinstance(value, str):
+        case ColumnType.STRING | ColumnType.UUID if isinstance(value, str) and is_unicode(value):
             return str(value)
     raise ValueError(repr(value))
 

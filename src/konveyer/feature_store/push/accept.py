@@ -21,6 +21,7 @@ from konveyer.core.clock import FeatureClock
 from konveyer.core.digests import table_digest
 from konveyer.core.errors import Conflict, KonveyerError, did_you_mean
 from konveyer.core.schema import ColumnType
+from konveyer.core.texts import is_unicode
 from konveyer.feature_store.definitions.definition import Kind
 from konveyer.feature_store.definitions.pushed import ARRIVAL
 from konveyer.feature_store.definitions.source import Source
@@ -268,7 +269,7 @@ class Pusher:
 
 
 def _check_key(key: str) -> None:
-    if not 0 < len(key) <= _LONGEST_KEY:
+    if not 0 < len(key) <= _LONGEST_KEY or not is_unicode(key):
         raise BadIdempotencyKey(
             f"A push needs an idempotency key of 1 to {_LONGEST_KEY} characters.",
             hint="give each push a key of its own, and the same one when you repeat it",

@@ -1,0 +1,14 @@
+"""Texts as Python has them."""
+
+
+def is_unicode(text: str) -> bool:
+    """Whether it can be stored and sent: not with half a surrogate pair.
+
+    >>> is_unicode("č"), is_unicode("\\ud800")
+    (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
