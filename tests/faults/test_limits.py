@@ -84,6 +84,22 @@ def test_a_body_that_trickles_is_cut_off(space: ServingSpace) -> None:
         assert predicts(client)
 
 
+def test_large_requests_keep_nobody_from_a_process(space: ServingSpace) -> None:
+    """Fifty callers ask for a thousand rows each, again and again."""
+    rows = b",".join(b'{"client_id": %d}' % client for client in range(1000))
+    with (
+        serving(space, processes=1) as node,
+        Load(node.url, connections=50, bodies=[b'{"rows": [%b]}' % rows]) as load,
+    ):
+        for _ in range(5):
+            began = time.monotonic()
+            with node.client() as new:
+                assert new.get("/health/live").is_success
+            assert time.monotonic() - began < 2
+    assert load.statuses == {200}
+    assert load.broken == []
+
+
 POST = b"POST /scoring/v1/predict HTTP/1.1\r\n"
 
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import resource
 import socket
+import time
 from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from konveyer.execution.serving.exchange import Answer, Reply, Request
 # After it is told to stop, a process answers so long on connections that are open, so that their
 # callers learn from an answer that it closes.
 LINGER_S = 1.0
+# After so long the loop turns before further requests are answered: large ones must not keep a
+# process from accepting, and from telling its parent that it lives.
+_TURN_S = 0.005
 _ACCEPT_AGAIN_S = 0.1
 _ALWAYS_ANSWERED = (b"/health/", b"/v2/health/", b"/metrics")
 _log = logging.getLogger(__name__)
@@ -47,6 +51,7 @@ class Server:
         self._answer, self._limits = answer, limits
         self._connections: set[Connection] = set()
         self._ready: deque[tuple[Connection, Request]] = deque()
+        self._first: deque[tuple[Connection, Request]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._under_way = 0
         self._is_scheduled = False
@@ -87,34 +92,49 @@ class Server:
         self._connections.discard(connection)
 
     def submit(self, connection: Connection, request: Request) -> None:
-        is_full = len(self._ready) >= self._limits.most_under_way
-        # Whoever asks after the process's health must not take a busy one for a dead one.
-        if is_full and request.problem is None and not request.url.startswith(_ALWAYS_ANSWERED):
-            request.problem = Overloaded(
-                f"This process has {len(self._ready)} requests to take up already.",
-                hint="send it again after the seconds in Retry-After",
-            )
         self._under_way += 1
-        self._ready.append((connection, request))
+        # Whoever asks after the process's health must not take a busy one for a dead one.
+        if request.url.startswith(_ALWAYS_ANSWERED):
+            self._first.append((connection, request))
+        else:
+            if len(self._ready) >= self._limits.most_under_way and request.problem is None:
+                request.problem = Overloaded(
+                    f"This process has {len(self._ready)} requests to take up already.",
+                    hint="send it again after the seconds in Retry-After",
+                )
+            self._ready.append((connection, request))
+        self._schedule()
+
+    # Answering.
+
+    def _schedule(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
             self._loop.call_soon(self._work)
 
-    # Answering.
-
     def _work(self) -> None:
+        """Take up at least one request, and as many more as a turn of the loop has time for."""
         self._is_scheduled = False
-        for _ in range(len(self._ready)):
-            connection, request = self._ready.popleft()
-            try:
-                reply = run_at_once(self._answer(request))
-            except Waiting as waiting:
-                task = self._loop.create_task(self._finish(connection, request, waiting.rest))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            else:
-                self._under_way -= 1
-                connection.reply(request, reply)
+        until_s = time.monotonic() + _TURN_S
+        for _ in range(len(self._first)):
+            self._take_up(*self._first.popleft())
+        while self._ready:
+            self._take_up(*self._ready.popleft())
+            if time.monotonic() > until_s:
+                break
+        if self._ready or self._first:
+            self._schedule()
+
+    def _take_up(self, connection: Connection, request: Request) -> None:
+        try:
+            reply = run_at_once(self._answer(request))
+        except Waiting as waiting:
+            task = self._loop.create_task(self._finish(connection, request, waiting.rest))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self._under_way -= 1
+            connection.reply(request, reply)
 
     async def _finish(
         self, connection: Connection, request: Request, rest: Coroutine[Any, Any, Reply]
