@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 KEY = "client_id"
-MOST_CLIENTS, MOST_CALLS = 10_000, 5_000
+MOST_CLIENTS, MOST_CALLS = 50_000, 20_000
 
 
 def requests_of(bench: str, clients: Sequence[int]) -> list[list[int]]:

@@ -186,7 +186,7 @@ class FeatureStore:
         requests = [read.fields(key) for key in keys] if read.fields is not None else ()
         rows = read.lookup.rows([read.keys(key) for key in keys], requests)
         names = read.lookup.names
-        return [None if row is None else dict(zip(names, row, strict=True)) for row in rows]
+        return [None if row is None else dict(zip(names, row, strict=False)) for row in rows]
 
     def push(self, source: str, rows: Any, *, key: str, dry_run: bool = False) -> Push:
         """Send rows to a source: kept exactly once for each `key`, online when this returns.

@@ -37,6 +37,8 @@ def encode_key(values: Sequence[int | str]) -> bytes:
     >>> encode_key([1, "a"]) != encode_key(["1", "a"])
     True
     """
+    if len(values) == 1:
+        return _encoded(values[0])
     return b"".join([_encoded(value) for value in values])
 
 

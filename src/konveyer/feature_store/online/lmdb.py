@@ -53,7 +53,10 @@ class LmdbOnlineStore:
         self._write(write)
 
     def get(self, places: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
-        keys = [_place(_prefix(space), key) for space, key in places]
+        keys = [
+            _prefix(space) + (key if len(key) <= _LONGEST_KEY else _shortened(key))
+            for space, key in places
+        ]
         while True:
             try:
                 return self._read(keys)
@@ -68,7 +71,7 @@ class LmdbOnlineStore:
     def _read(self, keys: list[bytes]) -> list[bytes | None]:
         environment = self._environment
         with environment.map_lock, environment.env.begin() as transaction:
-            return [transaction.get(key) for key in keys]
+            return list(map(transaction.get, keys))
 
     def delete(self, space: str, keys: Iterable[bytes]) -> None:
         prefix = _prefix(space)
@@ -167,6 +170,8 @@ def _prefix(space: str) -> bytes:
 
 
 def _place(prefix: bytes, key: bytes) -> bytes:
-    if len(key) > _LONGEST_KEY:
-        key = hashlib.blake2b(key, digest_size=32).digest()
-    return prefix + key
+    return prefix + (key if len(key) <= _LONGEST_KEY else _shortened(key))
+
+
+def _shortened(key: bytes) -> bytes:
+    return hashlib.blake2b(key, digest_size=32).digest()
