@@ -35,9 +35,18 @@ class Model:
                 self.kept.append(mmap.mmap(-1, 120_000_000))
                 self.kept[-1].write(bytes(120_000_000))
             if code == 113: return [subprocess.Popen(["sleep", "60"]).pid] * len(rows)
+            if code == 114: return [forked()] * len(rows)
             if code == 109: return ["high"] * len(rows)
             if code == 107: return np.full(len(rows), self.calls)
         return np.where(rows[:, 0] == 108, np.nan, rows[:, 0] * 2)
+
+def forked():
+    pid = os.fork()
+    if not pid:
+        os.setsid()
+        time.sleep(60)
+        os._exit(0)
+    return pid
 
 def train(features, labels, names, categorical, parameters):
     return Model()

@@ -173,6 +173,9 @@ def test_a_model_that_leaks_is_ended_and_started_again(
 
     with pytest.raises((ModelFailed, ModelUnavailable), match="emory"):
         leak()
+    said = socket_of(keeper.families.folder, bundle.digest).with_suffix(".why")
+    keeper.until(said.exists)
+    assert "memory" in said.read_text()
     keeper.until_answers(lane)
 
 
@@ -212,6 +215,19 @@ def test_processes_that_a_model_started_end_with_it(
         keeper.ask(lane, row(104))
     keeper.until(lambda: not started.is_running() or started.status() == psutil.STATUS_ZOMBIE)
     keeper.until_answers(lane)
+
+
+def test_a_process_that_a_model_forked_and_that_outlives_it_holds_no_caller(
+    keeper: Keeper, faulty: Callable[..., Bundle]
+) -> None:
+    lane = keeper.lane(faulty(1))
+    forked = int(keeper.ask(lane, row(114))[0][0])
+    try:
+        os.kill(worker_of(keeper, faulty(1)), signal.SIGKILL)
+        keeper.until_answers(lane)
+        assert psutil.pid_exists(forked)
+    finally:
+        os.kill(forked, signal.SIGKILL)
 
 
 def test_a_worker_that_has_started_has_no_reason_to_have_ended(

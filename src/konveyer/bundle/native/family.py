@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from konveyer.bundle.native.worker import BusySince, run_worker
+from konveyer.bundle.native.worker import OUT_OF_MEMORY, BusySince, run_worker
 
 LOOK_EVERY_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, WELL_AFTER_S = 0.05, 0.1, 30.0, 30.0
 _START_WITHIN_S = 120.0
@@ -182,6 +182,8 @@ def _ending(status: int) -> str:
     if os.WIFSIGNALED(status):
         return f"it was ended by signal {os.WTERMSIG(status)}"
     code = os.waitstatus_to_exitcode(status)
+    if code == OUT_OF_MEMORY:
+        return "it took more than its limit of memory"
     return "" if code == 1 else f"it ended with exit status {code}"
 
 

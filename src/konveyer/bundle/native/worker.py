@@ -28,7 +28,7 @@ from konveyer.bundle.native.model import NativeModel, load
 
 _CLOCK = struct.Struct("d")
 _SEND_WITHIN_S, _READ_BYTES, _PDEATHSIG = 1.0, 1 << 18, 1
-_OK, _OUT_OF_MEMORY = 0, 77
+OUT_OF_MEMORY = 77
 Request = tuple[socket.socket, dict[str, Any]]
 
 
@@ -130,6 +130,7 @@ def serve(model: NativeModel, path: Path, busy: BusySince, limit_s: float) -> in
         listener.listen(64)
         draft.rename(path)
         selector.register(listener, selectors.EVENT_READ, None)
+        os.register_at_fork(after_in_child=lambda: _close_all(selector))
         while True:
             for key, _ in selector.select(0 if batches else None):
                 if key.data is None:
@@ -139,7 +140,16 @@ def serve(model: NativeModel, path: Path, busy: BusySince, limit_s: float) -> in
                         batches.add(*request)
             requests = batches.next(time.monotonic())
             if requests and not _answer_all(model, requests, busy, batches):
-                return _OUT_OF_MEMORY
+                return OUT_OF_MEMORY
+
+
+def _close_all(selector: selectors.BaseSelector) -> None:
+    """In a process that the model forked. It may outlive the worker, whose callers would wait for
+    ever on connections that it held open.
+    """
+    for key in [*selector.get_map().values()]:
+        key.fileobj.close()  # type: ignore[union-attr] # sockets
+    selector.close()
 
 
 def _accept(listener: socket.socket, selector: selectors.BaseSelector) -> None:
