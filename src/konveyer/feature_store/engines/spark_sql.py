@@ -8,7 +8,8 @@ from sqlglot.errors import ErrorLevel, SqlglotError
 
 from konveyer.feature_store.engines.base import QueryFailed
 
-# DuckDB reads the bytes of an MD5 from the right; 16 bits of them tell 65,536 buckets.
+# DuckDB reads the bytes of an MD5 from the right. These are the lowest 16 bits of its upper half,
+# which tell 65,536 buckets: a bucket's number needs no more of `md5_number(x) >> 64`.
 _LAST_16_BITS = "CAST(CONV(CONCAT(SUBSTR(MD5(x), 19, 2), SUBSTR(MD5(x), 17, 2)), 16, 10) AS BIGINT)"
 _HEX = "REGEXP_REPLACE(LOWER(CAST(x AS STRING)), '[{}-]', '')"
 _UUID = (
@@ -78,10 +79,11 @@ def to_spark(sql: str, tables: Mapping[str, str] | None = None) -> str:
 
 def _translated(node: exp.Expression) -> exp.Expression:
     match node:
-        case exp.Mod(this=exp.Anonymous(this=str() as name, expressions=[text])) if (
-            name.lower() == "md5_number_lower"
-        ):
-            return exp.Mod(this=_filled(_LAST_16_BITS, x=text), expression=node.expression)
+        case exp.BitwiseRightShift(
+            this=exp.Anonymous(this=str() as name, expressions=[text]),
+            expression=exp.Literal(this="64"),
+        ) if name.lower() == "md5_number":
+            return _filled(_LAST_16_BITS, x=text)
         case exp.Anonymous(this=str() as name, expressions=[instant]) if name.lower() == "epoch_us":
             return _filled("UNIX_MICROS(CAST(x AS TIMESTAMP_NTZ))", x=instant)
         case exp.TimeToUnix(this=instant):
@@ -156,14 +158,14 @@ def _is_no_fraction(value: exp.Expression) -> bool:
     that nested ones must be few.
     """
     match value:
-        case exp.Mod(this=exp.Anonymous(this=str() as name)):
-            return name.lower() == "md5_number_lower"
         case exp.Cast(to=exp.DataType(this=kind)):
             return kind in _NO_FRACTIONS
         case exp.Literal():
             return value.is_string or value.is_int
         case _:
-            return isinstance(value, exp.Length | exp.Concat | exp.Count | exp.IntDiv)
+            return isinstance(
+                value, exp.Length | exp.Concat | exp.Count | exp.IntDiv | exp.BitwiseAnd
+            )
 
 
 def _filled(template: str, **values: exp.Expression) -> exp.Expression:

@@ -89,8 +89,9 @@ def _texts(column: pa.ChunkedArray, dtype: ColumnType) -> Sequence[str]:
 
 
 def bucket_sql(keys: Sequence[ScalarColumn], buckets: int) -> str:
-    """The SQL expression of a row's bucket, a 32-bit whole number."""
-    return f"CAST(md5_number_lower({identity_sql(keys)}) % {buckets} AS INTEGER)"
+    """The SQL expression of a row's bucket, a 32-bit whole number; `buckets` is a power of two."""
+    # DuckDB's `md5_number_lower` is the same, in four times the time.
+    return f"CAST((md5_number({identity_sql(keys)}) >> 64) & {buckets - 1} AS INTEGER)"
 
 
 def identity_sql(keys: Sequence[ScalarColumn]) -> str:
