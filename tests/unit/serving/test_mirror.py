@@ -56,13 +56,14 @@ class Site:
         self.packing = BundleStore(root / "packing", BundleOrigin(self.remote))
         self.folder = root / "cache" / "bundles"
 
-    def mirror(self, *, keep_s: float = 600.0) -> Mirror:
+    def mirror(self, *, keep_s: float = 600.0, check_every_s: float = 5.0) -> Mirror:
         return Mirror(
             "prod",
             shared=self.shared,
             cache=self.cache,
             bundles=BundleStore(self.folder, BundleOrigin(self.remote)),
             keep_s=keep_s,
+            check_every_s=check_every_s,
         )
 
     def router(self) -> Router:
@@ -208,6 +209,25 @@ def test_a_damaged_cache_is_made_whole(site: Site) -> None:
     (site.folder / hex_of(first.digest) / MODEL).write_bytes(b"damaged")
     site.mirror().refresh()
     assert served_after(site) == first.digest
+
+
+def test_what_a_disk_damages_later_is_made_whole_too(site: Site) -> None:
+    first, second = packed(site.packing, 1), packed(site.packing, 2)
+    site.desire(first)
+    mirror = site.mirror(check_every_s=0.0)
+    mirror.refresh()
+    (site.folder / hex_of(first.digest) / MODEL).write_bytes(b"damaged")
+    mirror.refresh()
+    assert served_after(site) == first.digest
+    for name in (desired_name("prod"), "environments/prod.absent.json"):
+        for content in (b"", b"{", b'"\xff"'):
+            site.cache.write(name, content)
+            mirror.refresh()
+            assert served_after(site) == first.digest
+    site.cache.write(desired_name("prod"), b"")
+    site.desire(second)
+    mirror.refresh()
+    assert served_after(site) == second.digest
 
 
 def test_what_is_not_desired_any_more_is_removed_in_time(site: Site) -> None:

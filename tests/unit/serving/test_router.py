@@ -17,8 +17,18 @@ from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.core.clock import FeatureClock
 from konveyer.core.schema import Column, ColumnType, ScalarColumn
 from konveyer.core.storage import FolderStorage
-from konveyer.execution.serving.desired import Desired, DesiredVersion, write_desired
-from konveyer.execution.serving.errors import ApplicationNotFound, ModelUnavailable, VersionNotFound
+from konveyer.execution.serving.desired import (
+    Desired,
+    DesiredVersion,
+    desired_name,
+    write_desired,
+)
+from konveyer.execution.serving.errors import (
+    ApplicationNotFound,
+    KeyUnknown,
+    ModelUnavailable,
+    VersionNotFound,
+)
 from konveyer.execution.serving.rates import SharedRates
 from konveyer.execution.serving.router import Router
 from konveyer.feature_store.definitions.resolved import (
@@ -152,7 +162,28 @@ def test_a_node_waits_for_a_bundle_that_is_damaged(bundles: BundleStore, tmp_pat
     assert not router.report.is_starting
 
 
+def test_a_node_waits_for_a_document_that_is_damaged(
+    bundles: BundleStore, tmp_path: Path
+) -> None:
+    storage = FolderStorage(tmp_path)
+    storage.write(desired_name("prod"), b"{")
+    router = made_router(tmp_path, bundles, models_within_s=0.0)
+    with pytest.raises(msgspec.DecodeError):
+        router.refresh()
+    assert router.report.is_starting
+    with pytest.raises(ModelUnavailable):
+        router.find("scoring", 1)
+    with pytest.raises(ModelUnavailable):
+        router.keys.caller({b"x-api-key": b"perhaps a good one"}, "scoring")
+    desire(tmp_path, packed(bundles, 1).digest)
+    router.refresh()
+    assert not router.report.is_starting
+    with pytest.raises(KeyUnknown):
+        router.keys.caller({b"x-api-key": b"not a good one"}, "scoring")
+
+
 def test_a_node_follows_its_document(router: Router, bundles: BundleStore, tmp_path: Path) -> None:
+    router.refresh()
     with pytest.raises(ApplicationNotFound, match="scoring"):
         router.find("scoring", 1)
     first, second = packed(bundles, 1), packed(bundles, 2)

@@ -11,6 +11,7 @@ from konveyer.execution.serving.errors import (
     KeyMissing,
     KeyNotAllowed,
     KeyUnknown,
+    ModelUnavailable,
     RateExceeded,
 )
 from konveyer.execution.serving.rates import Limit, SharedRates
@@ -18,6 +19,7 @@ from konveyer.execution.serving.rates import Limit, SharedRates
 ANYBODY = ""
 _BEARER = b"bearer "
 _HINT = "send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'; 'konveyer key create' makes one"
+_AGAIN = "it looks again; send the request again in a second"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +30,20 @@ class _Holder:
 
 
 class KeyRing:
-    """The keys of an environment. Nothing is read or written for a check but shared memory."""
+    """The keys of an environment. Nothing is read or written for a check but shared memory.
 
-    def __init__(self, keys: Iterable[ApiKey], rates: SharedRates, *, are_required: bool) -> None:
-        self._are_required = are_required
+    Without `are_told` they are not known yet: a key that is not among them may be a good one.
+    """
+
+    def __init__(
+        self,
+        keys: Iterable[ApiKey],
+        rates: SharedRates,
+        *,
+        are_required: bool,
+        are_told: bool = True,
+    ) -> None:
+        self._are_required, self._are_told = are_required, are_told
         self._holders = {
             bytes.fromhex(key.digest): _Holder(
                 key,
@@ -64,6 +76,10 @@ class KeyRing:
             return None
         holder = self._holders.get(hashlib.sha256(sent).digest())
         if holder is None:
+            if not self._are_told:
+                raise ModelUnavailable(
+                    "This node does not know yet what it is to serve, and to whom.", hint=_AGAIN
+                )
             raise KeyUnknown("This API key is not known here.", hint=_HINT)
         key = holder.key
         if key.expires_us is not None and key.expires_us <= now_us():

@@ -5,8 +5,9 @@ The node itself reads that disk alone: it goes on, and starts again, whatever sh
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
@@ -28,8 +29,11 @@ from konveyer.execution.serving.report import Refused
 
 # A bundle that could not be brought is tried again after a pause that doubles up to this.
 _LONGEST_PAUSE_S = 30.0
+# A bundle that is here is read again after so long, and so many times as long as reading took.
+CHECK_EVERY_S, _CHECK_REST = 5.0, 50.0
 # A rollback finds the bundle here, and a process that was just told of a new one the old one.
 KEEP_S = 600.0
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -48,7 +52,8 @@ class Mirror:
     A version whose bundle is not whole and undamaged here does not get into the document of the
     cache: the one before stays there, and the reason is noted beside it. Without a document in
     shared storage, or with one that cannot be read, the cache stays as it is. Bundles that have not
-    been desired for `keep_s` are removed.
+    been desired for `keep_s` are removed. Those here are read again one after the other, one each
+    `check_every_s`, and brought again where a disk has damaged them.
     """
 
     def __init__(
@@ -59,11 +64,14 @@ class Mirror:
         cache: FolderStorage,
         bundles: BundleStore,
         keep_s: float = KEEP_S,
+        check_every_s: float = CHECK_EVERY_S,
     ) -> None:
         self._environment, self._shared, self._cache = environment, shared, cache
         self._bundles, self._keep_s = bundles, keep_s
         self._wanted_at_s: dict[str, float] = {}
         self._here: set[str] = set()
+        self._check_every_s, self._checked_s = check_every_s, dict[str, float]()
+        self._check_at_s = time.monotonic() + check_every_s
         self._troubles: dict[str, _Trouble] = {}
 
     def refresh(self) -> None:
@@ -72,6 +80,7 @@ class Mirror:
             desired = self._desired()
             if desired is None:
                 return
+            self._check_one()
             self._publish(desired)
             for digest in self._missing(desired):
                 self._bring(digest)
@@ -87,10 +96,22 @@ class Mirror:
                 return Desired(environment=self._environment)
             _log.error("the document of %s is gone from shared storage", self._environment)
             return None
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             _log.error("the document of %s cannot be read: %s", self._environment, error)
             return None
         return desired
+
+    def _check_one(self) -> None:
+        """Read the bundle here that was not read for longest: a disk may have damaged it since."""
+        began_s = time.monotonic()
+        if began_s < self._check_at_s or not self._here:
+            return
+        digest = min(self._here, key=lambda one: self._checked_s.get(one, 0.0))
+        self._here.discard(digest)
+        self._bring(digest)
+        self._checked_s = {one: self._checked_s.get(one, 0.0) for one in self._here}
+        self._checked_s[digest] = now_s = time.monotonic()
+        self._check_at_s = now_s + max(self._check_every_s, _CHECK_REST * (now_s - began_s))
 
     def _missing(self, desired: Desired) -> list[str]:
         now = time.monotonic()
@@ -115,8 +136,9 @@ class Mirror:
 
     def _publish(self, desired: Desired) -> None:
         """Write the document of the cache and what is absent from it, where they changed."""
-        before = read_desired(self._cache, self._environment)
-        earlier = {(one.application, one.api_version): one for one in before.versions}
+        before = self._unless_damaged(read_desired)
+        known = () if before is None else before.versions
+        earlier = {(one.application, one.api_version): one for one in known}
         versions, absent = [], []
         for one in desired.versions:
             got, lacking = self._present(one, earlier.get((one.application, one.api_version)))
@@ -125,8 +147,16 @@ class Mirror:
         after = msgspec.structs.replace(desired, versions=tuple(versions))
         if after != before or not self._cache.has(desired_name(self._environment)):
             write_desired(self._cache, after)
-        if tuple(absent) != read_absent(self._cache, self._environment):
+        if tuple(absent) != self._unless_damaged(read_absent):
             write_absent(self._cache, self._environment, tuple(absent))
+
+    def _unless_damaged(self, read: Callable[[Storage, str], T]) -> T | None:
+        """A document of the cache; None of one that a broken disk damaged: it is written again."""
+        try:
+            return read(self._cache, self._environment)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            _log.error("a document of %s in the cache is damaged: %s", self._environment, error)
+            return None
 
     def _present(
         self, wanted: DesiredVersion, earlier: DesiredVersion | None

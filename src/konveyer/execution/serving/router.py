@@ -117,6 +117,7 @@ class Router:
     Of all requests that wait for models or for a store on a network, `most_waiting` is the limit,
     which no version can use up (`room.py`).
 
+    A node that never could read its document says that it is starting.
     With `waits_for_document` an environment without one is not known to serve nothing: the report
     says that the node is starting until there is one.
     """
@@ -154,7 +155,7 @@ class Router:
         self._retry_s = 0.0
         self._reported = Report()
         self._lock = threading.Lock()
-        self.keys = KeyRing((), rates, are_required=keys_are_required)
+        self.keys = KeyRing((), rates, are_required=keys_are_required, are_told=False)
 
     def find(self, application: str, api_version: int) -> Endpoint:
         endpoints = self._endpoints
@@ -166,6 +167,11 @@ class Router:
             raise ModelUnavailable(
                 f"'{application}' v{api_version} cannot be served yet: {reason}",
                 hint="it is tried again; send the request again in a second",
+            )
+        if self._desired is None:
+            raise ModelUnavailable(
+                "This node does not know yet what it is to serve.",
+                hint="it looks again; send the request again in a second",
             )
         versions = sorted(version for name, version in endpoints if name == application)
         if versions:
@@ -190,7 +196,7 @@ class Router:
         be served must not keep callers from all others.
         """
         is_waiting = self._lacks_models and time.monotonic() < self._waits_until_s
-        return is_waiting or not self._is_told
+        return is_waiting or self._desired is None
 
     @property
     def endpoints(self) -> list[Endpoint]:
@@ -219,6 +225,8 @@ class Router:
         """Load what is newly desired, drop what is not any more; whether the report changed."""
         with self._lock:
             self._is_told = self._is_told or is_told(self._storage, self.environment)
+            if not self._is_told:
+                return self._is_news()
             desired = read_desired(self._storage, self.environment)
             absent = read_absent(self._storage, self.environment)
             is_due = bool(self._refused) and time.monotonic() >= self._retry_s
