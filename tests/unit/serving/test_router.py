@@ -162,9 +162,7 @@ def test_a_node_waits_for_a_bundle_that_is_damaged(bundles: BundleStore, tmp_pat
     assert not router.report.is_starting
 
 
-def test_a_node_waits_for_a_document_that_is_damaged(
-    bundles: BundleStore, tmp_path: Path
-) -> None:
+def test_a_node_waits_for_a_document_that_is_damaged(bundles: BundleStore, tmp_path: Path) -> None:
     storage = FolderStorage(tmp_path)
     storage.write(desired_name("prod"), b"{")
     router = made_router(tmp_path, bundles, models_within_s=0.0)
@@ -177,9 +175,20 @@ def test_a_node_waits_for_a_document_that_is_damaged(
         router.keys.caller({b"x-api-key": b"perhaps a good one"}, "scoring")
     desire(tmp_path, packed(bundles, 1).digest)
     router.refresh()
-    assert not router.report.is_starting
     with pytest.raises(KeyUnknown):
         router.keys.caller({b"x-api-key": b"not a good one"}, "scoring")
+    assert not router.report.is_starting
+
+
+def test_a_document_that_is_gone_changes_nothing(
+    router: Router, bundles: BundleStore, tmp_path: Path
+) -> None:
+    first = packed(bundles, 1)
+    desire(tmp_path, first.digest)
+    router.refresh()
+    FolderStorage(tmp_path).remove(desired_name("prod"))
+    assert not router.refresh()
+    assert router.find("scoring", 1).live.digest == first.digest
 
 
 def test_a_node_follows_its_document(router: Router, bundles: BundleStore, tmp_path: Path) -> None:

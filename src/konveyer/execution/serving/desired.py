@@ -64,12 +64,16 @@ def write_desired(storage: Storage, desired: Desired) -> None:
     storage.write(desired_name(desired.environment), msgspec.json.encode(desired))
 
 
-def read_desired(storage: Storage, environment: str) -> Desired:
-    """Nothing is desired of an environment that nobody released to."""
+def read_desired(storage: Storage, environment: str, before: Desired | None = None) -> Desired:
+    """Nothing is desired of an environment that nobody released to.
+
+    A document is never removed: where there is none any more, because a shared folder is not
+    mounted, what it said `before` holds.
+    """
     try:
         content = storage.read(desired_name(environment))
     except ObjectMissing:
-        return Desired(environment=environment)
+        return before or Desired(environment=environment)
     return msgspec.json.decode(content, type=Desired)
 
 

@@ -22,7 +22,7 @@ from konveyer.core.errors import KonveyerError
 from konveyer.core.files import write_atomically
 from konveyer.core.storage import Storage
 from konveyer.development.environment import ensure_environment, native_command
-from konveyer.execution.serving.desired import DesiredVersion, read_desired
+from konveyer.execution.serving.desired import Desired, DesiredVersion, read_desired
 from konveyer.execution.serving.errors import LaneNotReady
 from konveyer.execution.serving.isolated import IsolatedLane, socket_of, why_of
 
@@ -227,10 +227,11 @@ def families_following(
     opened = _Opened(bundles)
 
     def follow() -> None:
+        desired: Desired | None = None
         while True:
             try:
-                desired = read_desired(storage, environment).versions
-                families.reconcile(opened.isolated(desired))
+                desired = read_desired(storage, environment, desired)
+                families.reconcile(opened.isolated(desired.versions))
             except Exception:  # noqa: BLE001 - logged, and the next look may find what can be read
                 _log.exception("the isolated models cannot be started")
             if stopping.wait(FOLLOW_EVERY_S):

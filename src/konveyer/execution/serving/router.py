@@ -227,7 +227,7 @@ class Router:
             self._is_told = self._is_told or is_told(self._storage, self.environment)
             if not self._is_told:
                 return self._is_news()
-            desired = read_desired(self._storage, self.environment)
+            desired = read_desired(self._storage, self.environment, self._desired)
             absent = read_absent(self._storage, self.environment)
             is_due = bool(self._refused) and time.monotonic() >= self._retry_s
             if desired == self._desired and absent == self._absent and not is_due:
