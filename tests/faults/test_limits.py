@@ -115,6 +115,7 @@ POST = b"POST /scoring/v1/predict HTTP/1.1\r\n"
         (POST + b"expect: 100-continue\r\ncontent-length: 2000000\r\n\r\n", 413),
         (POST + b"content-encoding: gzip\r\ncontent-length: 1\r\n\r\nx", 415),
         (POST + b"content-encoding: identity\r\ncontent-length: 1\r\n\r\nx", 400),
+        (POST + b"content-encoding: identity \t\r\ncontent-length: 1\r\n\r\nx", 400),
         (b"GET /scoring/v01 HTTP/1.1\r\nhost: x\r\n\r\n", 404),
         (b"CONNECT x:1 HTTP/1.1\r\ncontent-length: 5\r\n\r\nhello", 404),
     ],

@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
         name = name.lower()
         # What follows a chunked body is no header: who checked those on the way did not see it.
         if name in WANTED and not self._has_head:
-            self._headers[name] = value
+            self._headers[name] = value.rstrip(b" \t")  # RFC 9110, section 5.5; the parser keeps it
 
     def on_headers_complete(self) -> None:
         self._has_head = True
