@@ -29,7 +29,8 @@ from konveyer.execution.batch.output import ScoresDiffer, ScoreTable, table_of
 from konveyer.execution.batch.plan import ModelNotLive, find_live
 from konveyer.execution.batch.schedule import DueBatches, scheduled_models
 from konveyer.execution.batch.score import ScoreFile
-from konveyer.execution.releases.records import set_tried
+from konveyer.execution.releases.machine import State
+from konveyer.execution.releases.records import release_row, set_tried
 from tests.unit.batch.scorer import DAY_US, DEFINITIONS, NOW, Scorer, opened_scorer, packed
 
 FIRST, SECOND = "2026-01-05T00:00:00Z", "2026-01-08T00:00:00Z"
@@ -268,6 +269,41 @@ def test_a_table_of_other_columns_is_left_alone(scorer: Scorer) -> None:
     manifest = msgspec.structs.replace(bundle.manifest, model=ModelSpec(outputs=two))
     with pytest.raises(ScoresDiffer, match="api_version"):
         table_of(scorer.services.scores, "scoring", 1).check(manifest)
+
+
+@pytest.mark.parametrize("moment", ["run", "_write_features"])
+def test_a_release_that_is_rolled_back_meanwhile_replaces_no_more_scores(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Between two periods, as after a kill, and in the middle of one."""
+    scorer.release()
+    scorer.run(scorer.plan(FIRST, SECOND))
+    before = scorer.rows()
+    scorer.release(seed=2)
+    order = scorer.plan(FIRST, SECOND)
+
+    def rolled_back(work: Any) -> Any:
+        def act(*arguments: Any) -> Any:
+            result = work(*arguments)
+            with scorer.services.catalog.transaction() as session:
+                release_row(session, order.release).state = str(State.ROLLED_BACK)
+            return result
+
+        return act
+
+    if moment == "run":
+        monkeypatch.setattr(flow, "_score", rolled_back(flow._score))
+    else:
+        monkeypatch.setattr(flow, moment, rolled_back(getattr(flow, moment)))
+    with pytest.raises(BatchFailed, match="was rolled back") as caught:
+        scorer.run(order)
+    assert str(caught.value.hint).endswith("konveyer batch run scoring/v1")
+    kept = {FIRST, SECOND} if moment != "run" else {SECOND}
+    assert [row for row in scorer.rows() if row["period"] in kept] == [
+        row for row in before if row["period"] in kept
+    ]
+    assert scorer.periods(order)[-1].status == "failed"
+    assert scorer.left() == []
 
 
 def test_runs_are_audited_and_only_for_those_who_may(scorer: Scorer) -> None:

@@ -13,13 +13,15 @@ from konveyer.bundle.manifest import ISOLATED
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog import audit
 from konveyer.catalog.session import Catalog
-from konveyer.core.errors import KonveyerError
+from konveyer.core.errors import Conflict, KonveyerError
 from konveyer.execution.batch import runs
 from konveyer.execution.batch.frame import write_entities, write_given
 from konveyer.execution.batch.order import NAME, BatchOrder, Period
 from konveyer.execution.batch.output import ScoreTable, table_of
 from konveyer.execution.batch.score import ScoreFile
 from konveyer.execution.releases.gates.answers import answering
+from konveyer.execution.releases.machine import State
+from konveyer.execution.releases.records import release_row
 from konveyer.feature_store.datamart.label_files import label_files
 from konveyer.feature_store.datamart.large import Meaning, write_large
 from konveyer.feature_store.datamart.pinned import pin_views
@@ -33,6 +35,12 @@ class BatchFailed(KonveyerError):
     """At least one period failed; the others were scored."""
 
     code = "batch_failed"
+
+
+class ReleaseRolledBack(Conflict):
+    """The release that a run scores with was rolled back meanwhile."""
+
+    code = "release_rolled_back"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +89,7 @@ def _score(services: BatchServices, order: BatchOrder, period: Period) -> int:
     """Score one period. Run again after a kill it starts over, and gives the same rows."""
     with services.catalog.transaction() as session:
         runs.begin(session, order, period)
+    _refuse_rolled_back(services, order)
     bundle = services.bundles.open(order.digest)
     table = table_of(services.scores, order.application, order.api_version)
     table.check(bundle.manifest)
@@ -101,6 +110,19 @@ def _score(services: BatchServices, order: BatchOrder, period: Period) -> int:
             table_version=version,
         )
     return version
+
+
+def _refuse_rolled_back(services: BatchServices, order: BatchOrder) -> None:
+    """What was replaced by a later release may end what it began; what was taken back must not put
+    its scores in place of others.
+    """
+    with services.catalog.reading() as session:
+        state = release_row(session, order.release).state
+    if state == State.ROLLED_BACK:
+        raise ReleaseRolledBack(
+            f"Release {order.release} was rolled back: its scores are not wanted any more.",
+            hint=f"score with what production serves now: konveyer batch run {order.model}",
+        )
 
 
 def _write_features(
@@ -144,6 +166,7 @@ def _write_scores(
             rows += scored.rows
             with services.catalog.transaction() as session:
                 runs.progressed(session, order, period, rows, total)
+        _refuse_rolled_back(services, order)
         return table.replace(bundle.manifest, period.name, files)
 
 
