@@ -26,7 +26,13 @@ def scheme_of(url: str) -> str:
 
 def path_of(url: str, root: Path) -> Path:
     """The folder or file of a local URL such as `delta:offline`, taken from `root`."""
-    return root / url.partition(":")[2]
+    scheme, _, path = url.partition(":")
+    if "://" in path:
+        raise UnknownScheme(
+            f"'{scheme}:' takes a path of this machine, and no other URL.",
+            hint=f"write a folder or file, such as {scheme}:place; a bucket can be mounted there",
+        )
+    return root / path
 
 
 def backend_for(url: str, table: Mapping[str, str], *, setting: str) -> Any:
