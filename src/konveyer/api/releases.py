@@ -207,7 +207,7 @@ def rollback(
     """Let production serve an earlier release again at once, or end a canary."""
     if dry_run:
         with here.catalog.reading() as session:
-            return plan_rollback(session, caller, release, order.to)
+            return plan_rollback(session, here.bundles, caller, release, order.to)
     return roll_back(
         here.catalog,
         here.bundles,

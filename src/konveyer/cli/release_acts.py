@@ -186,7 +186,7 @@ def rollback(context: Context, release_id: str, reason: str, to: str | None, dry
     workspace = context.workspace
     with workspace.catalog.reading() as session:
         actor = context.actor(session)
-        plan = plan_rollback(session, actor, release_id, to)
+        plan = plan_rollback(session, workspace.bundles, actor, release_id, to)
     if not dry_run:
         plan = roll_back(
             workspace.catalog,

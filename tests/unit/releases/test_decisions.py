@@ -366,11 +366,11 @@ def test_production_goes_back_to_the_release_before_or_to_any_other(
     bundles = _AnyBundle(tmp_path)
     first, second, third = (served(catalog, f"sha256:{name}") for name in ("aa", "bb", "cc"))
     with catalog.transaction() as session, pytest.raises(NotAllowed):
-        plan_rollback(session, QUINN, third)
+        plan_rollback(session, bundles, QUINN, third)
     with pytest.raises(ReasonMissing):
         roll_back(catalog, bundles, storage, BORIS, third, reason="")
     with catalog.transaction() as session, pytest.raises(NotServed):
-        plan_rollback(session, BORIS, "scoring/v2")
+        plan_rollback(session, bundles, BORIS, "scoring/v2")
     done = roll_back(catalog, bundles, storage, BORIS, "scoring/v1", reason="refuses all")
     assert done.release == third
     assert (done.serves, done.digest) == (second, "sha256:bb")
@@ -379,6 +379,8 @@ def test_production_goes_back_to_the_release_before_or_to_any_other(
     assert states == [State.RETIRED, State.LIVE, State.ROLLED_BACK]
     with pytest.raises(NotServed):
         roll_back(catalog, bundles, storage, BORIS, third, reason="again")
+    with pytest.raises(NothingToRollBackTo, match=f"serves release {second} now"):
+        roll_back(catalog, bundles, storage, BORIS, second, reason="x", to=second)
     roll_back(catalog, bundles, storage, BORIS, second, reason="worse", to=first)
     with pytest.raises(NothingToRollBackTo, match="before was rolled back") as caught:
         roll_back(catalog, bundles, storage, BORIS, first, reason="no earlier one")
@@ -439,6 +441,8 @@ def test_a_rollback_to_a_bundle_that_is_gone_changes_nothing(
     with pytest.raises(BundleNotFound):
         roll_back(catalog, BundleStore(tmp_path), storage, BORIS, second, reason="x")
     assert state_of(catalog, second) == State.LIVE
+    with catalog.reading() as session, pytest.raises(BundleNotFound):
+        plan_rollback(session, BundleStore(tmp_path), BORIS, second)
 
 
 def test_optional_stages_are_what_the_model_asks_for_and_the_workspace_requires() -> None:

@@ -55,11 +55,14 @@ class Rollback:
     digest: str
 
 
-def plan_rollback(session: Session, actor: Actor, release: str, to: str | None = None) -> Rollback:
+def plan_rollback(
+    session: Session, bundles: BundleStore, actor: Actor, release: str, to: str | None = None
+) -> Rollback:
     """What `roll_back` would do: end a canary, or replace a live release by `to`.
 
     `release` is an id, or `application/vN` for what production serves there. Without `to` it is the
-    release that production served before.
+    release that production served before. Raises when the bundle to go back to is gone or is not
+    what was reviewed, or when its features are not computed any more.
     """
     actor.require(Permission.OPERATE_RELEASE)
     row = release_row(session, _served_release(session, release))
@@ -79,6 +82,7 @@ def plan_rollback(session: Session, actor: Actor, release: str, to: str | None =
             hint=f"konveyer release list --application {row.application} shows what is live",
         )
     target_row = _earlier(session, row, to)
+    _check_usable(session, target_row.id, bundles.open(target_row.digest))
     return _plan(row, target_row.id, target_row.digest)
 
 
@@ -94,17 +98,13 @@ def roll_back(
 ) -> Rollback:
     """One transaction in the catalog, then the document that the nodes follow.
 
-    Raises, and changes nothing, when the bundle to go back to is gone or is not what was reviewed,
-    or when its features are not computed any more.
+    What `plan_rollback` raises changes nothing.
     """
     need_reason(reason, "A rollback needs a reason.", "say what is wrong with the release")
     with catalog.transaction() as session:
-        plan = plan_rollback(session, actor, release, to)
+        plan = plan_rollback(session, bundles, actor, release, to)
         row = release_row(session, plan.release)
-        was_live = row.state == State.LIVE
-        if was_live:
-            _check_usable(session, plan.serves, bundles.open(plan.digest))
-        if was_live:
+        if row.state == State.LIVE:
             target = release_row(session, plan.serves)
             move(session, target, Action.RESTORE, actor.name, instead_of=row.id)
             target.reason = None
@@ -149,6 +149,10 @@ def _plan(row: ReleaseRow, serves: str, digest: str) -> Rollback:
 
 def _earlier(session: Session, row: ReleaseRow, to: str | None) -> ReleaseRow:
     """The release `to`, or the one before, both once served by production."""
+    if to == row.id:
+        raise NothingToRollBackTo(
+            f"Production serves release {to} now.", hint="name another one, or none: the one before"
+        )
     served = session.scalars(
         select(LiveVersionRow)
         .where(LiveVersionRow.environment == PROD)
