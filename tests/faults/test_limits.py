@@ -1,5 +1,6 @@
 """Callers that are too many, too slow, too large, or only wait."""
 
+import asyncio
 import contextlib
 import resource
 import socket
@@ -7,7 +8,11 @@ import time
 
 import httpx
 import pytest
+import uvloop
 
+from konveyer.core.sockets import listening
+from konveyer.execution.serving.exchange import Reply, Request
+from konveyer.execution.serving.server import Limits, Server
 from tests.faults.conftest import OPEN
 from tests.serving_nodes import Load, Node, serving
 from tests.serving_space import ServingSpace, new_space
@@ -103,6 +108,17 @@ def test_large_requests_keep_nobody_from_a_process(space: ServingSpace) -> None:
 POST = b"POST /scoring/v1/predict HTTP/1.1\r\n"
 
 
+def test_a_head_that_trickles_behind_another_request_is_cut_off(space: ServingSpace) -> None:
+    with serving(space, processes=1) as node, connected(node) as one:
+        one.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n" + POST)
+        one.settimeout(30)
+        answers = b""
+        while part := one.recv(1000):
+            answers += part
+        assert answers.startswith(b"HTTP/1.1 200 ")
+        assert b"HTTP/1.1 408 " in answers
+
+
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
@@ -139,6 +155,34 @@ def test_requests_that_are_sent_together_are_answered_in_order(made_node: Node) 
             got += one.recv(100_000)
     ids = [line.split(b": ")[1] for line in got.split(b"\r\n") if line.startswith(b"x-request-id")]
     assert ids == [b"n-%d" % number for number in range(40)]
+
+
+def test_a_caller_that_never_reads_the_last_of_its_answers_is_cut_off() -> None:
+    """So little is left that the process would have written more."""
+    open_at_once: list[int] = []
+
+    async def answer(_: Request) -> Reply:
+        open_at_once.append(server.connected)
+        return Reply(200, bytes(10_000))
+
+    async def ask() -> None:
+        stop = asyncio.Event()
+        listener = listening("127.0.0.1", 0)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        with socket.socket() as caller:
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            caller.connect(listener.getsockname())
+            caller.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 5)
+            serving = asyncio.create_task(server.serve(listener, stop, 1.0))
+            await asyncio.to_thread(
+                wait_for, lambda: len(open_at_once) == 5 and not server.connected
+            )
+            stop.set()
+            await serving
+
+    server = Server(answer, Limits(idle_s=1.0))
+    uvloop.run(ask())
+    assert open_at_once == [1] * 5
 
 
 def test_what_follows_a_chunked_body_is_no_header(made_node: Node) -> None:

@@ -54,6 +54,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = self._announced_bytes = self._received_bytes = 0
         self._is_paused = self._is_ending = self._has_head = False
         self.stage, self.since_s = IDLE, server.turn_s
+        self._coming = IDLE  # what of the next request has come while one is answered
         self.is_choked = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -90,7 +91,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._url, self._headers, self._parts = b"", {}, []
         self._head_bytes = self._announced_bytes = self._received_bytes = 0
-        self._has_head = False
+        self._has_head, self._coming = False, HEAD
         if self.stage is IDLE:
             self.stage, self.since_s = HEAD, self._server.turn_s
 
@@ -106,7 +107,7 @@ class Connection(asyncio.Protocol):
             self._headers[name] = value.rstrip(b" \t")  # RFC 9110, section 5.5; the parser keeps it
 
     def on_headers_complete(self) -> None:
-        self._has_head = True
+        self._has_head, self._coming = True, BODY
         if self.stage is HEAD:
             self.stage, self.since_s = BODY, self._server.turn_s
         announced = self._headers.get(b"content-length", b"0")
@@ -130,6 +131,7 @@ class Connection(asyncio.Protocol):
         parser = self._parser
         if parser.should_upgrade() and self._has_body_to_come:
             return  # the parser takes the body for another protocol: see `_without_offer`
+        self._coming = IDLE
         request = Request(parser.get_method(), _path(self._url), self._headers)
         if self._head_bytes > MOST_HEAD_BYTES:
             request.problem = HeadTooLarge(
@@ -169,7 +171,7 @@ class Connection(asyncio.Protocol):
                 body,
             )
         )
-        self.stage, self.since_s = IDLE, self._server.turn_s
+        self.stage, self.since_s = self._coming, self._server.turn_s
         if not keep:
             self._is_ending = True
             transport.close()

@@ -63,6 +63,11 @@ class Server:
         """Requests that wait or are answered."""
         return self._under_way
 
+    @property
+    def connected(self) -> int:
+        """Connections that are open."""
+        return len(self._connections)
+
     async def serve(self, listener: socket.socket, stop: asyncio.Event, within_s: float) -> None:
         """Accept from `listener` until `stop`, then answer what is under way, for `within_s`.
 
@@ -190,7 +195,8 @@ class Server:
             return
         match connection.stage:
             case stage if stage is IDLE and age_s > limits.idle_s:
-                connection.close()
+                # A little of an answer that its caller never reads would hold off an orderly end.
+                connection.abort()
             case stage if stage is HEAD and age_s > limits.head_s:
                 connection.refuse(
                     HTTPStatus.REQUEST_TIMEOUT, "request_timeout", "The head took too long."
