@@ -88,6 +88,8 @@ def test_releases_that_stopped_or_wait_are_shown_too(
         for link in page.locator("tbody a").all():
             href = link.get_attribute("href") or ""
             assert httpx.get(url + href).is_success
+        page.goto(f"{url}/releases/rel-failed")
+        assert "konveyer release rerun rel-failed" in page.inner_text("main")
 
 
 @pytest.fixture
