@@ -40,6 +40,7 @@ from konveyer.execution.releases.rollback import (
 )
 from konveyer.execution.releases.service import (
     NotAuthor,
+    Outdated,
     OwnRelease,
     ReasonMissing,
     ReleaseInFlight,
@@ -154,6 +155,40 @@ def test_what_can_be_done_with_a_failed_release_is_said(
         withdraw(session, ANA, release)
     assert f"has failed in '{stage}'" in caught.value.message
     assert caught.value.hint == f"possible now: {possible}"
+
+
+@pytest.mark.parametrize(
+    ("stage", "act", "looks_again"),
+    [
+        (State.FUNCTIONAL, "waive", True),
+        (State.INTEGRATION, "rerun", True),
+        (State.INTEGRATION, "waive", False),
+        (State.LOAD, "waive", False),
+        (State.SHADOW, "rerun", False),
+    ],
+)
+def test_what_failed_before_another_release_went_live_goes_on_only_through_integration(
+    catalog: Catalog, stage: State, act: str, looks_again: bool
+) -> None:
+    """Callers of the one that is live now may not be able to stay as they are."""
+    release = failed_in(catalog, stage)
+    newer = served(catalog, "sha256:bb")
+
+    def taken_on() -> None:
+        with catalog.transaction() as session:
+            if act == "waive":
+                waive(session, QUINN, release, reason="a busy host")
+            else:
+                rerun(session, BORIS, release)
+
+    if looks_again:
+        taken_on()
+        assert state_of(catalog, release) == State.INTEGRATION
+        return
+    with pytest.raises(Outdated, match=f"taken up release {newer} since") as caught:
+        taken_on()
+    assert caught.value.hint == "submit it again"
+    assert state_of(catalog, release) == State.FAILED
 
 
 def test_only_some_may_waive_and_never_the_author(catalog: Catalog) -> None:

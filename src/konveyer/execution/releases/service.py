@@ -12,9 +12,11 @@ from konveyer.catalog import audit
 from konveyer.core.clock import now_us
 from konveyer.core.errors import Conflict, Forbidden, KonveyerError
 from konveyer.core.ids import new_id
+from konveyer.execution.releases.environments import PROD
 from konveyer.execution.releases.machine import HUMAN, STAGES, Action, State
 from konveyer.execution.releases.records import (
     begin_stage,
+    current_live,
     last_finish_us,
     release_row,
     stage_row,
@@ -51,6 +53,12 @@ class SamePerson(Forbidden):
     """Author, reviewer and approver of a release are different people."""
 
     code = "same_person"
+
+
+class Outdated(Conflict):
+    """Production serves another release than the one that a failed release was compared with."""
+
+    code = "release_outdated"
 
 
 class ReasonMissing(KonveyerError):
@@ -116,8 +124,7 @@ def waive(session: Session, actor: Actor, release: str, *, reason: str) -> None:
     row = release_row(session, release)
     _refuse_author(actor, row, "waive a gate of")
     stage = failed_stage(session, row)
-    refuse_others(session, row.application, row.api_version)
-    move(session, row, Action.WAIVE, actor.name, reason=reason)
+    _revive(session, row, Action.WAIVE, actor, reason=reason)
     record = stage_row(session, row.id, stage)
     record.verdict = "waived"
     record.evidence = {**record.evidence, "waived": {"by": actor.name, "reason": reason}}
@@ -131,11 +138,26 @@ def rerun(session: Session, actor: Actor, release: str) -> None:
     resume(session, actor, release)
     row = release_row(session, release)
     stage = failed_stage(session, row)
-    refuse_others(session, row.application, row.api_version)
     before = stage_row(session, row.id, stage)
-    move(session, row, Action.RERUN, actor.name, measured=before.measured)
+    _revive(session, row, Action.RERUN, actor, measured=before.measured)
     session.delete(before)
     row.attempt += 1
+
+
+def _revive(session: Session, row: ReleaseRow, action: Action, actor: Actor, **said: str) -> None:
+    """Take on a release that failed, unless production has taken up another one since and
+    integration, which looks after callers of that, is not to run again.
+    """
+    refuse_others(session, row.application, row.api_version)
+    live, failed_us = current_live(session, PROD, row.application, row.api_version), row.ended_us
+    following = move(session, row, action, actor.name, **said)
+    is_compared = STAGES.index(following) <= STAGES.index(State.INTEGRATION)
+    if live is not None and live.since_us > (failed_us or 0) and not is_compared:
+        raise Outdated(
+            f"Production has taken up release {live.release_id} since release {row.id} failed: "
+            "nobody has looked whether its callers could stay as they are.",
+            hint="submit it again",
+        )
 
 
 def withdraw(session: Session, actor: Actor, release: str, *, reason: str = "") -> None:
