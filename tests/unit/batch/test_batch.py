@@ -25,7 +25,7 @@ from konveyer.execution.batch import flow, runs
 from konveyer.execution.batch.flow import BatchFailed
 from konveyer.execution.batch.frame import RowsMissing, RowsUnfit
 from konveyer.execution.batch.order import Given
-from konveyer.execution.batch.output import ScoresDiffer, ScoreTable, table_of
+from konveyer.execution.batch.output import ScoreColumnsClash, ScoresDiffer, ScoreTable, table_of
 from konveyer.execution.batch.plan import ModelNotLive, find_live
 from konveyer.execution.batch.schedule import DueBatches, scheduled_models
 from konveyer.execution.batch.score import ScoreFile
@@ -319,6 +319,14 @@ def test_runs_are_audited_and_only_for_those_who_may(scorer: Scorer) -> None:
         assert caught.value.hint == "did you mean 'scoring/v1'?"
     with pytest.raises(NotAllowed):
         scorer.plan(actor=Actor("eva", frozenset({Role.ANALYST})))
+
+
+def test_an_output_that_is_called_like_a_column_of_scores_is_told(scorer: Scorer) -> None:
+    output = (ScalarColumn("Release", ColumnType.FLOAT64),)
+    manifest = scorer.release().manifest
+    manifest = msgspec.structs.replace(manifest, model=ModelSpec(outputs=output))
+    with pytest.raises(ScoreColumnsClash, match="two columns 'Release'"):
+        table_of(scorer.services.scores, "scoring", 1).check(manifest)
 
 
 def test_what_its_author_tries_is_no_model_to_score_with(scorer: Scorer) -> None:

@@ -5,6 +5,7 @@ period's name is in the log of the table. Any source of features can read it.
 """
 
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,12 @@ class ScoresDiffer(Conflict):
     code = "scores_differ"
 
 
+class ScoreColumnsClash(Conflict):
+    """A join key or an output is called like a column that every table of scores has."""
+
+    code = "score_columns_clash"
+
+
 def scores_schema(manifest: Manifest) -> pa.Schema:
     """The columns that scores of the model have, the one of the period last."""
     texts = [pa.field(name, pa.string()) for name in (BUNDLE, RELEASE, PERIOD)]
@@ -50,6 +57,15 @@ class ScoreTable:
     def check(self, manifest: Manifest) -> None:
         """Raise when the table cannot take scores of the model."""
         found, wanted = schema_at(self.folder), scores_schema(manifest)
+        # Delta tells no columns apart that differ in case only.
+        called = Counter(name.lower() for name in wanted.names)
+        twice = [name for name in wanted.names if called[name.lower()] > 1]
+        if twice:
+            raise ScoreColumnsClash(
+                f"A table of scores would have two columns '{twice[0]}'.",
+                hint="rename the join key or the output of the model: scores have "
+                f"{EVENT_TIME}, {BUNDLE}, {RELEASE} and {PERIOD} too",
+            )
         names = [] if found is None else [f"{field.name} {field.type}" for field in found]
         expected = [f"{field.name} {field.type}" for field in wanted]
         if found is not None and names != expected:
