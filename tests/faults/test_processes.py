@@ -1,11 +1,13 @@
 """Processes of a node killed with -9 under load."""
 
 import signal
+import subprocess
 import time
 
+import httpx
 import psutil
 
-from tests.serving_nodes import Load, Node, kill, rows_logged, serving
+from tests.serving_nodes import Load, Node, command_of, kill, rows_logged, serving
 from tests.serving_space import ServingSpace
 from tests.support import nodes_up, wait_for
 
@@ -68,6 +70,21 @@ def test_a_stopped_node_answers_what_is_under_way_and_logs_it(space: ServingSpac
     assert set(load.ids) <= logged
     assert not list((space.state / "predictions/prod").glob("*.jsonl"))
     assert not list((space.state / "run").iterdir())
+
+
+def test_a_node_with_the_id_of_one_before_says_what_it_serves_itself(space: ServingSpace) -> None:
+    """As in a container that starts again, where the folder of the one before is still there."""
+    folder = space.state / "run"
+    said = '{"serving":[]}'
+    script = f"mkdir -p {folder}/prod-$$ && echo '{said}' > {folder}/prod-$$/process-7.json && "
+    node = subprocess.Popen(["sh", "-c", script + 'exec "$@"', "sh", *command_of(space)])
+    try:
+        wait_for(lambda: nodes_up(space.root, "prod"), node)
+        (up,) = nodes_up(space.root, "prod")
+        wait_for(lambda: httpx.get(up.url + "/health/ready").json()["versions"], node)
+    finally:
+        node.terminate()
+        node.wait(30)
 
 
 def test_a_process_that_hangs_is_replaced(space: ServingSpace) -> None:

@@ -281,6 +281,8 @@ def _run_folder(run: Path, environment: str) -> Iterator[Path]:
         if not is_alive(int(old.name.rpartition("-")[2])):
             shutil.rmtree(old, ignore_errors=True)
     folder = run / f"{environment}-{os.getpid()}"
+    # In a container every node has the same id: what one before has said is not of this one.
+    shutil.rmtree(folder, ignore_errors=True)
     metrics_folder(folder).mkdir(parents=True, exist_ok=True)
     os.environ[_COUNTS] = str(metrics_folder(folder))
     try:
