@@ -1,6 +1,8 @@
 """The right to be forgotten: he is gone, and everybody else is as before, bit for bit."""
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -197,6 +199,38 @@ def test_what_killed_processes_left_goes_where_everywhere_is_asked(store: Store)
         forgotten(store, everywhere=True)
         assert under_way.is_dir()
         assert not [file for place in places for file in place.rglob("*.parquet")]
+
+
+def test_of_two_that_are_forgotten_at_once_one_waits_for_the_other(store: Store) -> None:
+    folder = store.services.root / "training_sets"
+    her = {"bank": "né", "client": "3"}
+
+    def forget_her() -> None:
+        forget(
+            store.services,
+            store.admin,
+            folder,
+            lambda: find(store, "client", None, **her),
+            everywhere=True,
+        )
+
+    with ThreadPoolExecutor(1) as pool:
+        started: list[Future[None]] = []
+
+        def found_and_the_other_begun() -> Held:
+            held = find(store)
+            if not started:
+                started.append(pool.submit(forget_her))
+                time.sleep(0.1)
+            assert not started[0].done()
+            return held
+
+        forget(store.services, store.admin, folder, found_and_the_other_begun, everywhere=True)
+        started[0].result()
+    for key in (HIM, her):
+        left = find(store, "client", None, **key)
+        assert (left.tables, left.spaces, left.old_files) == ((), (), ())
+    assert None not in store.online(("a", 17))
 
 
 def test_a_training_set_that_no_kill_let_be_recorded_goes_where_everywhere_is_asked(

@@ -8,6 +8,7 @@ from konveyer.access.roles import Permission
 from konveyer.catalog import audit
 from konveyer.core.clock import now_us
 from konveyer.core.errors import Conflict
+from konveyer.core.files import locked
 from konveyer.core.ids import new_id
 from konveyer.feature_store.datamart.held import Held, HeldSet, HeldTable
 from konveyer.feature_store.datamart.kept_sets import ids_of_training_sets, remove_unlisted
@@ -23,6 +24,8 @@ from konveyer.feature_store.push.forgotten_rows import remove_drafts, segments_w
 from konveyer.feature_store.registry.lookup import space_of
 from konveyer.feature_store.sources.segments import locked_pushes
 from konveyer.feature_store.sources.staging import remove_left
+
+_LOCK = ".forgetting.lock"
 
 
 class BeingComputed(Conflict):
@@ -49,6 +52,19 @@ def forget(
     call finishes the work.
     """
     actor.require(Permission.FORGET_ENTITIES)
+    # One at a time: what another one writes is in no table yet, and would be taken for old.
+    with locked(training_sets / _LOCK):
+        return _forget(services, actor, training_sets, find, everywhere=everywhere)
+
+
+def _forget(
+    services: EtlServices,
+    actor: Actor,
+    training_sets: Path,
+    find: Callable[[], Held],
+    *,
+    everywhere: bool,
+) -> Held:
     held = find()
     # A push that did not see the digest has ended by now, and what it wrote is found.
     with locked_pushes(services.pushed):
