@@ -152,7 +152,11 @@ def _show_held(held: "Held", everywhere: bool, dry_run: bool) -> None:
     ]
     rows += [(f"online records {space}", 1, goes) for space in held.spaces]
     rows += [
-        (f"older file of {file.view}: {file.path.name}", file.rows, older)
+        (
+            f"older file of {file.view}: {file.path.name}",
+            "unfinished" if file.rows is None else file.rows,
+            older,
+        )
         for file in held.old_files
     ]
     for one in held.training_sets:

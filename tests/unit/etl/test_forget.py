@@ -30,7 +30,7 @@ from konveyer.feature_store.definitions.definition import Definition, Kind
 from konveyer.feature_store.etl import runs
 from konveyer.feature_store.etl.vacuum import plan_vacuum, vacuum
 from konveyer.feature_store.offline import layout
-from konveyer.feature_store.offline.table_version import TableRef
+from konveyer.feature_store.offline.table_version import OfflineTableUnreadable, TableRef
 from konveyer.feature_store.online.codec import encode_key
 from konveyer.feature_store.registry.lookup import active_state
 from konveyer.feature_store.sources.staging import staging_folder
@@ -199,6 +199,36 @@ def test_what_killed_processes_left_goes_where_everywhere_is_asked(store: Store)
         forgotten(store, everywhere=True)
         assert under_way.is_dir()
         assert not [file for place in places for file in place.rglob("*.parquet")]
+
+
+def test_an_unfinished_file_goes_unless_a_run_writes_it_now(store: Store) -> None:
+    ref = readable(store)["spend"]
+    table = store.services.offline.open(ref)
+    bucket = next(one.bucket for one in find(store).tables if one.ref == ref)
+    (whole,) = (file.path for file in table.files_of(bucket))
+    killed = whole.with_name("part-killed.parquet")
+    killed.write_bytes(whole.read_bytes()[:-8])
+    with store.services.catalog.transaction() as session:
+        runs.begin(session, "etl-1", "spend", ref.version, person="ana", as_of_us=0)
+    assert find(store).old_files == ()
+    with store.services.catalog.transaction() as session:
+        runs.fail(session, "etl-1", "spend", ref.version, {"code": "x"})
+    assert [(file.path, file.rows) for file in find(store).old_files] == [(killed, None)]
+    forgotten(store, everywhere=True)
+    assert not killed.exists()
+
+
+def test_he_is_not_said_to_be_gone_while_a_readable_file_is_damaged(store: Store) -> None:
+    ref = readable(store)["spend"]
+    bucket = next(one.bucket for one in find(store).tables if one.ref == ref)
+    (file,) = store.services.offline.open(ref).files_of(bucket)
+    content = file.path.read_bytes()
+    file.path.write_bytes(content[:-8])
+    with pytest.raises(OfflineTableUnreadable, match="'spend' cannot be read"):
+        forgotten(store)
+    file.path.write_bytes(content)
+    assert forgotten(store).tables
+    assert find(store).tables == ()
 
 
 def test_of_two_that_are_forgotten_at_once_one_waits_for_the_other(store: Store) -> None:

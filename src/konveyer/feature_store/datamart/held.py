@@ -1,6 +1,6 @@
 """Where an entity is held: the plan of forgetting it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -23,9 +23,18 @@ from konveyer.feature_store.etl.flow import EtlServices
 from konveyer.feature_store.etl.runs import WrittenTable, running_views, written_tables
 from konveyer.feature_store.offline.delta import StoredTable
 from konveyer.feature_store.offline.files import StoredFile
-from konveyer.feature_store.offline.identity import key_digest, rows_in_file
+from konveyer.feature_store.offline.identity import (
+    is_unfinished,
+    key_digest,
+    rows_in_file,
+    rows_in_whole_file,
+)
 from konveyer.feature_store.offline.layout import BUCKET, MOST_BUCKETS, bucket_numbers
-from konveyer.feature_store.offline.table_version import OfflineTableUnreadable, TableRef
+from konveyer.feature_store.offline.table_version import (
+    OfflineTableUnreadable,
+    TableRef,
+    unreadable,
+)
 from konveyer.feature_store.online.codec import encode_key
 from konveyer.feature_store.push.forgotten_rows import HeldSegment, segments_with
 from konveyer.feature_store.registry.compile import CompiledView
@@ -56,13 +65,14 @@ class HeldTable:
 class HeldFile:
     """A file of a table version that is not readable any more, with rows of the entity.
 
-    `pinned` when a kept training set needs its other rows.
+    `rows` is None where a killed run left it unfinished, and nobody can tell. `pinned` when a kept
+    training set needs its other rows.
     """
 
     view: str
     version: str
     path: Path
-    rows: int
+    rows: int | None
     pinned: bool
 
 
@@ -113,6 +123,8 @@ def find_entity(
     `key` gives each join key as text. Only the one bucket that can have the entity is read.
     """
     actor.require(Permission.FORGET_ENTITIES)
+    # The disk first: the run that writes a file of the listing is found, unless it has ended.
+    stored = services.offline.stored()
     with services.catalog.reading() as session:
         columns = _join_keys(session, entity)
         typed = _typed(entity, columns, key)
@@ -144,7 +156,7 @@ def find_entity(
             for space in (space_of(*view) for view in views)
             if services.online.get([(space, encoded)]) != [None]
         ),
-        old_files=tuple(search.old_files(views)),
+        old_files=tuple(search.old_files(stored, views, running)),
         segments=tuple(segments_with(services.pushed, columns, typed)),
         training_sets=tuple(
             held for one in manifests for held in search.in_set(one, columns, views, training_sets)
@@ -222,7 +234,11 @@ class _Search:
 
     def readable(self, view: tuple[str, str]) -> Iterator[HeldTable]:
         for one in self.written.get(view, ())[-1:]:
-            rows = self._rows_in(self._paths(one.ref))
+            there = [path for path in self._paths(one.ref) if path.exists()]
+            try:
+                rows = sum(rows_in_whole_file(path, self.key) for path in there)
+            except (OSError, pa.ArrowException) as error:
+                raise unreadable(one.ref, error) from error
             if rows:
                 bucket = self.bucket % one.ref.buckets
                 yield HeldTable(ref=one.ref, bucket=bucket, rows=rows)
@@ -241,14 +257,22 @@ class _Search:
     def _rows_in(self, paths: set[Path]) -> int:
         return sum(rows_in_file(path, self.key) for path in paths)
 
-    def old_files(self, views: Mapping[tuple[str, str], object]) -> Iterator[HeldFile]:
+    def old_files(
+        self,
+        stored: Sequence[StoredTable],
+        views: Mapping[tuple[str, str], object],
+        running: Set[tuple[str, str]],
+    ) -> Iterator[HeldFile]:
         pinned = {path for ref in self.pinned for path in self._old_paths(ref)}
-        for table in self.services.offline.stored():
-            if (table.view, table.version) not in views:
+        for table in stored:
+            key = table.view, table.version
+            if key not in views:
                 continue
             for file in self._not_readable(table):
-                rows = rows_in_file(file.path, self.key)
-                if rows:
+                rows: int | None = rows_in_file(file.path, self.key)
+                if key not in running and file.path not in pinned and is_unfinished(file.path):
+                    rows = None
+                if rows != 0:
                     yield HeldFile(
                         view=table.view,
                         version=table.version,

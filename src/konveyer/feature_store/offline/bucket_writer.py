@@ -21,9 +21,10 @@ class OfflineWriteFailed(KonveyerError):
 
 
 def not_written(view: str, error: Exception) -> OfflineWriteFailed:
+    what = str(error).partition("\n")[0]  # a trace may follow
     return OfflineWriteFailed(
-        f"The table of '{view}' could not be written: {error}",
-        hint="see that the disk has room, then run ETL again",
+        f"The table of '{view}' could not be written: {what}",
+        hint="see that the disk has room and the table's folder is whole, then run it again",
     )
 
 

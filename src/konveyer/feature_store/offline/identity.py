@@ -33,20 +33,28 @@ def digest_sql(keys: Sequence[ScalarColumn]) -> str:
 
 
 def rows_in_file(path: Path, key: Key) -> int:
-    """How many rows of a Parquet file are of the entity; 0 when the file is gone or unfinished.
-
-    Row groups whose range cannot hold the key are not read.
-    """
+    """How many rows of a Parquet file are of the entity; 0 when the file is gone or unfinished."""
     try:
-        found = pq.read_table(
-            path,
-            columns=list(key),
-            filters=[(name, "==", value) for name, value in key.items()],
-            partitioning=None,
-        )
+        return rows_in_whole_file(path, key)
     except (FileNotFoundError, pa.ArrowInvalid):
         return 0
-    return len(found)
+
+
+def rows_in_whole_file(path: Path, key: Key) -> int:
+    """The same of a file that must be there. Row groups that cannot hold the key are not read."""
+    filters = [(name, "==", value) for name, value in key.items()]
+    return len(pq.read_table(path, columns=list(key), filters=filters, partitioning=None))
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether nobody can tell whose rows are in a file: its writer was killed, or it is damaged."""
+    try:
+        pq.read_metadata(path)
+    except FileNotFoundError:
+        return False
+    except pa.ArrowException:
+        return True
+    return False
 
 
 def rewrite_without(path: Path, key: Key, **options: Any) -> None:

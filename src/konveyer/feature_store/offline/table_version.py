@@ -114,7 +114,8 @@ class BucketRows:
 
 
 def unreadable(ref: TableRef, error: Exception) -> OfflineTableUnreadable:
+    what = str(error).partition("\n")[0]  # a trace may follow
     return OfflineTableUnreadable(
-        f"Version {ref.table_version} of the table of '{ref.view}' cannot be read: {error}",
+        f"Version {ref.table_version} of the table of '{ref.view}' cannot be read: {what}",
         hint=f"run 'konveyer etl run {ref.view}' to write a new version",
     )
