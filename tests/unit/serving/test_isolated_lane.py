@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -323,6 +324,18 @@ def test_a_family_that_is_killed_comes_again_with_its_workers(
     keeper.until(lambda: not Path(f"/proc/{worker}").exists())
     keeper.until_answers(lane)
     assert worker_of(keeper, bundle) != worker
+
+
+@pytest.mark.parametrize("remove", [Path.unlink, lambda path: shutil.rmtree(path.parent)])
+def test_a_worker_whose_socket_was_removed_comes_again(
+    keeper: Keeper, faulty: Callable[..., Bundle], remove: Callable[[Path], None]
+) -> None:
+    bundle = faulty(17)
+    lane = keeper.lane(bundle)
+    time.sleep(0.2)  # the family has seen it
+    remove(socket_of(keeper.families.folder, bundle.digest))
+    keeper.until_answers(keeper.lane(bundle))
+    keeper.until_answers(lane)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ class Worker:
     failures: int = 0
     due: float = 0.0
     shared_bytes: int = 0
+    has_started: bool = False
 
     @property
     def socket(self) -> Path:
@@ -51,6 +52,8 @@ class Worker:
 
     def fork(self) -> None:
         self.busy.stop()
+        self.socket.parent.mkdir(mode=0o700, exist_ok=True)
+        self.has_started = False
         self.shared_bytes = _bytes_of(os.getpid())
         pid = os.fork()
         if pid == 0:
@@ -60,8 +63,11 @@ class Worker:
 
     def look(self) -> str:
         """Why the worker must go; nothing when it is well."""
-        is_starting = not self.socket.exists()
-        limit_s = _START_WITHIN_S if is_starting else self.wanted["limit_s"]
+        if self.socket.exists():
+            self.has_started = True
+        elif self.has_started:  # who cleans the folder of temporary files may have done it
+            return "its socket was removed"
+        limit_s = self.wanted["limit_s"] if self.has_started else _START_WITHIN_S
         if self.busy.seconds() > limit_s:
             return f"it took longer than {limit_s:g} s"
         taken_bytes = _bytes_of(self.pid) - self.shared_bytes
