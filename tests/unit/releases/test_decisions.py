@@ -11,11 +11,13 @@ import pytest
 from konveyer.access.actor import Actor, NotAllowed
 from konveyer.access.roles import Role
 from konveyer.bundle.errors import BundleNotFound
+from konveyer.bundle.manifest import ModelSpec
 from konveyer.bundle.release_policy import Canary, ReleasePolicy
-from konveyer.bundle.store import BundleStore
+from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog import audit
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import now_us
+from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.core.settings import ReleasesSettings
 from konveyer.core.storage import FolderStorage
 from konveyer.execution.releases.flow import ReleaseServices, goes_on, release_flow, run_from
@@ -374,10 +376,16 @@ class _AnyBundle(BundleStore):
 
 
 def run_on(
-    release: str, stage: State, catalog: Catalog, storage: FolderStorage, folder: Path
+    release: str,
+    stage: State,
+    catalog: Catalog,
+    storage: FolderStorage,
+    folder: Path,
+    bundles: BundleStore | None = None,
 ) -> None:
     """Take a release on from `stage`, through all that runs by itself."""
-    gates = replace(gate_services(catalog, folder, storage), bundles=_AnyBundle(folder))
+    bundles = bundles or _AnyBundle(folder)
+    gates = replace(gate_services(catalog, folder, storage), bundles=bundles)
     services = ReleaseServices(catalog=catalog, bundles=gates.bundles, gates=gates)
     run = run_from(stage, release)
     assert run is not None
@@ -461,6 +469,39 @@ def test_a_rollback_after_which_the_stage_starts_again_is_what_holds(
     run_on(third, State.PRODUCTION, catalog, storage, tmp_path)
     states = [state_of(catalog, one) for one in (first, second, third)]
     assert states == [State.LIVE, State.ROLLED_BACK, State.FAILED]
+    assert [one.release for one in read_desired(storage, "prod").versions] == [first]
+
+
+class _FirstAnswersAScore(_AnyBundle):
+    """The output of `sha256:aa` has another name than that of all others."""
+
+    def open(self, digest: str) -> Bundle:
+        found = bundle(digest)
+        name = "score" if digest == "sha256:aa" else "prediction"
+        model = ModelSpec(outputs=(ScalarColumn(name, ColumnType.FLOAT64),))
+        return replace(found, manifest=msgspec.structs.replace(found.manifest, model=model))
+
+
+@pytest.mark.parametrize(
+    ("stage", "end"), [(State.CANARY, State.ROLLED_BACK), (State.PRODUCTION, State.FAILED)]
+)
+def test_callers_of_what_production_went_back_to_can_stay_as_they_are(
+    catalog: Catalog, storage: FolderStorage, tmp_path: Path, stage: State, end: State
+) -> None:
+    """The release was compared with one whose callers it suits, and that was rolled back since."""
+    bundles = _FirstAnswersAScore(tmp_path)
+    first, second = served(catalog), served(catalog, "sha256:bb")
+    third = opened(catalog, stage, digest="sha256:cc")
+    with catalog.transaction() as session:
+        release_row(session, third).required = [State.CANARY]
+        begin_stage(session, third, State.INTEGRATION, waiting_us=0, by="conveyor")
+        stage_row(session, third, State.INTEGRATION).finished_us = now_us()
+    roll_back(catalog, bundles, storage, BORIS, second, reason="callers cannot read it")
+    run_on(third, stage, catalog, storage, tmp_path, bundles)
+    with catalog.reading() as session:
+        found = load_release(session, third)
+    assert found.state == end
+    assert "output 'score' is now called 'prediction': raise api_version" in (found.reason or "")
     assert [one.release for one in read_desired(storage, "prod").versions] == [first]
 
 

@@ -18,6 +18,7 @@ from konveyer.execution.releases.beside import (
     named,
 )
 from konveyer.execution.releases.following import SidesLog
+from konveyer.execution.releases.gates.callers import stumbling
 from konveyer.execution.releases.gates.context import GateContext
 from konveyer.execution.releases.gates.watching import (
     Refusals,
@@ -32,6 +33,8 @@ from konveyer.execution.releases.machine import State
 from konveyer.execution.releases.observed import Url, seen
 from konveyer.execution.releases.sides import Side
 from konveyer.execution.releases.verdict import Verdict
+
+_RULE = "at every weight the canary is no worse than the live version"
 
 
 class Decision(StrEnum):
@@ -56,9 +59,9 @@ def canary_stage(context: GateContext, bundle: Bundle) -> Verdict:
     manifest = bundle.manifest
     policy = manifest.release.canary or Canary()
     url = Url(application=manifest.application, api_version=manifest.api_version)
-    nothing = nothing_live(context, url)
-    if nothing is not None:
-        return nothing
+    said = nothing_live(context, url) or stumbling(context, bundle, _RULE)
+    if said is not None:
+        return said
     _, kept = kept_evidence(context, State.CANARY)
     steps: list[dict[str, Any]] = list(kept.get("steps", []))
     allowed = Allowed(
@@ -133,7 +136,7 @@ def _limit(policy: Canary) -> str:
 def _passed(steps: list[dict[str, Any]], policy: Canary) -> Verdict:
     return Verdict(
         passed=True,
-        rule="at every weight the canary is no worse than the live version",
+        rule=_RULE,
         measured=", ".join(f"{step['weight']:.0%} held" for step in steps),
         limit=_limit(policy),
         evidence={"steps": steps},
@@ -145,7 +148,7 @@ def _back(step: Step, policy: Canary, steps: list[dict[str, Any]], refused: list
     why = f"a node does not take it up: {refused[0]}" if refused else named(step.findings)
     return Verdict(
         passed=False,
-        rule="at every weight the canary is no worse than the live version",
+        rule=_RULE,
         measured=f"at {step.weight:.0%}: {why or too_few}",
         limit=_limit(policy),
         evidence={"steps": steps},

@@ -3,6 +3,7 @@
 from konveyer.bundle.store import Bundle
 from konveyer.core.errors import KonveyerError
 from konveyer.execution.releases.environments import PROD
+from konveyer.execution.releases.gates.callers import stumbling
 from konveyer.execution.releases.gates.context import GateContext
 from konveyer.execution.releases.live import put_live, take_back
 from konveyer.execution.releases.nodes import wait_until_all_serve
@@ -10,6 +11,7 @@ from konveyer.execution.releases.records import was_replaced
 from konveyer.execution.releases.verdict import Verdict
 
 WENT_BACK = "production went back to another release meanwhile"
+_RULE = "production serves the release"
 
 
 def production_stage(context: GateContext, bundle: Bundle) -> Verdict:
@@ -21,6 +23,9 @@ def production_stage(context: GateContext, bundle: Bundle) -> Verdict:
         if was_replaced(session, PROD, context.release):
             # It was here before a kill; whoever took it back since has the last word.
             return _verdict(WENT_BACK, passed=False)
+    refused = stumbling(context, bundle, _RULE)
+    if refused is not None:
+        return refused
     try:
         put_live(
             services.catalog,
@@ -44,7 +49,7 @@ def production_stage(context: GateContext, bundle: Bundle) -> Verdict:
 def _verdict(measured: str, *, passed: bool, **evidence: object) -> Verdict:
     return Verdict(
         passed=passed,
-        rule="production serves the release",
+        rule=_RULE,
         measured=measured,
         limit="every node that is up",
         evidence=evidence,
