@@ -1,5 +1,6 @@
 """The right to be forgotten: he is gone, and everybody else is as before, bit for bit."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -468,3 +469,25 @@ def test_he_leaves_versions_of_a_view_that_are_not_active_too(store: Store) -> N
     assert content(store, ref) == others(content(store, old))
     space = f"newest.{old.version}"
     assert store.services.online.get([(space, encode_key(["né", 17]))]) == [None]
+
+
+def test_a_lost_table_keeps_nobody_from_being_forgotten_but_where_a_run_repairs_it(
+    store: Store,
+) -> None:
+    old = readable(store)["newest"]
+    (view,) = (d for d in DEFINITIONS if isinstance(d, FeatureView) and d.name == "newest")
+    changed = replace(view, ttl="9000d")
+    store.apply(*(changed if d is view else d for d in DEFINITIONS))
+    store.etl()
+    new, offline = readable(store)["newest"], store.services.offline
+    shutil.rmtree(offline.folder_of("newest", old.version))
+    assert {table.ref.version for table in find(store).tables if table.ref.view == "newest"} == {
+        new.version
+    }
+    shutil.rmtree(offline.folder_of("newest", new.version))
+    with pytest.raises(OfflineTableUnreadable, match="'newest' cannot be read") as caught:
+        forgotten(store)
+    assert caught.value.hint == "run 'konveyer etl run newest' to write a new version"
+    store.etl()
+    forgotten(store)
+    assert find(store).tables == ()

@@ -38,7 +38,7 @@ from konveyer.feature_store.offline.table_version import (
 from konveyer.feature_store.online.codec import encode_key
 from konveyer.feature_store.push.forgotten_rows import HeldSegment, segments_with
 from konveyer.feature_store.registry.compile import CompiledView
-from konveyer.feature_store.registry.lookup import space_of
+from konveyer.feature_store.registry.lookup import active_versions, space_of
 from konveyer.feature_store.registry.tables import DefinitionRow
 
 
@@ -130,6 +130,7 @@ def find_entity(
         typed = _typed(entity, columns, key)
         known = dict(_views_of(session, entity))
         written, running = written_tables(session), running_views(session)
+        active = set(active_versions(session).items())
         manifests = [
             msgspec.convert(row.manifest, TrainingSetManifest)
             for row in session.scalars(select(TrainingSetRow).order_by(TrainingSetRow.id))
@@ -141,6 +142,12 @@ def find_entity(
         key=typed,
         bucket=int(bucket_numbers(columns, one)[0]),
         written=written,
+        gone={
+            (view, version)
+            for view, version in views
+            if ((Kind.VIEW, view), version) not in active
+            and not services.offline.folder_of(view, version).exists()
+        },
         pinned={ref for one in manifests for ref in one.tables if (ref.view, ref.version) in views},
     )
     encoded = encode_key(list(typed.values()))
@@ -230,10 +237,13 @@ class _Search:
     key: dict[str, int | str]
     bucket: int
     written: Mapping[tuple[str, str], Sequence[WrittenTable]]
+    gone: Set[
+        tuple[str, str]
+    ]  # no longer in force, and lost with their folder: no run repairs them
     pinned: set[TableRef]
 
     def readable(self, view: tuple[str, str]) -> Iterator[HeldTable]:
-        for one in self.written.get(view, ())[-1:]:
+        for one in () if view in self.gone else self.written.get(view, ())[-1:]:
             there = [path for path in self._paths(one.ref) if path.exists()]
             try:
                 rows = sum(rows_in_whole_file(path, self.key) for path in there)
