@@ -120,9 +120,9 @@ class Server:
     def _work(self) -> None:
         """Take up at least one request, and as many more as a turn of the loop has time for."""
         self._is_scheduled = False
-        until_s = time.monotonic() + _TURN_S
         for _ in range(len(self._first)):
             self._take_up(*self._first.popleft())
+        until_s = time.monotonic() + _TURN_S
         while self._ready:
             self._take_up(*self._ready.popleft())
             if time.monotonic() > until_s:
