@@ -114,6 +114,8 @@ def test_the_good_one_is_good(root: Path) -> None:
         ("definitions_unreadable", 'name="client"', 'nmae="client"'),
         ("definitions_unreadable", "from konveyer import *", "from konveyer import (*"),
         ("definitions_unreadable", "from konveyer import *", "raise SystemExit(3)"),
+        ("definitions_unreadable", 'name="spend", ', r'name="spend", owner="\ud800", '),
+        ("definitions_unreadable", 'over="7d"', r'over="7d", where="city = \'\ud800\'"'),
     ],
 )
 def test_a_mistake_has_its_code_and_the_next_step(

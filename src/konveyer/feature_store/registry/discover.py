@@ -5,8 +5,10 @@ import traceback
 from pathlib import Path
 from typing import get_args
 
+import msgspec
+
 from konveyer.core.errors import KonveyerError, did_you_mean
-from konveyer.feature_store.definitions.definition import Definition, kind_of
+from konveyer.feature_store.definitions.definition import Definition, kind_of, to_spec
 from konveyer.feature_store.registry.errors import DefinitionsUnreadable, DuplicateDefinition
 
 
@@ -28,6 +30,7 @@ def load_definitions(folder: Path) -> tuple[Definition, ...]:
                     f"{key[0]} '{key[1]}' is defined in {known[1].name} and in {path.name}.",
                     hint="rename or remove one of them",
                 )
+            _check_texts(definition, path)
             found[key] = (definition, path)
     return tuple(definition for definition, _ in found.values())
 
@@ -54,6 +57,18 @@ def _definitions_in(path: Path) -> list[Definition]:
                 hint="rename or remove one of them",
             )
     return definitions
+
+
+def _check_texts(definition: Definition, path: Path) -> None:
+    """Texts that are no Unicode can be neither compiled nor shown."""
+    try:
+        msgspec.json.encode(to_spec(definition))
+    except UnicodeEncodeError as error:
+        raise DefinitionsUnreadable(
+            f"{path.name}: {kind_of(definition)} '{definition.name}' has half a surrogate pair in "
+            f"{error.object!r}.",
+            hint="write the whole character",
+        ) from error
 
 
 def _line_in(path: Path, error: BaseException) -> int:
