@@ -100,7 +100,8 @@ def test_large_requests_keep_nobody_from_a_process(space: ServingSpace) -> None:
             began = time.monotonic()
             with node.client() as new:
                 assert new.get("/health/live").is_success
-            assert time.monotonic() - began < 2
+            # A tenth of a second on a machine that does nothing else; half a minute without turns.
+            assert time.monotonic() - began < 10
     assert load.statuses == {200}
     assert load.broken == []
 
