@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from konveyer.execution.releases.records import Release, StageRecord
 
 MARKS = {"passed": "✓", "failed": "✗", "running": "…", "waived": "!", "not required": "-"}
+_MOST_LINES = 20
 STOPPED = ("failed", "rejected", "withdrawn", "rolled-back")
 
 
@@ -107,8 +108,11 @@ def _waits(found: "Release", person: str) -> str:
 
 
 def _print_evidence(stage: "StageRecord") -> None:
-    """What a gate that said no has seen."""
+    """What a gate that said no has seen; the beginning of what is long."""
     for name, value in stage.evidence.items():
         text = value if isinstance(value, str) else pformat(value, width=100, compact=True)
+        lines = text.splitlines()
         click.secho(f"{stage.stage}, {name}:", bold=True)
-        click.echo(indent(text, "  "))
+        click.echo(indent("\n".join(lines[:_MOST_LINES]), "  "))
+        if len(lines) > _MOST_LINES:
+            click.echo(f"  ... {len(lines) - _MOST_LINES} more lines: --json shows them")

@@ -15,8 +15,8 @@ import pytest
 
 from konveyer.access.actor import Actor, NotAllowed
 from konveyer.access.roles import Role
-from konveyer.bundle.manifest import Objective
-from konveyer.bundle.parity import Parity
+from konveyer.bundle.manifest import GoldenCase, Objective
+from konveyer.bundle.parity import Parity, parity
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import FeatureClock
@@ -410,6 +410,18 @@ def test_functional_wants_the_same_answers_and_the_right_refusals(
     answer = {"request": "no key", "expected": "missing_key", "got": got, "status": 422}
     golden = Parity(differences=[0.0, difference], unlike=[])
     assert functional.judge(golden, [answer]).passed is passes
+
+
+def test_functional_shows_the_worst_cases_and_wrong_refusals_first() -> None:
+    cases = [GoldenCase(features=[n], outputs=[float(n)]) for n in range(4)]
+    found = parity(lambda rows: [(1.0 if n == 3 else float(n),) for (n,) in rows], cases)
+    right = {"request": "no key", "expected": "missing_key", "got": "missing_key", "status": 422}
+    wrong = {**right, "request": "a list", "got": "status 500"}
+    evidence = functional.judge(found, [right, wrong]).evidence
+    assert evidence["worst_cases"] == [
+        {"features": [3], "wanted": [3.0], "got": [1.0], "difference": 2 / 3}
+    ]
+    assert evidence["malformed_requests"] == [wrong, right]
 
 
 def test_functional_keeps_to_the_declared_tolerance_and_invariants() -> None:

@@ -60,9 +60,10 @@ def judge(
         limit=f"difference {tolerance:.0e}, every invariant, every request",
         evidence={
             "worst_difference": worst,
+            "worst_cases": [msgspec.structs.asdict(one) for one in golden.worst],
             "unlike": golden.unlike,
             "invariants": [asdict(one) for one in held],
-            "malformed_requests": answers,
+            "malformed_requests": [*wrong, *(one for one in answers if one not in wrong)],
         },
     )
 
