@@ -4,12 +4,14 @@ import shutil
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from konveyer import Aggregation, Entity, Feature, FeatureView, JoinKey, Source
+from konveyer.feature_store.engines.duckdb import DuckDBEngine
 from tests.desk import Desk
 
 CLIENT = Entity(name="client", join_keys=(JoinKey("client_id", "int64"),))
@@ -295,3 +297,33 @@ def test_lists_go_together_whatever_their_items_are_called(desk: Desk) -> None:
     error = desk.refusal(CLIENT, PAYMENTS, seen)
     assert error.code == "wrong_type"
     assert "column 'seen' is list<item: double> in 0.parquet" in error.message
+
+
+@pytest.mark.parametrize("how", ["in place", "replaced", "gone"])
+def test_a_file_that_changes_while_it_is_read_fails_the_run(
+    desk: Desk, file: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.apply(*DEFINITIONS)
+    desk.etl()
+    content, map_rows = file.read_bytes(), DuckDBEngine.map_rows
+
+    def meanwhile(engine: DuckDBEngine, *rows: Any, **options: Any) -> Any:
+        done = map_rows(engine, *rows, **options)
+        match how:
+            case "in place":
+                with file.open("r+b") as opened:
+                    opened.write(content)
+            case "replaced":
+                (file.parent / "_new").write_bytes(content)
+                (file.parent / "_new").replace(file)
+            case _:
+                file.unlink()
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DuckDBEngine, "map_rows", meanwhile)
+        error = desk.failure("spend")
+    assert error["code"] == "source_changed_meanwhile"
+    assert str(file) in error["message"]
+    file.write_bytes(content)
+    desk.etl()

@@ -24,6 +24,7 @@ from konveyer.feature_store.registry.lookup import active_state
 from konveyer.feature_store.registry.sql import nestable, tables_read
 from konveyer.feature_store.registry.state import RegistryState
 from konveyer.feature_store.sources.attach import attach
+from konveyer.feature_store.sources.files import unchanged
 from konveyer.feature_store.sources.kind import Places
 from konveyer.feature_store.sources.staging import staging_folder
 
@@ -46,7 +47,7 @@ def queried_labels(
         sources = _sources_read(active_state(session), sql)
     with staging_folder(places.staging) as folder:
         file = folder / "labels.parquet"
-        with engine.session() as tables:
+        with unchanged(sources, places), engine.session() as tables:
             for source in sources:
                 attach(source, tables, places, staging=folder)
             _write(tables, nestable(sql), file)

@@ -26,7 +26,7 @@ from konveyer.feature_store.registry.sql import nestable
 from konveyer.feature_store.registry.state import RegistryState, registry_state
 from konveyer.feature_store.sources.attach import attach
 from konveyer.feature_store.sources.errors import UnknownColumn, WrongType
-from konveyer.feature_store.sources.files import files_of, later_columns
+from konveyer.feature_store.sources.files import files_of, later_columns, unchanged
 from konveyer.feature_store.sources.kind import Places, SourceKind, kind_of
 from konveyer.feature_store.sources.staging import staging_folder
 
@@ -85,12 +85,18 @@ def sources_attached(
     """A session in which all that `view` reads are tables with rows, for the block.
 
     Raises `SourceChanged` where it has other columns than when it was applied (`compiled`, and
-    `found` by source), as far as they matter to the view.
+    `found` by source), as far as they matter to the view, and `SourceChangedMeanwhile` at the end
+    of the block.
     """
-    with staging_folder(places.staging) as folder, engine.session() as session:
+    sources = state.sources_of((Kind.VIEW, view))
+    with (
+        unchanged(sources, places),
+        staging_folder(places.staging) as folder,
+        engine.session() as session,
+    ):
         now: dict[str, SourceForm] = {}
         try:
-            for source in state.sources_of((Kind.VIEW, view)):
+            for source in sources:
                 now[source.name], _ = _attached(source, session, places, folder)
                 if now[source.name].kind != found[source.name].kind:
                     was, is_now = found[source.name].kind, now[source.name].kind

@@ -9,6 +9,12 @@ class SourceFileMissing(KonveyerError):
     code = "source_file_missing"
 
 
+class SourceChangedMeanwhile(KonveyerError):
+    """A file of a source was written while it was read: rows of two contents may be mixed."""
+
+    code = "source_changed_meanwhile"
+
+
 class SourceTypesMissing(KonveyerError):
     """A source whose kind knows no types does not declare its columns."""
 

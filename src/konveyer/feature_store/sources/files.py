@@ -1,7 +1,8 @@
 """The files of a source, and whether Parquet files go together."""
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +11,12 @@ import pyarrow.parquet as pq
 from konveyer.core.schema import MOST_DIGITS, UnsupportedType
 from konveyer.feature_store.definitions.source import Source
 from konveyer.feature_store.engines.base import SourceUnreadable
-from konveyer.feature_store.sources.errors import SourceFileMissing, WrongType
+from konveyer.feature_store.sources.errors import (
+    SourceChangedMeanwhile,
+    SourceFileMissing,
+    WrongType,
+)
+from konveyer.feature_store.sources.kind import Places, SourceKind, kind_of
 
 
 def files_of(source: Source, root: Path) -> list[Path]:
@@ -34,6 +40,35 @@ def files_of(source: Source, root: Path) -> list[Path]:
             hint="check the source's path; relative paths start at the workspace",
         )
     return sorted(found)
+
+
+@contextmanager
+def unchanged(sources: Iterable[Source], places: Places) -> Iterator[None]:
+    """Raise `SourceChangedMeanwhile` when a file that is there at the beginning of the block is not
+    the same at its end. Files of Parquet and CSV alone: those of Delta never change.
+    """
+    before = [
+        (source, file, _state(file))
+        for source in sources
+        if kind_of(source, places) in (SourceKind.PARQUET, SourceKind.CSV)
+        for file in files_of(source, places.root)
+    ]
+    yield
+    for source, file, state in before:
+        if _state(file) != state:
+            raise SourceChangedMeanwhile(
+                f"Source '{source.name}', file {file} changed while it was read.",
+                hint="run again when whoever writes it is done; nothing was changed",
+            )
+
+
+def _state(file: Path) -> tuple[int, int, int] | None:
+    """What differs after a file was written; None when it is gone."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def check_parquet(source: Source, files: Sequence[Path]) -> None:
