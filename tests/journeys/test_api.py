@@ -95,6 +95,8 @@ def test_a_run_is_submitted_reviewed_and_taken_back(api: httpx.Client, shop: Sho
     assert (would.status_code, would.json()["state"]) == (202, "functional")
     own = api.post(f"{path}/approval", params={"dry_run": True}, json={}, headers=ana)
     assert own.status_code == 403
+    misspelt = api.post(f"{path}/approval", json={"coment": "fine"}, headers=boris)
+    assert "body.coment" in misspelt.json()["error"]["message"]
     waiver = {"reason": "x"}
     nothing = api.post(
         f"{path}/waiver", params={"dry_run": True}, json=waiver, headers=bearer(shop, None)

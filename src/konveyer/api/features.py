@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from konveyer.api.access import Caller, Here
+from konveyer.api.body import Body
 from konveyer.core.errors import Forbidden
 from konveyer.feature_store.datamart.label_files import labels_at
 from konveyer.feature_store.datamart.search import FoundFeature, search_features
@@ -23,20 +24,20 @@ class OutsideWorkspace(Forbidden):
     code = "outside_workspace"
 
 
-class EtlOrder(BaseModel):
+class EtlOrder(Body):
     """The views to compute; all of them when the list is empty."""
 
-    views: list[str] = []
+    views: list[str] = Field(default_factory=list)
 
 
-class TrainingSetOrder(BaseModel):
+class TrainingSetOrder(Body):
     """`labels` is a Parquet file inside the workspace; `keys` maps join keys to its columns."""
 
     service: str
     labels: str
     timestamp: str = "label_timestamp"
     label: str | None = None
-    keys: dict[str, str] = {}
+    keys: dict[str, str] = Field(default_factory=dict)
 
 
 class BuiltTrainingSet(BaseModel):

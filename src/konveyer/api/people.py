@@ -1,17 +1,17 @@
 """People and the audit log over HTTP."""
 
 from fastapi import APIRouter
-from pydantic import BaseModel
 
 from konveyer.access.people import Person, add_person, list_people
 from konveyer.access.roles import Role
 from konveyer.api.access import Caller, Here
+from konveyer.api.body import Body
 from konveyer.catalog.audit import AuditEntry, entries
 
 router = APIRouter(tags=["people"])
 
 
-class NewPerson(BaseModel):
+class NewPerson(Body):
     name: str
     roles: list[Role]
 

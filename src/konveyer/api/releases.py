@@ -5,11 +5,11 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, BackgroundTasks, Query
-from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from konveyer.access.actor import Actor
 from konveyer.api.access import Caller, Here
+from konveyer.api.body import Body
 from konveyer.execution.releases import flow, service
 from konveyer.execution.releases.compare import compare
 from konveyer.execution.releases.difference import Difference
@@ -33,7 +33,7 @@ Act = Callable[[Session, Actor, str], None]
 DryRun = Annotated[bool, Query(description="Show what would be and change nothing.")]
 
 
-class SubmitOrder(BaseModel):
+class SubmitOrder(Body):
     """`run` is a training run; without it, the newest of the application.
 
     With `project`, such as `models/coupon_response`, the newest that was trained from that folder.
@@ -44,19 +44,19 @@ class SubmitOrder(BaseModel):
     run: str | None = None
 
 
-class Approval(BaseModel):
+class Approval(Body):
     comment: str = ""
 
 
-class Reason(BaseModel):
+class Reason(Body):
     reason: str
 
 
-class Withdrawal(BaseModel):
+class Withdrawal(Body):
     reason: str = ""
 
 
-class RollbackOrder(BaseModel):
+class RollbackOrder(Body):
     """`to` is the release to serve instead; without it, the one that production served before."""
 
     reason: str

@@ -86,7 +86,6 @@ REFUSED = {
     "AS last_amount FROM payments": "a window function",
     f"{ROWS} WHERE amount > (SELECT avg(amount) FROM payments)": "a subquery",
     f"WITH a AS (SELECT DISTINCT * FROM ({ROWS})) SELECT * FROM a": "DISTINCT",
-    f"{ROWS} TABLESAMPLE 10%": "a sample",
     ROWS.replace("payments", "totals"): "'totals' has GROUP BY",
 }
 REFUNDS = Source(name="refunds", path="refunds.parquet", event_time="at")

@@ -113,6 +113,11 @@ def test_a_key_that_cannot_be_joined(desk: Desk, key: JoinKey, code: str, said: 
         ("SELECT * FROM events, LATERAL glob('/*') AS t", "sql_invalid", "GLOB"),
         ("SELECT * FROM", "sql_invalid", "does not parse"),
         ("DELETE FROM events", "sql_invalid", "exactly one SELECT"),
+        ("SELECT * FROM events WHERE at > now()", "sql_invalid", "NOW()"),
+        ("SELECT *, current_date - at AS days FROM events", "sql_invalid", "CURRENT_DATE"),
+        ("SELECT *, age(at) AS age FROM events", "sql_invalid", 'AGE("at")'),
+        ("SELECT *, random() AS x FROM events", "sql_invalid", "RANDOM()"),
+        ("SELECT * FROM events USING SAMPLE 10%", "sql_invalid", "another each time"),
     ],
 )
 @pytest.mark.parametrize("kind", ["source", "view"])

@@ -16,7 +16,6 @@ _WHAT = {
     "distinct": "DISTINCT",
     "limit": "LIMIT",
     "offset": "OFFSET",
-    "sample": "a sample",
 }
 
 

@@ -10,6 +10,27 @@ from konveyer.feature_store.registry.errors import SqlInvalid
 DIALECT = "duckdb"
 # What may stand where a table does and reads none, or one that is found inside it.
 _NO_TABLES = (exp.GenerateSeries, exp.Unnest, exp.Explode, exp.Subquery)
+# What is another each time that it is asked for.
+_OTHER_EACH_TIME = (
+    exp.CurrentDate,
+    exp.CurrentTime,
+    exp.CurrentTimestamp,
+    exp.Localtime,
+    exp.Localtimestamp,
+    exp.Rand,
+    exp.TableSample,
+    exp.Uuid,
+)
+_OTHER_BY_NAME = {
+    "current_localtime",
+    "get_current_timestamp",
+    "nextval",
+    "now",
+    "setseed",
+    "transaction_timestamp",
+    "uuidv4",
+    "uuidv7",
+}
 
 
 def tables_read(sql: str, *, where: str) -> tuple[str, ...]:
@@ -69,11 +90,28 @@ def one_select(sql: str, *, where: str) -> exp.Query:
         raise SqlInvalid(
             f"The SQL of {where} does not parse: {first}", hint="correct it"
         ) from error
-    if len(statements) == 1 and isinstance(statements[0], exp.Query):
-        return statements[0]
-    raise SqlInvalid(
-        f"The SQL of {where} must be exactly one SELECT.", hint="remove everything else"
-    )
+    if len(statements) != 1 or not isinstance(statements[0], exp.Query):
+        raise SqlInvalid(
+            f"The SQL of {where} must be exactly one SELECT.", hint="remove everything else"
+        )
+    for node in statements[0].walk():
+        if _is_other_each_time(node):
+            raise SqlInvalid(
+                f"The SQL of {where} has {node.sql(DIALECT).strip()}, which is another each time: "
+                "no training set could be built again.",
+                hint="take times from the rows; what is known when it is asked for is said by a "
+                "window, by 'ttl', or by an on-demand function",
+            )
+    return statements[0]
+
+
+def _is_other_each_time(node: exp.Expr) -> bool:
+    match node:
+        case exp.Anonymous(this=str() as name, expressions=arguments):
+            is_age_now = name.lower() == "age" and len(arguments) == 1
+            return is_age_now or name.lower() in _OTHER_BY_NAME
+        case _:
+            return isinstance(node, _OTHER_EACH_TIME)
 
 
 def nestable(sql: str) -> str:
