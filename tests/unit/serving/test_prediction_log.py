@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 
 from konveyer.core.storage import FolderStorage
-from konveyer.execution.serving.prediction_log import Prediction, PredictionLog
+from konveyer.execution.serving.metrics import LOG_LOST
+from konveyer.execution.serving.prediction_log import (
+    MOST_WAITING_BYTES,
+    Prediction,
+    PredictionLog,
+)
 from konveyer.execution.serving.prediction_reader import read_predictions
-from konveyer.execution.serving.segments import log_folder
+from konveyer.execution.serving.segments import CLOSED, log_folder
 from tests.support import wait_for
 
 
@@ -56,3 +61,25 @@ def test_what_is_asked_after_somebody_removed_the_files_is_logged(
     log.close()
     found = list(read_predictions(FolderStorage(tmp_path), "prod"))
     assert [one["request_id"] for one in found] == ["after"]
+
+
+def test_what_waits_for_a_disk_is_bounded_by_what_was_sent(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = log_folder(tmp_path, "prod")
+    log = PredictionLog(folder, segment_s=0.0)
+    folder.rmdir()
+    folder.touch()  # nothing can be written there
+    before = LOG_LOST._value.get()
+    log.add(row("read"), MOST_WAITING_BYTES // 2)
+    wait_for(lambda: "cannot be written" in caplog.text)
+    for name in ("queued", "too much", "too much"):
+        log.add(row(name), MOST_WAITING_BYTES // 2)
+    log.add(row("small"))
+    folder.unlink()
+    wait_for(lambda: any(folder.glob(f"*{CLOSED}")))
+    log.add(row("after"), MOST_WAITING_BYTES)
+    log.close()
+    found = read_predictions(FolderStorage(tmp_path), "prod")
+    assert {one["request_id"] for one in found} == {"read", "queued", "small", "after"}
+    assert LOG_LOST._value.get() - before == 2

@@ -17,7 +17,12 @@ from konveyer.execution.serving.contract import AskedRow, RequestContract
 from konveyer.execution.serving.desired import DesiredVersion
 from konveyer.execution.serving.errors import EntityNotFound, ModelUnavailable
 from konveyer.execution.serving.metrics import Meter
-from konveyer.execution.serving.prediction_log import CANARY, LIVE, PredictionLog
+from konveyer.execution.serving.prediction_log import (
+    CANARY,
+    LIVE,
+    MOST_WAITING_BYTES,
+    PredictionLog,
+)
 from konveyer.execution.serving.prediction_reader import read_predictions
 from konveyer.execution.serving.predictor import ask_alone, predict
 from konveyer.execution.serving.reading import Found, Row
@@ -77,7 +82,9 @@ def logging_to(root: Path) -> Iterator[PredictionLog]:
         log.close()
 
 
-def asked(root: Path, live: Answering, canary: Answering) -> tuple[float, list[tuple[str, int]]]:
+def asked(
+    root: Path, live: Answering, canary: Answering, *, sent_bytes: int = 15
+) -> tuple[float, list[tuple[str, int]]]:
     """The answer for one client who belongs to the canary, and what the log has of it."""
     endpoint = Endpoint(
         desired=DesiredVersion(
@@ -87,7 +94,9 @@ def asked(root: Path, live: Answering, canary: Answering) -> tuple[float, list[t
         canary=version(CANARY, canary),
         shadows=(),
     )
-    call = Call(request_id="r-1", environment="prod", started_s=time.perf_counter())
+    call = Call(
+        request_id="r-1", environment="prod", started_s=time.perf_counter(), sent_bytes=sent_bytes
+    )
     with logging_to(root) as log:
         shadows = Shadows(log, ask_alone, lambda: 0)
         asking = predict(endpoint, [CLIENT], call, log, shadows, is_single=True)
@@ -103,6 +112,11 @@ def logged(root: Path) -> list[tuple[str, int]]:
 def test_a_canary_answers_for_whom_it_knows(tmp_path: Path) -> None:
     answer = asked(tmp_path, Answering(0.1, known={7}), Answering(0.2, known={7}))
     assert answer == (0.2, [(CANARY, 200)])
+
+
+def test_a_row_counts_for_the_log_with_what_was_sent_for_it(tmp_path: Path) -> None:
+    knows = Answering(0.2, known={7})
+    assert asked(tmp_path, knows, knows, sent_bytes=MOST_WAITING_BYTES + 1) == (0.2, [])
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,14 @@ from konveyer.execution.serving.router import LiveVersion
 class Call:
     """A request; what becomes known of it on its way is filled in.
 
-    `started_s` is monotonic, and so is `ended_s`, of one that is over.
+    `started_s` is monotonic, and so is `ended_s`, of one that is over. `sent_bytes` is the length
+    of its body.
     """
 
     request_id: str
     environment: str
     started_s: float
+    sent_bytes: int
     ended_s: float | None = None
     caller: str = ""
     version: LiveVersion | None = None
@@ -96,5 +98,6 @@ class Call:
                 outputs,
                 float(first) if isinstance(first, int | float) else None,
                 latency_us,
-            )
+            ),
+            self.sent_bytes // len(self.asked) if self.asked else 0,
         )

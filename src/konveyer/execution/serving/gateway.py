@@ -71,6 +71,7 @@ class Gateway:
             request_id=_request_id(request),
             environment=self._router.environment,
             started_s=time.perf_counter(),
+            sent_bytes=len(request.body),
         )
         try:
             _check(request)

@@ -22,6 +22,8 @@ from konveyer.execution.serving.segments import CLOSED, segment_name
 
 FLUSH_EVERY_S = 0.25
 MOST_WAITING = 100_000
+# More than a process is sent between two flushes: a disk that keeps up loses nothing.
+MOST_WAITING_BYTES = 256_000_000
 # While lines are made nothing else of the process runs: few at a time.
 _ROWS_AT_ONCE = 100
 _SEGMENT_BYTES = 64_000_000
@@ -63,27 +65,39 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
     latency_us: int
 
 
+_Waiting = tuple[Prediction, int]  # with the bytes that were sent for it
+
+
 class PredictionLog:
     """Takes entries from any thread and writes them from one of its own. Memory is bounded.
 
-    A segment is closed, to be packed, when it is `segment_s` old. When more than `MOST_WAITING`
-    entries wait (a full or slow disk), further ones are dropped and counted in the metric
-    `konveyer_prediction_log_lost`; answers are never held up.
+    A segment is closed, to be packed, when it is `segment_s` old. When `MOST_WAITING` entries wait,
+    or such for which callers sent `MOST_WAITING_BYTES` (a full or slow disk), further ones are
+    dropped and counted in the metric `konveyer_prediction_log_lost`; answers are never held up.
     """
 
     def __init__(self, folder: Path, *, segment_s: float = SEGMENT_S) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._segment_s = folder, segment_s
-        self._waiting: queue.SimpleQueue[Prediction] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
+        # Of all that is not written, also when it is out of the queue.
+        self._waiting_bytes, self._counting = 0, threading.Lock()
         self._closing = threading.Event()
         self._segment: _Segment | None = None
         self._is_failing = False
         self._writer = threading.Thread(target=self._write, name="prediction-log")
         self._writer.start()
 
-    def add(self, prediction: Prediction) -> None:
-        if self._waiting.qsize() < MOST_WAITING:
-            self._waiting.put(prediction)
+    def add(self, prediction: Prediction, sent_bytes: int = 0) -> None:
+        """`sent_bytes`, its share of a request's body, stands for the size of the entry: to measure
+        that would take time, and it is callers who send texts of any length."""
+        with self._counting:
+            waiting_bytes = self._waiting_bytes + sent_bytes
+            has_room = self._waiting.qsize() < MOST_WAITING and waiting_bytes <= MOST_WAITING_BYTES
+            if has_room:
+                self._waiting_bytes = waiting_bytes
+        if has_room:
+            self._waiting.put((prediction, sent_bytes))
         else:
             LOG_LOST.inc()
 
@@ -93,7 +107,7 @@ class PredictionLog:
         self._writer.join()
 
     def _write(self) -> None:
-        entries: list[Prediction] = []
+        entries: list[_Waiting] = []
         while not self._closing.wait(FLUSH_EVERY_S):
             entries = self._flush(entries)
             if self._segment is not None and self._segment.is_full(self._segment_s):
@@ -105,7 +119,7 @@ class PredictionLog:
             _log.error("%d row(s) of the prediction log are lost", lost)
         self._close_segment()
 
-    def _flush(self, entries: list[Prediction]) -> list[Prediction]:
+    def _flush(self, entries: list[_Waiting]) -> list[_Waiting]:
         """Write all that waits; entries that the disk refused are kept for the next try."""
         for _ in range(MOST_WAITING):
             while len(entries) < _ROWS_AT_ONCE and not self._waiting.empty():
@@ -115,13 +129,15 @@ class PredictionLog:
             try:
                 if self._segment is None:
                     self._segment = _Segment(self._folder)
-                self._segment.append(_encoder.encode_lines(entries))
+                self._segment.append(_encoder.encode_lines([one for one, _ in entries]))
             except OSError as error:
                 if not self._is_failing:
                     _log.error("the prediction log cannot be written: %s", error)
                 self._is_failing = True
                 return entries
             self._is_failing = False
+            with self._counting:
+                self._waiting_bytes -= sum(sent_bytes for _, sent_bytes in entries)
             entries = []
         return entries
 

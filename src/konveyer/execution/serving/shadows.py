@@ -48,6 +48,7 @@ class Shadows:
                 request_id=call.request_id,
                 environment=call.environment,
                 started_s=0.0,
+                sent_bytes=call.sent_bytes,
                 caller=call.caller,
                 version=shadow,
             )
