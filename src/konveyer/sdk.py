@@ -1,7 +1,7 @@
 """The feature store from a notebook or a script: the same services as the commands."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from time import monotonic
@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
+from sqlalchemy.orm import Session
 
 from konveyer.access.actor import Actor
 from konveyer.access.profiles import given_token
@@ -32,8 +33,12 @@ from konveyer.feature_store.datamart.training_set import (
 )
 from konveyer.feature_store.datamart.typed import TypedColumns
 from konveyer.feature_store.definitions.duration import duration_us, parse_duration
+from konveyer.feature_store.definitions.resolved import ResolvedService
+from konveyer.feature_store.etl.runs import is_computed
 from konveyer.feature_store.push.accept import Push
+from konveyer.feature_store.registry.landing import lands_at_once
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
+from konveyer.feature_store.registry.state import RegistryState
 from konveyer.wiring import open_workspace
 
 _RESOLVED_EVERY_S = 10.0
@@ -180,7 +185,8 @@ class FeatureStore:
         """The features of each entity as a node would read them now; None for an unknown one.
 
         `keys` have the join keys of each by name, and the request fields that on-demand features
-        are computed from. Definitions that were applied meanwhile are taken up within ten seconds.
+        are computed from. Definitions that were applied meanwhile are taken up within ten seconds,
+        once ETL has computed their views; until then a service is read as it was.
         """
         read = self._reader(service)
         requests = [read.fields(key) for key in keys] if read.fields is not None else ()
@@ -199,12 +205,15 @@ class FeatureStore:
     def _reader(self, service: str) -> "_Reader":
         reader = self._readers.get(service)
         if reader is None or monotonic() - reader.since > _RESOLVED_EVERY_S:
-            reader = self._readers[service] = self._resolved(service)
+            reader = self._readers[service] = self._resolved(service, reader)
         return reader
 
-    def _resolved(self, service: str) -> "_Reader":
+    def _resolved(self, service: str, earlier: "_Reader | None") -> "_Reader":
         with self._workspace.catalog.reading() as session:
-            resolved = resolve_service(session, active_state(session), service)
+            state = active_state(session)
+            resolved = resolve_service(session, state, service)
+            if earlier is not None and _is_awaited(session, state, resolved):
+                return replace(earlier, since=monotonic())
         return _Reader(
             lookup=OnlineLookup(resolved, self._workspace.online, self._settings.clock),
             keys=TypedColumns(resolved.keys),
@@ -225,6 +234,15 @@ class FeatureStore:
         _traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _is_awaited(session: Session, state: RegistryState, service: ResolvedService) -> bool:
+    """Whether a view of the service has nothing online until an ETL run computes its version."""
+    return any(
+        not lands_at_once(state, state.view(view.name))
+        and not is_computed(session, view.name, view.version)
+        for view in service.views
+    )
 
 
 def as_labels(labels: Any) -> pa.Table | LabelFiles:

@@ -188,3 +188,23 @@ def test_an_open_feature_store_takes_up_what_is_applied_within_ten_seconds(big_s
             time.sleep(0.2)
     definitions.write_text(text)
     big_shop.run("apply")
+
+
+def test_an_open_feature_store_reads_what_was_until_a_changed_view_is_computed(
+    big_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("konveyer.sdk._RESOLVED_EVERY_S", 0.0)
+    definitions = big_shop.root / "features/definitions.py"
+    text = definitions.read_text()
+    client = int(pq.read_table(big_shop.root / "payments.parquet")["client"][0].as_py())
+    with FeatureStore(big_shop.root) as store:
+        before = store.online("scoring", [{"client": client}])
+        definitions.write_text(text.replace('over="30d"', 'over="29d"'))
+        big_shop.run("apply")
+        assert store.online("scoring", [{"client": client}]) == before
+        big_shop.run("etl", "run", "spend")
+        (after,) = store.online("scoring", [{"client": client}])
+        assert after is not None
+        assert "amount_sum_29d" in after
+    definitions.write_text(text)
+    big_shop.run("apply")

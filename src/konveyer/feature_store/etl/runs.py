@@ -154,6 +154,12 @@ def fail(session: Session, run_id: str, view: str, version: str, error: dict[str
     row.status, row.finished_us, row.error, row.stage = FAILED, now_us(), error, None
 
 
+def is_computed(session: Session, view: str, version: str) -> bool:
+    """Whether a run of this version of the view has succeeded."""
+    runs = select(EtlRunRow.view).where(EtlRunRow.view == view, EtlRunRow.version == version)
+    return session.scalars(runs.where(EtlRunRow.status == SUCCEEDED)).first() is not None
+
+
 def readable_table(session: Session, view: str, version: str) -> tuple[TableRef, EtlRun]:
     """The table that the last successful run of this version of the view wrote, and that run."""
     row = session.scalars(

@@ -26,10 +26,15 @@ def row_keys(state: RegistryState, source: Source) -> tuple[str, ...]:
     return tuple(keys)
 
 
+def lands_at_once(state: RegistryState, view: FeatureView) -> bool:
+    """Whether pushed rows are online in `view` before any ETL run takes them up."""
+    return view.accuracy == "exact" and bool(pushed_sources(state, view.name))
+
+
 def check_landing(state: RegistryState, view: FeatureView) -> None:
     """Raise when `view` shall show pushed rows at once, and cannot."""
     problem = why_not_at_once(state, view)
-    if view.accuracy == "exact" and pushed_sources(state, view.name) and problem:
+    if lands_at_once(state, view) and problem:
         raise CannotLandAtOnce(
             f"Feature view '{view.name}' is exact and reads pushed rows, which cannot land in it "
             f"at once: {problem}.",
