@@ -18,7 +18,7 @@ from konveyer.feature_store.datamart import pieces
 from konveyer.feature_store.datamart.pieces import Piece, is_heavy, pieces_of, sorted_spine
 from konveyer.feature_store.datamart.pinned_view import PinnedView
 from konveyer.feature_store.engines.base import Engine
-from konveyer.feature_store.kernel.codes import Ints, distinct
+from konveyer.feature_store.kernel.codes import Ints, distinct_unsorted
 from konveyer.feature_store.kernel.errors import naming_view, naming_views
 from konveyer.feature_store.kernel.evaluate import evaluate
 from konveyer.feature_store.kernel.history import history_of
@@ -223,7 +223,7 @@ def places_by_bucket(
     """The row numbers of the spine in each bucket, rising."""
     if buckets == 1:
         return [np.arange(len(spine), dtype=np.int64)]
-    entities, codes = distinct(spine)
+    entities, codes = distinct_unsorted(spine)
     # NumPy sorts numbers of 16 bits by counting them.
     numbers = (_bucket_numbers(entities, keys, engine) % buckets).astype(np.uint16)[codes]
     order = np.argsort(numbers, kind="stable")

@@ -45,7 +45,19 @@ def distinct(rows: pa.Table) -> tuple[pa.Table, Ints]:
     >>> keys["key"].to_pylist(), places.tolist()
     (['a', 'b'], [1, 0, 1])
     """
-    places = _combined([_ranks(column) for column in rows.columns])
+    return _firsts(rows, _combined([_ranks(column) for column in rows.columns]))
+
+
+def distinct_unsorted(rows: pa.Table) -> tuple[pa.Table, Ints]:
+    """As `distinct`, with the different rows in any order: twice as quick for texts.
+
+    A row with a null may be taken for another one.
+    """
+    return _firsts(rows, _combined([codes_of(column) for column in rows.columns]))
+
+
+def _firsts(rows: pa.Table, places: Ints) -> tuple[pa.Table, Ints]:
+    """The first row of each place, and the places."""
     first = np.zeros(int(places.max(initial=-1)) + 1, np.int64)
     first[places[::-1]] = np.arange(len(places))[::-1]
     return rows.take(pa.array(first)), places

@@ -54,21 +54,25 @@ def history_of(rows: pa.Table, keys: Sequence[str]) -> History:
         order = np.lexsort([codes, *order_by[1:]][::-1])
         rows, codes, event_us = rows.take(pa.array(order)), codes[order], event_us[order]
         created_us = created_us[order] if created_us is not None else None
-    changes = np.flatnonzero(np.diff(codes)) + 1
+    changes = np.flatnonzero(codes[1:] != codes[:-1]) + 1
     bounds = [np.zeros(min(1, len(codes)), np.int64), changes, np.full(1, len(codes))]
     starts = np.concatenate(bounds).astype(np.int64)
     first_us = int(event_us.min()) if len(event_us) else 0
     # One more than the distance, so that "before the first" of an entity is nobody's last moment.
     span_us = int(event_us.max()) - first_us + 2 if len(event_us) else 2
     fits = span_us * len(starts) < LARGEST
-    dense = np.repeat(np.arange(len(starts) - 1), np.diff(starts)) if fits else codes
+    places = None
+    if fits:
+        # In place: to fill fresh memory takes longer than to add.
+        places = np.repeat(np.arange(len(starts) - 1) * span_us - first_us, np.diff(starts))
+        places += event_us
     return History(
         rows=rows,
         keys=tuple(keys),
         starts=starts,
         event_us=event_us,
         created_us=created_us,
-        places=dense * span_us + (event_us - first_us) if fits else None,
+        places=places,
         first_us=first_us,
         span_us=span_us,
     )

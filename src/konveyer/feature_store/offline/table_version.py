@@ -86,7 +86,7 @@ class TableVersion:
         names = self.schema.names if columns is None else list(columns)
         schema = pa.schema([self.schema.field(name) for name in names])
         key = self.schema.names[0]
-        parts, size = [schema.empty_table()], 0
+        parts, size = [], 0
         for number, data in enumerate(self.files_of(bucket)):
             with self._opened(data) as file:
                 own = row_groups(number, file, [] if only is None else [key])
@@ -94,7 +94,8 @@ class TableVersion:
                 chosen = [g.group[1] for g in own if groups is None or g.group in groups]
                 parts.append(file.read_row_groups(chosen, names, use_threads=False).cast(schema))
                 size += size_of(file, chosen, names)
-        return BucketRows(table=pa.concat_tables(parts), size_bytes=size)
+        table = pa.concat_tables(parts) if parts else schema.empty_table()
+        return BucketRows(table=table, size_bytes=size)
 
     @contextmanager
     def _opened(self, data: DataFile) -> Iterator[pq.ParquetFile]:
