@@ -499,6 +499,7 @@ def test_sqlite_needs_a_declaration_and_offers_it(desk: Desk, sqlite: Database) 
         ("amount", "1.5x"),
         ("paid_at", "soon"),
         ("online", "no"),
+        ("online", 2),
     ],
 )
 def test_a_sqlite_value_of_another_type(

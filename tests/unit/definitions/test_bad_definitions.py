@@ -108,6 +108,8 @@ def test_the_good_one_is_good(root: Path) -> None:
         ("sql_invalid", 'over="7d"', 'over="7d", where="1 = ANY(ARRAY(SELECT 1 FROM events))"'),
         ("sql_invalid", 'over="7d"', 'over="7d", where="amount > 1) OR (amount < 2"'),
         ("sql_invalid", 'over="7d"', 'over="7d", where="unnest([1, 2]) = 1"'),
+        ("wrong_type", 'over="7d"', 'over="7d", where="client_id"'),
+        ("wrong_type", 'over="7d"', 'over="7d", where="city"'),
         ("unknown_reference", 'path="events.parquet"', 'sql="SELECT * FROM nowhere"'),
         ("definition_cycle", 'path="events.parquet"', 'sql="SELECT * FROM events"'),
         ("definitions_unreadable", "from konveyer import *", "from konveyer import Nothing"),
@@ -132,6 +134,12 @@ def test_a_value_of_another_type_is_named_with_its_field() -> None:
     with pytest.raises(KonveyerError, match="Aggregation 'seen' has values='Oslo'") as caught:
         Aggregation(function="count", over="7d", name="seen", by="city", values="Oslo")  # type: ignore[arg-type]
     assert caught.value.hint == "give it a tuple of text"
+
+
+def test_a_definition_where_its_name_belongs_is_answered_with_the_name(root: Path) -> None:
+    with pytest.raises(KonveyerError, match="Feature view 'spend' has entity=") as caught:
+        compiled(root, GOOD.replace('entity="client"', "entity=client"))
+    assert caught.value.hint == "give it text: 'client'"
 
 
 def test_a_list_is_as_good_as_a_tuple() -> None:

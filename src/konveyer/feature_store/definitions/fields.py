@@ -25,7 +25,7 @@ def check_fields(kind: str, definition: Any) -> None:
         except msgspec.ValidationError as error:
             raise BadDefinition(
                 f"{where} has {field}={reprlib.repr(value)}.",
-                hint=f"give it {_in_words(declared)}",
+                hint=f"give it {_in_words(declared)}{_example(value, declared)}",
             ) from error
 
 
@@ -35,6 +35,12 @@ def _types(definition: type) -> dict[str, Any]:
     return {
         name: str if get_origin(type_) is Literal else type_ for name, type_ in declared.items()
     }
+
+
+def _example(value: Any, declared: Any) -> str:
+    """What a definition is meant by where its name belongs."""
+    name = getattr(value, "name", None)
+    return f": {name!r}" if isinstance(name, str) and _in_words(declared).startswith("text") else ""
 
 
 def _in_words(declared: Any) -> str:

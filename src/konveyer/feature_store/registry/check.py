@@ -146,6 +146,7 @@ def _compiled(state: RegistryState, name: str, session: Engine, places: Places) 
     try:
         rows = session.describe(sql)
         result = compile_view(view, state.entity(view.entity), source, rows)
+        _check_conditions(view, session, sql)
         given = result.given or result.layout
         for _, expression in given.expressions:
             session.describe(f"SELECT {expression} FROM ({sql}) AS source_rows")  # noqa: S608
@@ -153,6 +154,18 @@ def _compiled(state: RegistryState, name: str, session: Engine, places: Places) 
         hint = _only_in_later_files(state, name, places, error.message) or error.hint
         raise SqlInvalid(f"Feature view '{name}': {error.message}", hint=hint) from error
     return result
+
+
+def _check_conditions(view: FeatureView, session: Engine, sql: str) -> None:
+    """Raise for a `where` that is neither true nor false: an engine may take numbers for it."""
+    for condition in {one.where for one in view.aggregations if one.where is not None}:
+        found = session.describe(f"SELECT {condition} FROM ({sql}) AS source_rows")  # noqa: S608
+        if not pa.types.is_boolean(found.field(0).type):
+            raise WrongType(
+                f"Feature view '{view.name}': where={condition!r} is neither true nor false, but "
+                f"{_type_name(found.field(0).type)}.",
+                hint="write a comparison, such as where=\"amount > 0\"",
+            )
 
 
 def _only_in_later_files(

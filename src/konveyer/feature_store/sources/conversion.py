@@ -56,6 +56,11 @@ def widened(values: pa.Array, dtype: Dtype) -> pa.Array:
         return whole_as_decimals(values, dtype.arrow)
     if dtype is ColumnType.TIMESTAMP and pa.types.is_string(values.type):
         return parsed(values, dtype)
+    if dtype is ColumnType.BOOL and pa.types.is_integer(values.type):
+        # Arrow takes every other number for true.
+        allowed = pa.array([0, 1, None], values.type)
+        if not pc.all(pc.is_in(values, value_set=allowed), min_count=0).as_py():
+            raise pa.ArrowInvalid("a number that is neither 0 nor 1")
     return pc.cast(values, dtype.arrow)
 
 
