@@ -164,7 +164,7 @@ def _check_conditions(view: FeatureView, session: Engine, sql: str) -> None:
             raise WrongType(
                 f"Feature view '{view.name}': where={condition!r} is neither true nor false, but "
                 f"{_type_name(found.field(0).type)}.",
-                hint="write a comparison, such as where=\"amount > 0\"",
+                hint='write a comparison, such as where="amount > 0"',
             )
 
 
