@@ -63,6 +63,7 @@ from konveyer.execution.releases.service import (
     reject,
     withdraw,
 )
+from konveyer.execution.releases.transitions import move
 from konveyer.execution.releases.usage import Usage, measured
 from konveyer.execution.releases.verdict import Verdict
 from konveyer.execution.serving.desired import desired_name, read_desired
@@ -110,7 +111,7 @@ def test_every_stage_leads_to_the_next_and_to_an_end() -> None:
         (State.REPLAY, "withdraw"),
         (State.APPROVAL, "approve, reject, withdraw"),
         (State.CANARY, "promote, roll back, withdraw"),
-        (State.PRODUCTION, "nothing"),
+        (State.PRODUCTION, "roll back"),
         (State.RETIRED, "nothing"),
     ],
 )
@@ -235,7 +236,7 @@ def test_production_is_what_it_was_when_nodes_cannot_be_told(
     services = gate_services(catalog, tmp_path, storage)
     first = opened(catalog, State.LIVE)
     production_stage(GateContext(services=services, release=first), bundle())
-    second = opened(catalog, State.FAILED, digest="sha256:bb")
+    second = opened(catalog, State.PRODUCTION, digest="sha256:bb")
     storage.is_down = True
     with pytest.raises(StorageUnavailable):
         production_stage(GateContext(services=services, release=second), bundle("sha256:bb"))
@@ -289,11 +290,13 @@ def test_production_goes_back_when_a_node_does_not_take_the_release_up(
     # Up, and it never takes anything up.
     with announced(storage, "prod", "http://127.0.0.1:1", lambda: Report()):
         for _ in range(2):
-            second = opened(catalog, State.FAILED, digest="sha256:bb")
+            second = opened(catalog, State.PRODUCTION, digest="sha256:bb")
             context = GateContext(services=services, release=second)
             with pytest.raises(NodeMissing):
                 production_stage(context, bundle("sha256:bb"))
             assert served() == ["sha256:aa"]
+            with catalog.transaction() as session:
+                move(session, release_row(session, second), Action.FAIL, "conveyor")
     take_back(catalog, storage, release=first, environment="prod")
     assert served() == []
 

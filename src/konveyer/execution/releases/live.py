@@ -32,13 +32,13 @@ def put_live(
 ) -> None:
     """Let `environment` serve the release. Repeating it is harmless.
 
-    A gate that has not seen yet that its release has ended does not bring it to test.
+    A gate that has not seen yet that its release has ended brings it nowhere.
     """
     with catalog.transaction() as session:
         row = release_row(session, release)
-        if environment == TEST and row.state in ENDS:
+        if row.state in ENDS:
             raise WrongState(
-                f"Release {row.id} is in '{row.state}': test does not serve it any more.",
+                f"Release {row.id} is in '{row.state}': {environment} does not serve it any more.",
                 hint=f"konveyer release show {row.id}",
             )
         if environment == PROD:

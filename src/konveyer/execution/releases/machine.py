@@ -125,6 +125,7 @@ NEXT: dict[tuple[State, Action], State] = {
     (State.CANARY, Action.WITHDRAW): State.WITHDRAWN,
     (State.PRODUCTION, Action.PASS): State.LIVE,
     (State.PRODUCTION, Action.FAIL): State.FAILED,
+    (State.PRODUCTION, Action.ROLL_BACK): State.ROLLED_BACK,
     (State.LIVE, Action.RETIRE): State.RETIRED,
     (State.LIVE, Action.ROLL_BACK): State.ROLLED_BACK,
     (State.RETIRED, Action.RESTORE): State.LIVE,

@@ -186,13 +186,18 @@ def withdraw_live(session: Session, environment: str, row: ReleaseRow) -> None:
     current = current_live(session, environment, row.application, row.api_version)
     if current is None or current.release_id != row.id:
         return
-    live = session.scalars(
+    live = live_beside(session, row)
+    _replace(session, current, None if live is None else _serving(environment, live))
+
+
+def live_beside(session: Session, row: ReleaseRow) -> ReleaseRow | None:
+    """The release, other than `row`, that is live at the same URL."""
+    return session.scalars(
         select(ReleaseRow)
         .where(ReleaseRow.application == row.application)
         .where(ReleaseRow.api_version == row.api_version)
         .where(ReleaseRow.state == State.LIVE, ReleaseRow.id != row.id)
     ).first()
-    _replace(session, current, None if live is None else _serving(environment, live))
 
 
 def _serving(environment: str, row: ReleaseRow) -> LiveVersionRow:

@@ -16,7 +16,7 @@ from konveyer.execution.releases.environments import PROD
 from konveyer.execution.releases.freshness import left_behind
 from konveyer.execution.releases.live import publish_end
 from konveyer.execution.releases.machine import Action, State
-from konveyer.execution.releases.records import current_live, release_row, set_live
+from konveyer.execution.releases.records import current_live, live_beside, release_row, set_live
 from konveyer.execution.releases.service import need_reason
 from konveyer.execution.releases.tables import LiveVersionRow, ReleaseRow
 from konveyer.execution.releases.transitions import move
@@ -40,12 +40,14 @@ class FeaturesLeftBehind(Conflict):
     code = "features_left_behind"
 
 
+# Production serves such a release in part, or goes back to what is live when it cannot.
+_TAKING_OVER = (State.CANARY, State.PRODUCTION)
 _URL = re.compile(r"(?P<application>[a-z][a-z0-9-]*)/v(?P<version>[0-9]{1,9})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollback:
-    """What a rollback changes. Without `serves`, only a canary ends and production stays."""
+    """What a rollback changes. `serves` is empty where nothing has been live before."""
 
     release: str
     state: str
@@ -58,7 +60,8 @@ class Rollback:
 def plan_rollback(
     session: Session, bundles: BundleStore, actor: Actor, release: str, to: str | None = None
 ) -> Rollback:
-    """What `roll_back` would do: end a canary, or replace a live release by `to`.
+    """What `roll_back` would do: end a canary, or a release that nodes are taking up, or replace a
+    live one by `to`.
 
     `release` is an id, or `application/vN` for what production serves there. Without `to` it is the
     release that production served before. Raises when the bundle to go back to is gone or is not
@@ -66,16 +69,14 @@ def plan_rollback(
     """
     actor.require(Permission.OPERATE_RELEASE)
     row = release_row(session, _served_release(session, release))
-    if row.state == State.CANARY:
-        live = current_live(session, PROD, row.application, row.api_version)
-        target = None if live is None or live.release_id is None else live.release_id
-        digest = "" if live is None else live.digest
-        return _plan(row, target or "", digest)
-    if row.state == State.PRODUCTION:
-        raise NotServed(
-            f"Release {row.id} is in 'production': nodes are taking it up.",
-            hint=f"roll back once it is live or has failed: konveyer release watch {row.id}",
-        )
+    if row.state in _TAKING_OVER:
+        live = live_beside(session, row)
+        if to is not None:
+            raise NothingToRollBackTo(
+                f"Release {row.id} is in '{row.state}': production goes back to what is live.",
+                hint="leave out --to; then roll back what is live",
+            )
+        return _plan(row, "" if live is None else live.id, "" if live is None else live.digest)
     if row.state != State.LIVE:
         raise NotServed(
             f"Release {row.id} is in '{row.state}': production does not serve it.",

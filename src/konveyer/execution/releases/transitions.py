@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 
 from konveyer.catalog import audit
 from konveyer.core.clock import now_us
-from konveyer.execution.releases.environments import TEST
+from konveyer.execution.releases.environments import PROD, TEST
 from konveyer.execution.releases.machine import (
     ENDS,
     REVIVING,
@@ -36,7 +36,9 @@ _DONE = {
 
 
 def move(session: Session, row: ReleaseRow, action: Action, by: str, **detail: object) -> State:
-    """The release's new state. What ends is not on any side of production any more, nor on test."""
+    """The release's new state. What ends is not on any side of production any more, and served
+    nowhere.
+    """
     revives = action in REVIVING
     failed_in = failed_stage(session, row) if revives or row.state == State.FAILED else None
     start = failed_in if revives and failed_in is not None else State(row.state)
@@ -45,7 +47,8 @@ def move(session: Session, row: ReleaseRow, action: Action, by: str, **detail: o
     if following not in STAGES or start is State.SHADOW:
         end_sides(session, row.id)
     if following in ENDS:
-        withdraw_live(session, TEST, row)
+        for environment in (TEST, PROD):
+            withdraw_live(session, environment, row)
     if following not in STAGES:
         row.ended_us = row.ended_us or now_us()
     if revives:
