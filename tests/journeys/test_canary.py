@@ -190,7 +190,7 @@ def test_recorded_requests_are_replayed(shop_copy: Shop) -> None:
     assert replay["evidence"]["features_retrieved"] == []
     other = opened_at(shop_copy.root, State.REPLAY, policy="", leaf=lambda value: value * 60)
     stopped = shop_copy.failed("release", "continue", other.release)
-    assert "distribution of output 1" in stopped["reason"]
+    assert "distribution of prediction" in stopped["reason"]
 
 
 def serving(shop: Shop) -> tuple[list[str], dict[str, str]]:

@@ -29,7 +29,7 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
         "request": [],
         "given": [],
         "features": [1.0],
-        "outputs": [number % 100 / 100],
+        "outputs": {"prediction": number % 100 / 100},
         **changes,
     }
 
@@ -66,18 +66,20 @@ def test_entities_that_only_the_live_version_knows_condemn_a_candidate() -> None
 
 
 def test_a_shadow_is_compared_with_the_answer_to_the_same_row() -> None:
-    mirrored = [row(n, side="shadow", release="rel-2", outputs=[0.5]) for n in range(0, 10, 2)]
+    mirrored = [
+        row(n, side="shadow", release="rel-2", outputs={"prediction": 0.5}) for n in range(0, 10, 2)
+    ]
     other = [row(n, side="shadow", release="rel-3") for n in range(10)]
     pairs = paired([*rows(10), *mirrored, *other], "rel-2")
     assert [one["keys"] for one in pairs.live] == [one["keys"] for one in pairs.candidate]
     assert len(pairs.live) == 5
-    assert pairs.worst(1)[0]["live"] == [0.0]
+    assert pairs.worst(1)[0]["live"] == {"prediction": 0.0}
     assert pairs.distances == [0.5, 0.48, 0.46, 0.44, 0.42]
 
 
 def test_rows_by_values_alone_are_compared_by_their_place_in_the_request() -> None:
     def request(number: int, more: float, **changes: Any) -> list[dict[str, Any]]:
-        scores = [[place / 32 + more] for place in range(10)]
+        scores = [{"prediction": place / 32 + more} for place in range(10)]
         return [row(number, keys=None, outputs=score, **changes) for score in scores]
 
     live = [*request(1, 0.0), *request(2, 0.0)]
@@ -97,7 +99,7 @@ def test_rows_by_values_alone_are_compared_by_their_place_in_the_request() -> No
         (150, {}, False),  # fewer rows than asked for
         (300, {"status": 500, "outputs": None}, False),
         (300, {"latency_us": 90_000}, False),
-        (300, {"outputs": [0.99]}, False),
+        (300, {"outputs": {"prediction": 0.99}}, False),
     ],
 )
 def test_a_shadow_passes_when_it_does_as_well_on_enough_rows(
@@ -117,7 +119,7 @@ def test_a_replay_wants_every_answer_again() -> None:
     assert not verdict.passed
     assert verdict.evidence["not_answered"] == ["404 entity_not_found"]
     assert replay.judge(Pairs(live=rows(200), candidate=lost), Replay(most_failures=0.01)).passed
-    other = Pairs(live=rows(200), candidate=rows(200, outputs=[0.01]))
+    other = Pairs(live=rows(200), candidate=rows(200, outputs={"prediction": 0.01}))
     assert not replay.judge(other, Replay()).passed
     assert replay.judge(other, Replay(most_shift=1.0)).passed
 
@@ -154,7 +156,7 @@ def step(held_s: float, candidate: list[dict[str, Any]]) -> Step:
         (1, rows(3, status=500, outputs=None), Decision.BACK),
         (1, [row(1, status=500, outputs=None), *rows(60)], Decision.WAIT),
         (60, rows(100, latency_us=70_000), Decision.BACK),
-        (60, rows(100, outputs=[0.999]), Decision.BACK),
+        (60, rows(100, outputs={"prediction": 0.999}), Decision.BACK),
     ],
 )
 def test_a_canary_is_held_promoted_or_taken_back(
@@ -166,6 +168,6 @@ def test_a_canary_is_held_promoted_or_taken_back(
 def test_a_retrained_model_is_not_taken_for_a_broken_one() -> None:
     """Scores that moved by chance and a little more, as those of a new training do."""
     random = np.random.default_rng(5)
-    old = [row(n, outputs=[float(v)]) for n, v in enumerate(random.beta(2, 5, 3000))]
-    new = [row(n, outputs=[float(v)]) for n, v in enumerate(random.beta(2.1, 5, 600))]
+    old = [row(n, outputs={"prediction": float(v)}) for n, v in enumerate(random.beta(2, 5, 3000))]
+    new = [row(n, outputs={"prediction": float(v)}) for n, v in enumerate(random.beta(2.1, 5, 600))]
     assert not any(one.bad for one in compare_sides(seen(old), seen(new), ALLOWED))

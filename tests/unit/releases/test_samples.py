@@ -54,7 +54,7 @@ def seen(rows: int, *, failed: int = 0, slow: int = 0, around: float = 0.3) -> S
     return Seen(
         failed=[True] * failed + [False] * answered,
         took_ms=[80.0] * slow + [3.0] * (rows - slow),
-        outputs=[(float(value),) for value in random.normal(around, 0.05, answered)],
+        outputs=[{"score": float(value)} for value in random.normal(around, 0.05, answered)],
     )
 
 

@@ -1,19 +1,33 @@
 """What stages that watch production make of nodes that do not take the candidate up."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from konveyer.bundle.manifest import ModelSpec
+from konveyer.bundle.release_policy import Canary, ReleasePolicy, Shadow
+from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
+from konveyer.core.clock import now_us
+from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.core.storage import FolderStorage
 from konveyer.execution.releases import nodes
+from konveyer.execution.releases.gates.canary import canary_stage
 from konveyer.execution.releases.gates.context import GateContext
+from konveyer.execution.releases.gates.listing import Gate
+from konveyer.execution.releases.gates.shadow import shadow_gate
 from konveyer.execution.releases.gates.watching import Refusals
+from konveyer.execution.releases.machine import State
+from konveyer.execution.releases.records import begin_stage, release_row, set_live
+from konveyer.execution.releases.service import open_release
 from konveyer.execution.serving.presence import announced
 from konveyer.execution.serving.report import Refused, Report
-from tests.unit.releases.test_conveyor import gate_services
+from tests.manifests import manifest_with
+from tests.unit.releases.test_conveyor import ANA, gate_services
+from tests.unit.releases.test_following import logged, prediction
 
 STARTING = Refused(
     application="scoring", api_version=1, digest="sha256:bb", reason="its process has not started"
@@ -53,3 +67,77 @@ def test_a_node_that_is_preparing_gets_longer_and_not_for_ever(
             time.sleep(0.05)
         monkeypatch.setattr(nodes, "PREPARE_WITHIN_S", 0.0)
         assert refusals.look() == [f"{url}: its process has not started"]
+
+
+POLICY = ReleasePolicy(
+    shadow=Shadow(rows=500), canary=Canary(weights=(0.5,), hold_s=0.0, rows=500, within_s=60.0)
+)
+SCORES = {"high": 0.7, "low": 0.2, "middle": 0.1}
+
+
+def packed(bundles: BundleStore, outputs: Sequence[str]) -> Bundle:
+    model = ModelSpec(outputs=tuple(ScalarColumn(name, ColumnType.FLOAT64) for name in outputs))
+    return bundles.pack(manifest_with(model=model, release=POLICY), lambda _: None)
+
+
+def released(catalog: Catalog, bundle: Bundle, state: State) -> str:
+    with catalog.transaction() as session:
+        release = open_release(session, ANA, bundle)
+        row = release_row(session, release)
+        row.state = str(state)
+        if state is State.LIVE:
+            set_live(session, "prod", row)
+        else:
+            begin_stage(session, release, state, waiting_us=0, by="")
+    return release
+
+
+@pytest.mark.parametrize(
+    ("gate", "stage"), [(shadow_gate, State.SHADOW), (canary_stage, State.CANARY)]
+)
+@pytest.mark.parametrize(
+    ("outputs", "high", "passes"),
+    [
+        (("extra", "high", "low", "middle"), 0.7, True),
+        (("middle", "low", "high"), 0.7, True),
+        (("extra", "high", "low", "middle"), 0.1, False),
+    ],
+)
+def test_answers_are_compared_by_the_names_of_their_outputs(
+    catalog: Catalog,
+    tmp_path: Path,
+    gate: Gate,
+    stage: State,
+    outputs: Sequence[str],
+    high: float,
+    passes: bool,
+) -> None:
+    storage = FolderStorage(tmp_path)
+    services = gate_services(catalog, tmp_path, storage)
+    live = packed(services.bundles, tuple(SCORES))
+    served = released(catalog, live, State.LIVE)
+    candidate = packed(services.bundles, outputs)
+    release = released(catalog, candidate, stage)
+    scores = {"extra": 0.0, **SCORES, "high": high}
+    logged(
+        tmp_path,
+        *(
+            prediction(
+                number,
+                now_us() + 10_000_000,
+                bundle=bundle.digest,
+                release=of,
+                side=side,
+                outputs=tuple(answer),
+            )
+            for number in range(600)
+            for bundle, of, side, answer in (
+                (live, served, "live", SCORES.values()),
+                (candidate, release, str(stage), [scores[name] for name in outputs]),
+            )
+        ),
+    )
+    verdict = gate(GateContext(services=services, release=release), candidate)
+    assert verdict.passed is passes, verdict.measured
+    assert passes or "distribution of high: 1 against 0" in verdict.measured
+    assert "distribution of low" not in verdict.measured

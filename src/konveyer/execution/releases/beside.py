@@ -1,6 +1,6 @@
 """Judging a candidate by the live version: failures, answer times, and what they answer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,11 +9,11 @@ from konveyer.execution.releases.samples import percentile, share_surely_above, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """Rows of one side: whether each failed, how long it took, and its outputs if it did not."""
+    """Rows of one side: whether each failed, how long it took, and its outputs by name if not."""
 
     failed: Sequence[bool]
     took_ms: Sequence[float]
-    outputs: Sequence[Sequence[Any]]
+    outputs: Sequence[Mapping[str, Any]]
 
     @property
     def rows(self) -> int:
@@ -49,7 +49,9 @@ class Finding:
 
 
 def compare_sides(live: Seen, candidate: Seen, allowed: Allowed) -> list[Finding]:
-    """Failures, slow answers, and the shift of each output; the live side may have no rows."""
+    """Failures, slow answers, and the shift of each output that both sides have; the live side may
+    have no rows.
+    """
     slow = [
         sum(took > allowed.p99_ms for took in side.took_ms) / max(1, side.rows)
         for side in (live, candidate)
@@ -72,15 +74,14 @@ def compare_sides(live: Seen, candidate: Seen, allowed: Allowed) -> list[Finding
             allowed=allowed.slow,
         ),
     ]
-    lengths = {len(outputs) for outputs in (*live.outputs, *candidate.outputs)}
-    for place in range(min(lengths, default=0)):
+    for name in shared_names([*candidate.outputs, *live.outputs]):
         apart = shift(
-            [outputs[place] for outputs in live.outputs],
-            [outputs[place] for outputs in candidate.outputs],
+            [outputs[name] for outputs in live.outputs],
+            [outputs[name] for outputs in candidate.outputs],
         )
         findings.append(
             Finding(
-                what=f"distribution of output {place + 1}",
+                what=f"distribution of {name}",
                 live=0.0,
                 candidate=apart.seen,
                 surely=apart.surely,
@@ -88,6 +89,12 @@ def compare_sides(live: Seen, candidate: Seen, allowed: Allowed) -> list[Finding
             )
         )
     return findings
+
+
+def shared_names(answers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The outputs that all have, in the order of the first."""
+    first, *others = answers or [{}]
+    return [name for name in first if all(name in one for one in others)]
 
 
 def as_evidence(live: Seen, candidate: Seen, findings: Sequence[Finding]) -> dict[str, Any]:

@@ -1,15 +1,19 @@
 """What rows of production's prediction log say of the releases at one URL."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from konveyer.execution.releases.beside import Seen
+from konveyer.bundle.store import BundleStore
+from konveyer.execution.releases.beside import Seen, shared_names
 from konveyer.execution.releases.gates.answers import distance
 from konveyer.execution.serving.errors import EntityNotFound
 
 Row = dict[str, Any]
+# The names of the outputs of a bundle, by its digest.
+NamesOf = Callable[[str], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +22,21 @@ class Url:
 
     application: str
     api_version: int
+
+
+def names_in(bundles: BundleStore) -> NamesOf:
+    """Each bundle is opened once."""
+    return cache(lambda digest: [one.name for one in bundles.open(digest).manifest.model.outputs])
+
+
+def with_names(rows: Iterable[Row], names_of: NamesOf) -> list[Row]:
+    """The rows with their outputs by name: bundles may have more, or have them in another order."""
+    return [
+        row
+        if row["outputs"] is None
+        else row | {"outputs": dict(zip(names_of(row["bundle"]), row["outputs"], strict=True))}
+        for row in rows
+    ]
 
 
 def seen(rows: Iterable[Row], *, knows_as_live: bool = False) -> Seen:
@@ -34,7 +53,7 @@ def seen(rows: Iterable[Row], *, knows_as_live: bool = False) -> Seen:
     return Seen(
         failed=[row["status"] >= 400 for row in counted],
         took_ms=[row["latency_us"] / 1000 for row in counted],
-        outputs=[tuple(row["outputs"]) for row in counted if row["outputs"] is not None],
+        outputs=[row["outputs"] for row in counted if row["outputs"] is not None],
     )
 
 
@@ -48,7 +67,7 @@ class Pairs:
     @property
     def distances(self) -> list[float]:
         """Between the two answers of each row that both answered."""
-        return [distance(a["outputs"], b["outputs"]) for a, b in self._answered]
+        return [_apart(pair) for pair in self._answered]
 
     def worst(self, most: int) -> list[dict[str, Any]]:
         """The rows whose answers are furthest apart, with both."""
@@ -99,4 +118,10 @@ def _told_apart(rows: Iterable[Row]) -> dict[tuple[str, str, int], Row]:
 
 
 def _apart(pair: tuple[Row, Row]) -> float:
-    return distance(pair[0]["outputs"], pair[1]["outputs"])
+    live, candidate = (row["outputs"] for row in pair)
+    names = shared_names([candidate, live])
+    return distance(_values(live, names), _values(candidate, names))
+
+
+def _values(outputs: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    return [outputs[name] for name in names]

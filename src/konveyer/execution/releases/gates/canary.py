@@ -30,7 +30,7 @@ from konveyer.execution.releases.gates.watching import (
     tell,
 )
 from konveyer.execution.releases.machine import State
-from konveyer.execution.releases.observed import Url, seen
+from konveyer.execution.releases.observed import Row, Url, names_in, seen, with_names
 from konveyer.execution.releases.sides import Side
 from konveyer.execution.releases.verdict import Verdict
 
@@ -70,6 +70,7 @@ def canary_stage(context: GateContext, bundle: Bundle) -> Verdict:
         shift=policy.most_shift,
         p99_ms=manifest.objective.p99_ms,
     )
+    names_of = names_in(context.services.bundles)
     refusals = Refusals(context, bundle.digest)
     for number, weight in enumerate(policy.weights):
         if number < len(steps) and steps[number]["decision"] == Decision.NEXT:
@@ -82,7 +83,8 @@ def canary_stage(context: GateContext, bundle: Bundle) -> Verdict:
         log = SidesLog(context.services.storage, url, since_us)
         while steps[number]["decision"] == Decision.WAIT:
             began = time.monotonic()
-            step = _look(context, log, weight, since_us, allowed)
+            rows = with_names(log.rows(), names_of)
+            step = _look(context, rows, weight, since_us, allowed)
             refused = refusals.look()
             decision = Decision.BACK if refused else decide(step, policy)
             steps[number] |= {"decision": str(decision), "refused": refused}
@@ -107,9 +109,8 @@ def decide(step: Step, policy: Canary) -> Decision:
 
 
 def _look(
-    context: GateContext, log: SidesLog, weight: float, since_us: int, allowed: Allowed
+    context: GateContext, rows: Sequence[Row], weight: float, since_us: int, allowed: Allowed
 ) -> Step:
-    rows = log.rows()
     live = seen(row for row in rows if row["side"] == "live")
     own = (row for row in rows if row["release"] == context.release)
     candidate = seen(own, knows_as_live=True)

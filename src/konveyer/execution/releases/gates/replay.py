@@ -24,7 +24,7 @@ from konveyer.execution.releases.gates.answers import answering
 from konveyer.execution.releases.gates.context import GateContext, is_unknown, predict_path
 from konveyer.execution.releases.gates.shadow import differences, said_of
 from konveyer.execution.releases.gates.watching import needless
-from konveyer.execution.releases.observed import Pairs, Row, Url, seen
+from konveyer.execution.releases.observed import Pairs, Row, Url, names_in, seen, with_names
 from konveyer.execution.releases.recorded import features_then
 from konveyer.execution.releases.verdict import Verdict
 from konveyer.feature_store.datamart.published import published_features
@@ -61,8 +61,10 @@ def replay_gate(context: GateContext, bundle: Bundle) -> Verdict:
         for place, (row, features) in enumerate(zip(recorded, then.rows, strict=True)):
             body = body_of(row, asked_of[row["bundle"]])
             said = _asked(client, path, body, f"{batch}-{place}", is_known=not then.retrieved)
-            candidate.append(_answered(row, said, partial(answer, [features])))
-    return judge(Pairs(live=recorded, candidate=candidate), policy, then.retrieved)
+            candidate.append(_answered(row, said, bundle.digest, partial(answer, [features])))
+    names_of = names_in(services.bundles)
+    pairs = Pairs(live=with_names(recorded, names_of), candidate=with_names(candidate, names_of))
+    return judge(pairs, policy, then.retrieved)
 
 
 def judge(pairs: Pairs, policy: Replay, retrieved: Sequence[str] = ()) -> Verdict:
@@ -137,7 +139,9 @@ def _asked(
     return _Said(took_us, None if is_answered else answer.text[:500])
 
 
-def _answered(row: Row, said: _Said, model: Callable[[], list[tuple[Any, ...]]]) -> Row:
+def _answered(
+    row: Row, said: _Said, digest: str, model: Callable[[], list[tuple[Any, ...]]]
+) -> Row:
     """The candidate's answer, in the form of the prediction log."""
     outputs, problem = None, said.problem
     if problem is None:
@@ -148,6 +152,7 @@ def _answered(row: Row, said: _Said, model: Callable[[], list[tuple[Any, ...]]])
     return {
         "status": 200 if problem is None else 500,
         "latency_us": said.took_us,
+        "bundle": digest,
         "keys": row["keys"],
         "request": row["request"],
         "outputs": outputs,

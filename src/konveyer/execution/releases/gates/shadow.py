@@ -20,7 +20,14 @@ from konveyer.execution.releases.gates.watching import (
     tell,
 )
 from konveyer.execution.releases.machine import State
-from konveyer.execution.releases.observed import Pairs, Url, paired, seen
+from konveyer.execution.releases.observed import (
+    Pairs,
+    Url,
+    names_in,
+    paired,
+    seen,
+    with_names,
+)
 from konveyer.execution.releases.samples import percentile
 from konveyer.execution.releases.sides import Side
 from konveyer.execution.releases.verdict import Verdict
@@ -39,10 +46,11 @@ def shadow_gate(context: GateContext, bundle: Bundle) -> Verdict:
     stand_beside(context, Side.SHADOW, policy.share)
     since_us, _ = kept_evidence(context, State.SHADOW)
     log = MirroredLog(context.services.storage, url, since_us, context.release)
+    names_of = names_in(context.services.bundles)
     refusals = Refusals(context, bundle.digest)
     while True:
         began = time.monotonic()
-        pairs = paired(log.rows(), context.release)
+        pairs = paired(with_names(log.rows(), names_of), context.release)
         is_over = (now_us() - since_us) / 1e6 > policy.within_s
         verdict = judge(pairs, policy, manifest.objective.p99_ms)
         refused = refusals.look()
