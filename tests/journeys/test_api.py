@@ -42,6 +42,15 @@ def test_reading(api: httpx.Client, shop: Shop) -> None:
     assert api.get("/api/models", headers=eva).json() == []
 
 
+@pytest.mark.parametrize("limit", ["0", "-1", "99999999999999999999"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_list_is_of_one_or_more_and_not_of_endlessly_many(
+    api: httpx.Client, shop: Shop, kind: str, limit: str
+) -> None:
+    answer = api.get(f"/api/{kind}", params={"limit": limit}, headers=bearer(shop, "eva"))
+    assert answer.status_code == 422, answer.text
+
+
 def test_changing_needs_the_role(api: httpx.Client, shop: Shop) -> None:
     person = {"name": "mia", "roles": ["qa"]}
     assert api.post("/api/people", json=person, headers=bearer(shop, "eva")).status_code == 403

@@ -142,6 +142,20 @@ def test_a_name_that_is_not_there(
     assert error["hint"]
 
 
+@pytest.mark.parametrize("limit", ["0", "-1", "99999999999999999999"])
+@pytest.mark.parametrize(
+    "command",
+    ["etl runs", "batch runs", "release list", "people audit", "predictions prod"],
+)
+def test_a_list_is_of_one_or_more_and_not_of_endlessly_many(
+    trained_shop: Shop, command: str, limit: str
+) -> None:
+    made = trained_shop.command(*command.split(), "--limit", limit)
+    done = subprocess.run(made, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "Invalid value for '--limit'" in done.stderr
+
+
 def test_what_people_read_of_releases(shop: Shop) -> None:
     def told(*arguments: str) -> str:
         command = [part for part in shop.command(*arguments, profile="ana") if part != "--json"]

@@ -375,6 +375,9 @@ def test_the_api_says_what_is_wrong(bank: Shop, api: httpx.Client) -> None:
     }
     for code, (status, answer) in wrong.items():
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    headers = {"Idempotency-Key": "h", "Content-Type": "application/json"}
+    nested = api.post("/api/sources/payments/rows", content=b"[" * 9_000, headers=headers)
+    assert (nested.status_code, nested.json()["error"]["code"]) == (400, "body_unreadable")
     assert online(bank, 1) == [(1, 5, 5)]
     assert len(listed(bank)) == 1
     dry = sent(api, "g", row(1, 6), params={"dry_run": "true"})

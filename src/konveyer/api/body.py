@@ -1,6 +1,12 @@
-"""What the bodies of requests have in common."""
+"""What requests have in common."""
 
+from typing import Annotated
+
+from fastapi import Query
 from pydantic import BaseModel, ConfigDict
+
+# How many of a list are answered.
+Limit = Annotated[int, Query(ge=1, le=1_000_000)]
 
 
 class Body(BaseModel):

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from konveyer.api.access import Caller, Here
-from konveyer.api.body import Body
+from konveyer.api.body import Body, Limit
 from konveyer.core.errors import Forbidden
 from konveyer.feature_store.datamart.label_files import labels_at
 from konveyer.feature_store.datamart.search import FoundFeature, search_features
@@ -63,7 +63,9 @@ def show(here: Here, _caller: Caller, view: str) -> ViewDetails:
 
 
 @router.get("/etl/runs")
-def etl_runs(here: Here, _caller: Caller, view: str | None = None, limit: int = 50) -> list[EtlRun]:
+def etl_runs(
+    here: Here, _caller: Caller, view: str | None = None, limit: Limit = 50
+) -> list[EtlRun]:
     """The record of ETL, newest first."""
     with here.catalog.reading() as session:
         return list_runs(session, view=view, limit=limit)

@@ -81,7 +81,7 @@ def _rows(content_type: str, body: bytes) -> Any:
                 return pa.ipc.open_stream(body).read_all()
             case "application/vnd.apache.parquet":
                 return pq.read_table(pa.BufferReader(body))
-    except (msgspec.MsgspecError, pa.ArrowException, OSError) as error:
+    except (msgspec.MsgspecError, RecursionError, pa.ArrowException, OSError) as error:
         raise BodyUnreadable(
             f"The body is not {content_type}: {str(error).splitlines()[0]}",
             hint="send a list of objects, an Arrow stream or a Parquet file, as Content-Type says",

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from konveyer.access.actor import Actor
 from konveyer.api.access import Caller, Here
-from konveyer.api.body import Body
+from konveyer.api.body import Body, Limit
 from konveyer.execution.releases import flow, service
 from konveyer.execution.releases.compare import compare
 from konveyer.execution.releases.difference import Difference
@@ -75,7 +75,7 @@ def releases(
     here: Here,
     _caller: Caller,
     application: str | None = None,
-    limit: Annotated[int, Query(ge=1)] = 50,
+    limit: Limit = 50,
 ) -> list[Release]:
     """Newest first, each with its stages."""
     with here.catalog.reading() as session:

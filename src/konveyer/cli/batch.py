@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from konveyer.cli.context import Context, pass_context
+from konveyer.cli.context import LIMIT, Context, pass_context
 from konveyer.cli.render import print_json, print_table
 from konveyer.core.wording import seconds, when
 
@@ -94,7 +94,7 @@ def run(
 
 @batch.command()
 @click.option("--model", help="Only runs of this application.")
-@click.option("--limit", default=20, show_default=True)
+@click.option("--limit", type=LIMIT, default=20, show_default=True)
 @pass_context
 def runs(context: Context, model: str | None, limit: int) -> None:
     """The record of runs, newest first.

@@ -49,3 +49,5 @@ class Context:
 
 
 pass_context = click.make_pass_decorator(Context)
+# How many of a list are shown.
+LIMIT = click.IntRange(min=1, max=1_000_000)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from konveyer.cli.context import Context, pass_context
+from konveyer.cli.context import LIMIT, Context, pass_context
 from konveyer.cli.progress import told_as_it_happens
 from konveyer.cli.render import print_json, print_table
 from konveyer.core.wording import seconds, size, when
@@ -108,7 +108,7 @@ def _run(context: Context, views: tuple[str, ...], *, dry_run: bool, again: bool
 
 @etl.command()
 @click.option("--view", help="Only runs of this view.")
-@click.option("--limit", default=20, show_default=True)
+@click.option("--limit", type=LIMIT, default=20, show_default=True)
 @pass_context
 def runs(context: Context, view: str | None, limit: int) -> None:
     """The record of runs, newest first.

@@ -2,7 +2,7 @@
 
 import click
 
-from konveyer.cli.context import Context, pass_context
+from konveyer.cli.context import LIMIT, Context, pass_context
 from konveyer.cli.render import print_json, print_table
 from konveyer.core.wording import when
 
@@ -138,7 +138,7 @@ def revoke(context: Context, name: str) -> None:
 
 
 @people.command()
-@click.option("--limit", default=50, show_default=True)
+@click.option("--limit", type=LIMIT, default=50, show_default=True)
 @click.option("--subject", help="Only changes of this thing.")
 @pass_context
 def audit(context: Context, limit: int, subject: str | None) -> None:

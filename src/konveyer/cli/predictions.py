@@ -2,7 +2,7 @@
 
 import click
 
-from konveyer.cli.context import Context, pass_context
+from konveyer.cli.context import LIMIT, Context, pass_context
 from konveyer.cli.render import print_json, print_table
 from konveyer.core.wording import when
 
@@ -12,7 +12,7 @@ from konveyer.core.wording import when
 @click.option(
     "--request", "request_id", default="", help="Only this request, or its first letters."
 )
-@click.option("--limit", default=20, show_default=True)
+@click.option("--limit", type=LIMIT, default=20, show_default=True)
 @pass_context
 def predictions(context: Context, environment: str, request_id: str, limit: int) -> None:
     """The prediction log of ENVIRONMENT: each answer with the features it was made from.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from konveyer.cli.context import Context, pass_context
+from konveyer.cli.context import LIMIT, Context, pass_context
 from konveyer.cli.release_acts import ACTS
 from konveyer.cli.release_diff import diff
 from konveyer.cli.release_lead_time import lead_time
@@ -112,7 +112,7 @@ for act in (diff, lead_time, *ACTS):
 
 @release.command("list")
 @click.option("--application", help="Only releases of this application.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option("--limit", type=LIMIT, default=50, show_default=True)
 @pass_context
 def list_(context: Context, application: str | None, limit: int) -> None:
     """Releases, newest first, with their lead time.
