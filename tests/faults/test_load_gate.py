@@ -73,4 +73,25 @@ def test_an_entity_that_a_node_knows_no_more_is_a_failure() -> None:
         profile = generate_load(access, "/predict", bodies, rate_per_s=20, seconds=5)
     assert bodies == [{"client": 1}, {"client": 2}]
     assert 0 < profile.failures < profile.requests
-    assert not judge(profile, Objective(rate_per_s=20, p99_ms=1000), Usage()).passed
+    verdict = judge(profile, Objective(rate_per_s=20, p99_ms=1000), Usage())
+    assert not verdict.passed
+    assert verdict.measured.endswith(
+        f"{profile.failures} failures, most of them 404 entity_not_found"
+    )
+    assert list(verdict.evidence["reasons"]) == ["404 entity_not_found"]
+
+
+def test_a_node_that_hangs_up_is_a_failure_with_its_reason() -> None:
+    asked = 0
+
+    def hangs_up(_: bytes) -> tuple[int, bytes]:
+        nonlocal asked
+        asked += 1
+        if asked % 2:
+            raise ConnectionAbortedError
+        return 200, _ANSWER
+
+    with node(hangs_up) as access:
+        profile = generate_load(access, "/predict", [{"client": 1}], rate_per_s=20, seconds=5)
+    assert profile.failures
+    assert all(profile.reasons)

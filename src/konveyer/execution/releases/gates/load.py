@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,11 @@ from konveyer.execution.releases.nodes import NodeAccess, local_pid
 from konveyer.execution.releases.usage import Usage, measured
 from konveyer.execution.releases.verdict import Verdict
 
-# The generator's own file of when it ended.
+# The generator's own file of when it ended, and of what went wrong.
 ENDED = "ended"
 _RULE = "the declared rate is answered within the declared p99, without failures"
 _PERCENTILES = (50, 90, 95, 99)
+_REASONS_SHOWN = 5
 _RATE_OF_A_USER = 10.0
 # A user waits for his answer before he asks again, so a generator is always a little behind.
 _RATE_REACHED = 0.9
@@ -44,7 +47,10 @@ class LoadGeneratorFailed(KonveyerError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadProfile:
-    """What the generator saw once the rate was whole: requests, failures, rate, milliseconds."""
+    """What the generator saw once the rate was whole: requests, failures, rate, milliseconds.
+
+    `reasons` are the commonest reasons of failures, and how often each was seen.
+    """
 
     requests: int
     failures: int
@@ -54,6 +60,7 @@ class LoadProfile:
     p95_ms: float
     p99_ms: float
     max_ms: float
+    reasons: dict[str, int] = field(default_factory=dict)
 
 
 def load_gate(context: GateContext, bundle: Bundle) -> Verdict:
@@ -84,7 +91,7 @@ def judge(profile: LoadProfile, objective: Objective, usage: Usage) -> Verdict:
         passed=reached and profile.p99_ms <= objective.p99_ms and not profile.failures,
         rule=_RULE,
         measured=f"{profile.rate_per_s:.3g} requests/s, p99 {profile.p99_ms:.3g} ms, "
-        f"{profile.failures} failures",
+        f"{profile.failures} failures{_commonest(profile)}",
         limit=f"{_RATE_REACHED:.0%} of {objective.rate_per_s:g} requests/s, "
         f"p99 {objective.p99_ms:g} ms, 0 failures",
         evidence=asdict(profile)
@@ -94,6 +101,10 @@ def judge(profile: LoadProfile, objective: Objective, usage: Usage) -> Verdict:
             "node_processes": usage.processes,
         },
     )
+
+
+def _commonest(profile: LoadProfile) -> str:
+    return f", most of them {next(iter(profile.reasons))}" if profile.reasons else ""
 
 
 def known_bodies(node: NodeAccess, path: str, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -143,10 +154,10 @@ def generate_load(
             timeout=seconds + 60,
         )
         ended = Path(folder) / ENDED
-        ended_s = float(ended.read_text()) if ended.exists() else 0.0
+        said = json.loads(ended.read_text()) if ended.exists() else {"ended_s": 0.0, "reasons": {}}
     try:
         (stats,) = json.loads(done.stdout)
-        profile = profile_of(stats, ended_s)
+        profile = profile_of(stats, **said)
     except (ValueError, TypeError) as error:  # no statistics, or not one answer in them
         raise LoadGeneratorFailed(
             f"locust gave no result: {done.stderr.strip()[-300:]}", hint="run the gate again"
@@ -154,7 +165,7 @@ def generate_load(
     return profile
 
 
-def profile_of(stats: dict[str, Any], ended_s: float) -> LoadProfile:
+def profile_of(stats: dict[str, Any], ended_s: float, reasons: Mapping[str, int]) -> LoadProfile:
     """From locust's statistics of one kind of request, in a run that ended at `ended_s`.
 
     What is never answered is no request to locust: the rate is that of all the time until the end,
@@ -162,7 +173,7 @@ def profile_of(stats: dict[str, Any], ended_s: float) -> LoadProfile:
 
     >>> stats = {"response_times": {"2": 98, "7": 2}, "num_requests": 100, "num_failures": 0,
     ...          "max_response_time": 7.2, "start_time": 10.0, "last_request_timestamp": 11.0}
-    >>> profile = profile_of(stats, 12.0)
+    >>> profile = profile_of(stats, 12.0, {})
     >>> profile.p99_ms, profile.rate_per_s
     (7.0, 50.0)
     """
@@ -187,4 +198,5 @@ def profile_of(stats: dict[str, Any], ended_s: float) -> LoadProfile:
         p95_ms=p95,
         p99_ms=p99,
         max_ms=stats["max_response_time"],
+        reasons=dict(Counter(reasons).most_common(_REASONS_SHOWN)),
     )

@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from locust import FastHttpUser, constant_throughput, events, task
+from locust.contrib.fasthttp import FastResponse
+from locust.env import Environment
 
 _PLAN = json.loads(Path(os.environ["KONVEYER_LOAD_PLAN"]).read_text())
+_BAD_REQUEST = 400
 _PARENT = os.getppid()
 _BODIES = itertools.cycle(_PLAN["bodies"])
 
 
 @events.test_stopping.add_listener  # type: ignore[untyped-decorator]
-def ended(**_: Any) -> None:
-    Path("ended").write_text(str(time.time()))
+def ended(environment: Environment, **_: Any) -> None:
+    reasons = {str(one.error): one.occurrences for one in environment.stats.errors.values()}
+    Path("ended").write_text(json.dumps({"ended_s": time.time(), "reasons": reasons}))
 
 
 class Caller(FastHttpUser):
@@ -29,6 +33,20 @@ class Caller(FastHttpUser):
     def predict(self) -> None:
         if os.getppid() != _PARENT:  # the gate was killed
             self.environment.runner.quit()
-        self.client.post(
-            _PLAN["path"], json=next(_BODIES), headers=_PLAN["headers"], name="predict"
-        )
+        with self.client.post(
+            _PLAN["path"],
+            json=next(_BODIES),
+            headers=_PLAN["headers"],
+            name="predict",
+            catch_response=True,
+        ) as answer:
+            if answer.status_code >= _BAD_REQUEST:
+                answer.failure(f"{answer.status_code} {_code_of(answer)}".strip())
+
+
+def _code_of(answer: FastResponse) -> str:
+    """What the node calls the error."""
+    try:
+        return str(answer.json()["error"]["code"])
+    except (ValueError, TypeError, LookupError):
+        return ""
