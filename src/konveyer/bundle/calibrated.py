@@ -1,6 +1,7 @@
 """Calibrated models: the mean of several, each of whose scores a learned curve corrects."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -79,11 +80,20 @@ def _shares(curves: Sequence[Calibration]) -> Calibration:
 
 def _calibration(curve: Curve) -> Calibration:
     if curve.sigmoid is not None:
-        slope, shift = curve.sigmoid
-        return lambda scores: np.exp(-np.logaddexp(0.0, slope * scores + shift))
+        return partial(_sigmoid, *curve.sigmoid)
     if curve.isotonic is not None:
         given, wanted = (np.array(values) for values in curve.isotonic)
         return lambda scores: np.interp(scores, given, wanted)
     raise ModelUnusable(
         "A calibrated model has a part without a curve.", hint="train and submit the model again"
     )
+
+
+def _sigmoid(slope: float, shift: float, scores: Matrix) -> Matrix:
+    """As scikit-learn has it: 0 where the power is beyond float64, though it could be told.
+
+    Of several classes that are all so, each then gets the same share.
+    """
+    with np.errstate(over="ignore"):
+        shares: Matrix = 1.0 / (1.0 + np.exp(slope * scores + shift))
+    return shares

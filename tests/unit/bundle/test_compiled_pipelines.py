@@ -381,6 +381,19 @@ def test_forests_refuse_numbers_beyond_float32_and_take_nulls(name: str) -> None
     assert found.holds(1e-6), str(found)
 
 
+@pytest.mark.parametrize(("margin", "answer"), [(709.0, [1.0, 0.0, 0.0]), (710.0, [1 / 3] * 3)])
+def test_classes_that_are_all_impossible_are_alike(margin: float, answer: list[float]) -> None:
+    """A sigmoid of scikit-learn is 0 where e to the power of its margin is no number any more."""
+    made, task, _ = MODELS["calibrated logistic of classes"]
+    fresh = Pair(made(), task)
+    for part in fresh.native.model.calibrated_classifiers_:
+        for number, curve in enumerate(part.calibrators):
+            curve.a_, curve.b_ = 0.0, margin + 5.0 * number
+    found, cases = fresh.agree(REAL[:3])
+    assert cases[0].outputs == pytest.approx(answer)
+    assert found.holds(1e-9), str(found)
+
+
 def test_numbers_next_to_zero_are_told_from_it() -> None:
     """LightGBM takes them for 0; the trees of other libraries do not."""
     rows = np.linspace(-4e-36, 4e-36, 200).reshape(-1, 1)
