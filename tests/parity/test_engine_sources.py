@@ -392,6 +392,14 @@ def test_sql_that_would_mean_something_else_is_refused(spark: SparkEngine, sql: 
     assert caught.value.hint
 
 
+def test_two_columns_of_one_name_are_refused(engine: Engine) -> None:
+    with engine.session() as session:
+        session.attach_table("things", THINGS)
+        with pytest.raises(QueryFailed, match="two columns 'x'") as caught:
+            session.describe("SELECT *, x * 100 AS x FROM things")
+    assert caught.value.hint
+
+
 @pytest.mark.parametrize("zone", [None, "UTC", "Asia/Tokyo"])
 def test_nanoseconds_are_cut_to_the_last_whole_microsecond(
     engine: Engine, tmp_path: Path, zone: str | None

@@ -163,6 +163,7 @@ def test_labels_in_sql_may_read_sources_that_are_sql_themselves(store: Store) ->
         ("SELECT FROM WHERE", "sql_invalid", "The SQL of the labels does not parse"),
         ("DROP TABLE payments", "sql_invalid", "must be exactly one SELECT"),
         ("SELECT nobody FROM payments", "sql_invalid", "nobody"),
+        ("SELECT *, paid_at AS at, 1 AS client FROM payments", "sql_invalid", "two columns"),
         ("SELECT * FROM payments WHERE client < 0", "labels_empty", "gives no rows"),
         ("SELECT client, shop FROM payments LIMIT 1", "labels_miss_column", "no column 'at'"),
     ],

@@ -134,6 +134,24 @@ def test_sql_that_must_not_run(desk: Desk, kind: str, sql: str, code: str, said:
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("sql", "column"),
+    [
+        ("SELECT *, amount * 100 AS amount FROM events", "amount"),
+        ("SELECT *, city AS Amount FROM events", "amount"),
+        ("SELECT * FROM events JOIN events AS b ON events.city = b.city;  -- all", "client_id"),
+    ],
+)
+def test_two_columns_of_one_name_are_refused(desk: Desk, sql: str, column: str) -> None:
+    error = desk.refusal(CLIENT, EVENTS, Source(name="bad", sql=sql))
+    assert error.message == f"Source 'bad': It gives two columns '{column}'."
+    features = (Feature(name="amount", dtype="float64"),)
+    view = FeatureView(name="bad", entity="client", sql=sql, features=features)
+    error = desk.refusal(CLIENT, EVENTS, view)
+    assert error.message == f"Feature view 'bad': It gives two columns '{column}'."
+    assert error.code == "sql_invalid"
+
+
 def test_sql_may_make_its_own_series(desk: Desk) -> None:
     days = Source(name="days", sql="SELECT day FROM range(3) AS d(day), unnest([1, 2])")
     assert desk.check(days).sources["days"].columns == {"day": "int64"}

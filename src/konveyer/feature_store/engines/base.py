@@ -23,6 +23,22 @@ class QueryFailed(KonveyerError):
     code = "query_failed"
 
 
+def check_named_once(columns: Sequence[str]) -> None:
+    """Raise where two columns of a query have one name: whoever asks for it is given either.
+
+    SQL does not tell upper case from lower case in names.
+    """
+    seen: dict[str, str] = {}
+    for name in columns:
+        if name.lower() in seen:
+            raise QueryFailed(
+                f"It gives two columns '{seen[name.lower()]}'.",
+                hint="name each once: leave one out with '* EXCLUDE (column)', rename it, or join "
+                "with USING",
+            )
+        seen[name.lower()] = name
+
+
 class SourceUnreadable(KonveyerError):
     """The files of a source are damaged, or changed or vanished while they were read."""
 
@@ -82,7 +98,7 @@ class Engine(Protocol):
         """Make one SELECT over attached tables readable as table `name`; it runs when read."""
 
     def describe(self, sql: str) -> pa.Schema:
-        """The columns that `sql` would give, without running it."""
+        """The columns that `sql` would give, without running it. Two of one name are an error."""
 
     def query(self, sql: str) -> pa.Table:
         """Run `sql`, whose rows fit in memory, in the order that it asks for."""

@@ -18,7 +18,13 @@ import pyarrow as pa
 from pyarrow.dataset import Dataset
 
 from konveyer.core.errors import KonveyerError, explained, is_of_full_disk
-from konveyer.feature_store.engines.base import JobFailed, QueryFailed, SortedRows, SourceUnreadable
+from konveyer.feature_store.engines.base import (
+    JobFailed,
+    QueryFailed,
+    SortedRows,
+    SourceUnreadable,
+    check_named_once,
+)
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -98,6 +104,9 @@ class DuckDBEngine:
         self._run(f'CREATE OR REPLACE TEMP VIEW "{name}" AS {sql}')
 
     def describe(self, sql: str) -> pa.Schema:
+        with self._lock, _explaining():
+            names = self._connection.sql(sql).columns
+        check_named_once(names)  # a query around it would give the second one another name
         return self._reader(f"SELECT * FROM ({sql}) LIMIT 0").schema  # noqa: S608
 
     def query(self, sql: str) -> pa.Table:

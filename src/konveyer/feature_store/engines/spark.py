@@ -32,6 +32,7 @@ from konveyer.feature_store.engines.base import (
     QueryFailed,
     SortedRows,
     SourceUnreadable,
+    check_named_once,
 )
 from konveyer.feature_store.engines.jobs import OnItem, OnRows, unpacked
 from konveyer.feature_store.engines.spark_files import (
@@ -141,7 +142,9 @@ class SparkEngine:
 
     def describe(self, sql: str) -> pa.Schema:
         with _explaining():
-            return to_arrow_schema(self._frame(sql).schema, timezone="UTC")
+            schema = self._frame(sql).schema
+        check_named_once(schema.names)
+        return to_arrow_schema(schema, timezone="UTC")
 
     def query(self, sql: str) -> pa.Table:
         return self._run(lambda: self._frame(sql).toArrow())

@@ -131,7 +131,8 @@ def _attached(
 ) -> tuple[SourceForm, pa.Schema]:
     try:
         kind = attach(source, session, places, staging=staging)
-        columns = session.describe(f"SELECT * FROM {quoted(source.name)}")  # noqa: S608 - a checked name
+        sql = nestable(source.sql or f"SELECT * FROM {quoted(source.name)}")  # noqa: S608
+        columns = session.describe(sql)
     except QueryFailed as error:
         raise SqlInvalid(f"Source '{source.name}': {error.message}", hint=error.hint) from error
     types = {field.name: _type_name(field.type) for field in columns}
