@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from konveyer.bundle.manifest import ModelSpec
 from konveyer.bundle.release_policy import Canary, ReleasePolicy, Shadow
@@ -141,3 +142,32 @@ def test_answers_are_compared_by_the_names_of_their_outputs(
     assert verdict.passed is passes, verdict.measured
     assert passes or "distribution of high: 1 against 0" in verdict.measured
     assert "distribution of low" not in verdict.measured
+
+
+def test_an_entity_that_is_asked_again_and_again_condemns_no_canary(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    """Such as one that somebody asks for every second to see whether all is well."""
+    storage = FolderStorage(tmp_path)
+    services = gate_services(catalog, tmp_path, storage)
+    live = candidate = packed(services.bundles, ("score", "rest"))
+    served = released(catalog, live, State.LIVE)
+    release = released(catalog, candidate, State.CANARY)
+    sides = ((0, served, "live"), (1, release, "canary"))
+    asked = [
+        prediction(
+            2 * number + odd,
+            now_us() + 10_000_000,
+            bundle=live.digest,
+            release=of,
+            side=side,
+            outputs=(number / 600, 0.0),
+        )
+        for number in range(600)
+        for odd, of, side in sides
+    ]
+    again = [replace(asked[0], request_id=f"again-{number}") for number in range(3000)]
+    logged(tmp_path, *asked, *again)
+    verdict = canary_stage(GateContext(services=services, release=release), candidate)
+    assert verdict.passed, verdict.measured
+    assert verdict.evidence["steps"][0]["live"]["rows"] == 3600

@@ -39,22 +39,35 @@ def with_names(rows: Iterable[Row], names_of: NamesOf) -> list[Row]:
     ]
 
 
-def seen(rows: Iterable[Row], *, knows_as_live: bool = False) -> Seen:
+def seen(
+    rows: Iterable[Row], *, knows_as_live: bool = False, has_own_entities: bool = False
+) -> Seen:
     """The rows as a side that is judged: what callers did wrong is nobody's failure.
 
     Of a candidate that is to know what the live version knows (`knows_as_live`), an unknown entity
     is one: neither a canary's rows nor `paired` ones have those that the live one does not know.
+
+    Where each side `has_own_entities`, of an entity that is asked the same again and again the
+    newest answer stands for all: it was drawn once, and how often it is asked is not its answer.
     """
     counted = [
         row
         for row in rows
         if not 400 <= row["status"] < 500 or (knows_as_live and _is_unknown(row))
     ]
+    answered = [row for row in counted if row["outputs"] is not None]
+    if has_own_entities:
+        answered = [*{_asked(place, row): row for place, row in enumerate(answered)}.values()]
     return Seen(
         failed=[row["status"] >= 400 for row in counted],
         took_ms=[row["latency_us"] / 1000 for row in counted],
-        outputs=[row["outputs"] for row in counted if row["outputs"] is not None],
+        outputs=[row["outputs"] for row in answered],
     )
+
+
+def _asked(place: int, row: Row) -> object:
+    """What tells a question from others; without keys it is one of its own."""
+    return place if row["keys"] is None else repr((row["keys"], row["request"]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

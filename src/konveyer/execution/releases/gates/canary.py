@@ -111,9 +111,9 @@ def decide(step: Step, policy: Canary) -> Decision:
 def _look(
     context: GateContext, rows: Sequence[Row], weight: float, since_us: int, allowed: Allowed
 ) -> Step:
-    live = seen(row for row in rows if row["side"] == "live")
+    live = seen((row for row in rows if row["side"] == "live"), has_own_entities=True)
     own = (row for row in rows if row["release"] == context.release)
-    candidate = seen(own, knows_as_live=True)
+    candidate = seen(own, knows_as_live=True, has_own_entities=True)
     return Step(
         weight=weight,
         held_s=(now_us() - since_us) / 1e6,
