@@ -25,6 +25,8 @@ def test_a_key_from_its_making_to_its_end(shop_copy: Shop) -> None:
             profile="boris",
         )["key"]
         other = shop_copy.run("key", "create", "ledger", "--application", "scoring")["key"]
+        typo = shop_copy.attempt("key", "create", "kiosk", "--application", "coupon-respons")
+        assert "submitted for 'coupon-respons' yet: did you mean 'coupon-response'?" in typo.stderr
         wait_for(lambda: status(made) == 200)
         wait_for(lambda: status(other) == 403)
         contract = httpx.get(url + "/coupon-response/v1", headers={"X-API-Key": made})

@@ -5,6 +5,7 @@ import msgspec
 
 from konveyer.cli.context import Context, pass_context
 from konveyer.cli.render import print_json, print_table
+from konveyer.core.errors import did_you_mean
 from konveyer.core.wording import when
 
 
@@ -42,6 +43,7 @@ def create(
     from konveyer.access.api_keys import KeyTerms, create_key
     from konveyer.access.profiles import save_api_key
     from konveyer.execution.releases.live import publish_desired
+    from konveyer.execution.releases.records import submitted_applications
 
     context.settings.environment(environment)
     workspace = context.workspace
@@ -54,6 +56,10 @@ def create(
     )
     with workspace.catalog.transaction() as session:
         made = create_key(session, context.actor(session), terms)
+        known = submitted_applications(session)
+    for unknown in sorted({*applications} - {*known}):
+        close = did_you_mean(unknown, known, otherwise="it opens what is released later.")
+        click.echo(f"Note: nothing was submitted for '{unknown}' yet: {close}", err=True)
     publish_desired(workspace.catalog, workspace.storage, environment)
     shown = str(save_api_key(context.settings.state, name, environment, made)) if save else made
     if context.as_json:

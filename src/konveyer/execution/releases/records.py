@@ -110,6 +110,11 @@ def count_releases(session: Session, *, application: str | None = None) -> int:
     return session.scalar(query) or 0
 
 
+def submitted_applications(session: Session) -> list[str]:
+    """The applications that have a release, whatever became of it."""
+    return sorted(session.scalars(select(ReleaseRow.application).distinct()))
+
+
 def begin_stage(session: Session, release: str, stage: State, *, waiting_us: int, by: str) -> None:
     """Note that a stage started; a stage that starts again after a kill keeps its row."""
     if session.get(StageRow, (release, stage)) is None:

@@ -71,6 +71,14 @@ class ModelUnavailable(KonveyerError):
     code, status = "model_unavailable", HTTPStatus.SERVICE_UNAVAILABLE
 
 
+def told_nothing() -> ModelUnavailable:
+    """The error of a node that never could read what it is to serve."""
+    return ModelUnavailable(
+        "This node does not know yet what it is to serve, and to whom.",
+        hint="it looks again; send the request again in a second",
+    )
+
+
 class LaneNotReady(ModelUnavailable):
     """It has not started yet: whoever waits for it asks again."""
 

@@ -11,15 +11,14 @@ from konveyer.execution.serving.errors import (
     KeyMissing,
     KeyNotAllowed,
     KeyUnknown,
-    ModelUnavailable,
     RateExceeded,
+    told_nothing,
 )
 from konveyer.execution.serving.rates import Limit, SharedRates
 
 ANYBODY = ""
 _BEARER = b"bearer "
 _HINT = "send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'; 'konveyer key create' makes one"
-_AGAIN = "it looks again; send the request again in a second"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +76,7 @@ class KeyRing:
         holder = self._holders.get(hashlib.sha256(sent).digest())
         if holder is None:
             if not self._are_told:
-                raise ModelUnavailable(
-                    "This node does not know yet what it is to serve, and to whom.", hint=_AGAIN
-                )
+                raise told_nothing()
             raise KeyUnknown("This API key is not known here.", hint=_HINT)
         key = holder.key
         if key.expires_us is not None and key.expires_us <= now_us():

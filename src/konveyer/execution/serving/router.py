@@ -29,6 +29,7 @@ from konveyer.execution.serving.errors import (
     LanePreparing,
     ModelUnavailable,
     VersionNotFound,
+    told_nothing,
 )
 from konveyer.execution.serving.keys import KeyRing
 from konveyer.execution.serving.lanes import Lane, lane_of
@@ -169,10 +170,7 @@ class Router:
                 hint="it is tried again; send the request again in a second",
             )
         if self._desired is None:
-            raise ModelUnavailable(
-                "This node does not know yet what it is to serve.",
-                hint="it looks again; send the request again in a second",
-            )
+            raise told_nothing()
         versions = sorted(version for name, version in endpoints if name == application)
         if versions:
             known = ", ".join(f"v{version}" for version in versions)

@@ -54,42 +54,33 @@ def forget(
     actor.require(Permission.FORGET_ENTITIES)
     # One at a time: what another one writes is in no table yet, and would be taken for old.
     with locked(training_sets / _LOCK):
-        return _forget(services, actor, training_sets, find, everywhere=everywhere)
-
-
-def _forget(
-    services: EtlServices,
-    actor: Actor,
-    training_sets: Path,
-    find: Callable[[], Held],
-    *,
-    everywhere: bool,
-) -> Held:
-    held = find()
-    # A push that did not see the digest has ended by now, and what it wrote is found.
-    with locked_pushes(services.pushed):
-        with services.catalog.transaction() as session:
-            leave_out(session, held.entity, held.digest, person=actor.name)
-            audit.record(session, actor.name, "forgot", "entity", held.entity, digest=held.digest)
-        _take_out(services, actor, held)
-    _check_nothing_runs(services, held)
-    encoded = encode_key(list(held.key.values()))
-    for view in held.views:
-        services.online.delete(space_of(*view), [encoded])
-    # An ETL run that ended since the plan was made had begun before it: look again.
-    while tables := find().tables:
-        for table in tables:
-            _rewrite(services, actor, held, table)
-    searched: set[str] | None = None
-    if everywhere:
-        remove_left(training_sets / DRAFTS)
-        remove_left(services.places_until({}).staging)
-        remove_unlisted(services.catalog, actor, training_sets)
-        searched = _remove_older(services, actor, training_sets, find)
-    while not _noted_done(services, actor, held, searched):
-        # Since then a training set was recorded that may have been built of what was there before.
-        searched = _remove_older(services, actor, training_sets, find)
-    return held
+        held = find()
+        # A push that did not see the digest has ended by now, and what it wrote is found.
+        with locked_pushes(services.pushed):
+            with services.catalog.transaction() as session:
+                leave_out(session, held.entity, held.digest, person=actor.name)
+                audit.record(
+                    session, actor.name, "forgot", "entity", held.entity, digest=held.digest
+                )
+            _take_out(services, actor, held)
+        _check_nothing_runs(services, held)
+        encoded = encode_key(list(held.key.values()))
+        for view in held.views:
+            services.online.delete(space_of(*view), [encoded])
+        # An ETL run that ended since the plan was made had begun before it: look again.
+        while tables := find().tables:
+            for table in tables:
+                _rewrite(services, actor, held, table)
+        searched: set[str] | None = None
+        if everywhere:
+            remove_left(training_sets / DRAFTS)
+            remove_left(services.places_until({}).staging)
+            remove_unlisted(services.catalog, actor, training_sets)
+            searched = _remove_older(services, actor, training_sets, find)
+        while not _noted_done(services, actor, held, searched):
+            # Since then a training set was recorded that may have been built of what was there.
+            searched = _remove_older(services, actor, training_sets, find)
+        return held
 
 
 def _remove_older(

@@ -237,9 +237,8 @@ class _Search:
     key: dict[str, int | str]
     bucket: int
     written: Mapping[tuple[str, str], Sequence[WrittenTable]]
-    gone: Set[
-        tuple[str, str]
-    ]  # no longer in force, and lost with their folder: no run repairs them
+    # No longer in force, and lost with their folder: no run repairs them.
+    gone: Set[tuple[str, str]]
     pinned: set[TableRef]
 
     def readable(self, view: tuple[str, str]) -> Iterator[HeldTable]:
