@@ -77,7 +77,7 @@ REFUSED = {
     "SELECT client, max(paid_at) AS event_time, sum(amount) AS last_amount FROM payments "
     "GROUP BY client": "GROUP BY",
     f"{ROWS} JOIN refunds USING (client)": "a join",
-    f"SELECT * FROM ({ROWS}), refunds": "a join",
+    f"SELECT a.* FROM ({ROWS}) AS a, refunds": "a join",
     f"SELECT DISTINCT * FROM ({ROWS})": "DISTINCT",
     f"{ROWS} LIMIT 3": "LIMIT",
     f"{ROWS} UNION {ROWS}": "UNION without ALL",

@@ -10,7 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from konveyer import Aggregation, Feature, PushedColumn, Source
+from konveyer import (
+    Aggregation,
+    Entity,
+    Feature,
+    FeatureView,
+    JoinKey,
+    PushedColumn,
+    Source,
+)
 from konveyer.access.actor import Actor, NotAllowed
 from konveyer.access.roles import Role
 from konveyer.catalog.session import Catalog
@@ -147,6 +155,33 @@ def test_a_bad_row_refuses_the_push_with_its_row_and_column(
     assert problem in caught.value.message
     assert caught.value.status == 422
     assert (till.pushes(), till.segments(), till.online(1)) == ([], [], [None])
+
+
+@pytest.mark.parametrize("number", ["card-7", "6f9619ff8b86d011b42d00cf4fc964ff", ""])
+@pytest.mark.parametrize("accuracy", ["exact", "snapshot"])
+def test_a_key_that_is_no_uuid_refuses_the_push(till: Till, number: str, accuracy: Any) -> None:
+    """No run of the view would come to its end any more: a push cannot be taken back."""
+    taps = Source(
+        name="taps",
+        pushed=(PushedColumn("card", "string"), PushedColumn("tapped_at", "timestamp")),
+        event_time="tapped_at",
+    )
+    tapped = FeatureView(
+        name="tapped",
+        entity="card",
+        sql="SELECT card, tapped_at AS event_time, created_time, hour(tapped_at) AS hour FROM taps"
+        + (" GROUP BY ALL" if accuracy == "snapshot" else ""),
+        features=(Feature(name="hour", dtype="int64"),),
+        accuracy=accuracy,
+    )
+    card = Entity(name="card", join_keys=(JoinKey("card", "uuid"),))
+    till.store.apply(card, taps, tapped)
+    good = {"card": "6F9619FF-8B86-D011-B42D-00CF4FC964FF", "tapped_at": "2026-01-31T12:00:00Z"}
+    with pytest.raises(PushedRowsInvalid, match="'taps', row 2, column 'card': .* is no UUID"):
+        till.push([good, {**good, "card": number}], key="a", source="taps")
+    assert till.pushes() == []
+    till.push([good], key="a", source="taps")
+    till.store.etl()
 
 
 def test_every_bad_row_is_told_at_once(till: Till) -> None:

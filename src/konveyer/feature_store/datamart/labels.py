@@ -15,6 +15,7 @@ from konveyer.core.schema import (
     column_type,
     decoded,
 )
+from konveyer.core.texts import CANONICAL_UUID
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.kernel.codes import Ints, codes_of
 from konveyer.feature_store.kernel.history import instants
@@ -23,7 +24,6 @@ from konveyer.feature_store.registry.errors import FeatureClash
 _TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 # Odd and without a pattern: keys and times that lie close make numbers that lie apart.
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-_CANONICAL_UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 
 class LabelsEmpty(KonveyerError):
@@ -270,7 +270,7 @@ def _typed(table: pa.Table, name: str, dtype: ColumnType) -> pa.Table:
 
 def _with_canonical_uuids(table: pa.Table, name: str, where: str) -> pa.Table:
     texts = pc.utf8_lower(table.column(name).cast(pa.string()))
-    wrong = pc.invert(pc.match_substring_regex(texts, _CANONICAL_UUID)).fill_null(False)
+    wrong = pc.invert(pc.match_substring_regex(texts, CANONICAL_UUID)).fill_null(False)
     if pc.any(wrong).as_py():
         first = texts.filter(wrong)[0].as_py()
         raise LabelsWrongType(

@@ -25,6 +25,7 @@ from konveyer.core.schema import (
     column_type,
     decoded,
 )
+from konveyer.core.texts import CANONICAL_UUID
 from konveyer.feature_store.definitions.pushed import PushedColumn
 from konveyer.feature_store.definitions.source import Source
 from konveyer.feature_store.etl.limits import outside
@@ -48,11 +49,14 @@ class Problem:
     problem: str
 
 
-def checked_rows(source: Source, keys: Sequence[str], rows: Any, *, now_us: int) -> pa.Table:
+def checked_rows(
+    source: Source, keys: Mapping[str, ColumnType], rows: Any, *, now_us: int
+) -> pa.Table:
     """The pushed columns of `source`, in its order. Raises with row and column of what is wrong.
 
     `rows` is a sequence of mappings, or what Arrow reads without a copy: a table, a Polars or a
-    pandas frame. Nothing is rounded or guessed; of the columns `keys` none may be null.
+    pandas frame. Nothing is rounded or guessed; of the columns `keys` none may be null, and those
+    that are UUIDs must be written as such.
     """
     columns = [column.column for column in source.pushed]
     if isinstance(rows, Sequence):
@@ -266,7 +270,7 @@ def _first_bad(values: pa.ChunkedArray, column: Column) -> int:
 def _wrong_values(
     source: Source,
     column: PushedColumn,
-    keys: Sequence[str],
+    keys: Mapping[str, ColumnType],
     values: pa.ChunkedArray,
     now_us: int,
 ) -> Iterator[Problem]:
@@ -277,6 +281,11 @@ def _wrong_values(
         what = "the event time" if column.name == source.event_time else "a join key"
         for place in pc.indices_nonzero(values.is_null()).to_pylist():
             yield Problem(place + 1, column.name, f"{what} is null")
+    if keys.get(column.name) is ColumnType.UUID and pa.types.is_string(values.type):
+        canonical = pc.match_substring_regex(values, CANONICAL_UUID, ignore_case=True)
+        for place in pc.indices_nonzero(pc.invert(canonical).fill_null(False)).to_pylist():
+            what = f"{values[place].as_py()!r:.80} is no UUID, 8-4-4-4-12 hexadecimal digits"
+            yield Problem(place + 1, column.name, what)
     if column.name == source.event_time:
         times_us = values.cast(pa.int64())
         later = pc.greater(times_us, now_us + AHEAD_US).fill_null(False)

@@ -1,5 +1,6 @@
 """Which views pushed rows can land in at once: those that make each row from one pushed row."""
 
+from konveyer.core.schema import ColumnType
 from konveyer.feature_store.definitions.definition import Kind
 from konveyer.feature_store.definitions.source import Source
 from konveyer.feature_store.definitions.view import FeatureView
@@ -13,17 +14,19 @@ def pushed_sources(state: RegistryState, view: str) -> tuple[str, ...]:
     return tuple(source.name for source in state.sources_of((Kind.VIEW, view)) if source.pushed)
 
 
-def row_keys(state: RegistryState, source: Source) -> tuple[str, ...]:
-    """The columns of a pushed source that are join keys of views over it: none may be null."""
+def row_keys(state: RegistryState, source: Source) -> dict[str, ColumnType]:
+    """The columns of a pushed source that are join keys of views over it, with their types.
+
+    None may be null; one that is a UUID somewhere must be one in every row.
+    """
     columns = {column.name for column in source.pushed}
-    keys = {
-        key.name: None
-        for name in state.names(Kind.VIEW)
-        if source.name in pushed_sources(state, name)
-        for key in state.entity(state.view(name).entity).join_keys
-        if key.name in columns
-    }
-    return tuple(keys)
+    keys: dict[str, ColumnType] = {}
+    for name in state.names(Kind.VIEW):
+        if source.name in pushed_sources(state, name):
+            for key in state.entity(state.view(name).entity).join_keys:
+                if key.name in columns and keys.get(key.name) is not ColumnType.UUID:
+                    keys[key.name] = key.column.dtype
+    return keys
 
 
 def lands_at_once(state: RegistryState, view: FeatureView) -> bool:
