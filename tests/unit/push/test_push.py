@@ -177,7 +177,7 @@ def test_a_key_that_is_no_uuid_refuses_the_push(till: Till, number: str, accurac
     card = Entity(name="card", join_keys=(JoinKey("card", "uuid"),))
     till.store.apply(card, taps, tapped)
     good = {"card": "6F9619FF-8B86-D011-B42D-00CF4FC964FF", "tapped_at": "2026-01-31T12:00:00Z"}
-    with pytest.raises(PushedRowsInvalid, match="'taps', row 2, column 'card': .* is no UUID"):
+    with pytest.raises(PushedRowsInvalid, match=r"'taps', row 2, column 'card': .* is no UUID"):
         till.push([good, {**good, "card": number}], key="a", source="taps")
     assert till.pushes() == []
     till.push([good], key="a", source="taps")
