@@ -34,7 +34,7 @@ from konveyer.feature_store.datamart.training_set import (
 from konveyer.feature_store.datamart.typed import TypedColumns
 from konveyer.feature_store.definitions.duration import duration_us, parse_duration
 from konveyer.feature_store.definitions.resolved import ResolvedService
-from konveyer.feature_store.etl.runs import is_computed
+from konveyer.feature_store.etl.runs import is_computed, not_computed
 from konveyer.feature_store.push.accept import Push
 from konveyer.feature_store.registry.landing import lands_at_once
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
@@ -186,7 +186,8 @@ class FeatureStore:
 
         `keys` have the join keys of each by name, and the request fields that on-demand features
         are computed from. Definitions that were applied meanwhile are taken up within ten seconds,
-        once ETL has computed their views; until then a service is read as it was.
+        once ETL has computed their views; until then a service is read as it was. Raises
+        `ViewNotComputed` for one that was not read before.
         """
         read = self._reader(service)
         requests = [read.fields(key) for key in keys] if read.fields is not None else ()
@@ -212,8 +213,11 @@ class FeatureStore:
         with self._workspace.catalog.reading() as session:
             state = active_state(session)
             resolved = resolve_service(session, state, service)
-            if earlier is not None and _is_awaited(session, state, resolved):
-                return replace(earlier, since=monotonic())
+            awaited = _awaited(session, state, resolved)
+        if awaited is not None:
+            if earlier is None:
+                raise not_computed(awaited)
+            return replace(earlier, since=monotonic())
         return _Reader(
             lookup=OnlineLookup(resolved, self._workspace.online, self._settings.clock),
             keys=TypedColumns(resolved.keys),
@@ -236,13 +240,14 @@ class FeatureStore:
         self.close()
 
 
-def _is_awaited(session: Session, state: RegistryState, service: ResolvedService) -> bool:
-    """Whether a view of the service has nothing online until an ETL run computes its version."""
-    return any(
-        not lands_at_once(state, state.view(view.name))
-        and not is_computed(session, view.name, view.version)
-        for view in service.views
-    )
+def _awaited(session: Session, state: RegistryState, service: ResolvedService) -> str | None:
+    """A view of the service that has nothing online until an ETL run computes its version."""
+    for view in service.views:
+        if not lands_at_once(state, state.view(view.name)) and not is_computed(
+            session, view.name, view.version
+        ):
+            return view.name
+    return None
 
 
 def as_labels(labels: Any) -> pa.Table | LabelFiles:

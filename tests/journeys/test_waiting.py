@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from konveyer import FeatureStore
+from konveyer.feature_store.etl.runs import ViewNotComputed
 from tests.support import Shop
 
 pytestmark = pytest.mark.slow
@@ -202,6 +203,8 @@ def test_an_open_feature_store_reads_what_was_until_a_changed_view_is_computed(
         definitions.write_text(text.replace('over="30d"', 'over="29d"'))
         big_shop.run("apply")
         assert store.online("scoring", [{"client": client}]) == before
+        with FeatureStore(big_shop.root) as fresh, pytest.raises(ViewNotComputed, match="'spend'"):
+            fresh.online("scoring", [{"client": client}])
         big_shop.run("etl", "run", "spend")
         (after,) = store.online("scoring", [{"client": client}])
         assert after is not None

@@ -169,11 +169,15 @@ def readable_table(session: Session, view: str, version: str) -> tuple[TableRef,
         .order_by(EtlRunRow.finished_us.desc())
     ).first()
     if row is None or row.table_version is None or row.buckets is None:
-        raise ViewNotComputed(
-            f"Feature view '{view}' has no computed values yet.",
-            hint=f"run 'konveyer etl run {view}'",
-        )
+        raise not_computed(view)
     return _ref(row), _run(row)
+
+
+def not_computed(view: str) -> ViewNotComputed:
+    return ViewNotComputed(
+        f"Feature view '{view}' has no computed values yet.",
+        hint=f"run 'konveyer etl run {view}'",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
