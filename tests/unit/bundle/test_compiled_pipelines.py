@@ -32,7 +32,7 @@ from sklearn.model_selection import (
     RandomizedSearchCV,
     TunedThresholdClassifierCV,
 )
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
     KBinsDiscretizer,
@@ -284,6 +284,20 @@ MODELS: dict[str, tuple[Callable[[], Any], str, str]] = {
         "binary",
         "lightgbm",
     ),
+    "weights of transformers": (
+        lambda: make_pipeline(
+            ColumnTransformer(
+                [
+                    ("n", mixed_scales(), list(NUMBERS)),
+                    ("t", one_hot(), list(TEXTS)),
+                ],
+                transformer_weights={"t": 0.3},
+            ),
+            LogisticRegression(C=0.1),
+        ),
+        "multiclass",
+        "linear",
+    ),
     "a frozen scaler": (
         lambda: of_nulls(FrozenEstimator(StandardScaler().fit(numbers_of_the_table()))),
         "binary",
@@ -322,6 +336,11 @@ MODELS: dict[str, tuple[Callable[[], Any], str, str]] = {
     ),
     "encoder: targets": (lambda: of_texts(TargetEncoder(cv=2)), "binary", "lightgbm"),
 }
+
+
+def mixed_scales() -> Any:
+    scales = [("a", StandardScaler()), ("b", MinMaxScaler())]
+    return make_pipeline(SimpleImputer(), FeatureUnion(scales, transformer_weights={"b": 2.5}))
 
 
 def numbers_of_the_table() -> Any:

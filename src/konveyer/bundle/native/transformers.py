@@ -42,12 +42,25 @@ def _column_transformer(step: Any, columns: Columns) -> Columns:
     found: Columns = []
     indices = step._transformer_to_input_indices  # noqa: SLF001 - there is no public one
     for name, inner, _ in step.transformers_:
-        found += transformed(inner, [columns[place] for place in indices[name]])
+        made = transformed(inner, [columns[place] for place in indices[name]])
+        found += _weighted(step, name, made)
     return found
 
 
 def _feature_union(step: Any, columns: Columns) -> Columns:
-    return [one for _, inner in step.transformer_list for one in transformed(inner, columns)]
+    return [
+        one
+        for name, inner in step.transformer_list
+        for one in _weighted(step, name, transformed(inner, columns))
+    ]
+
+
+def _weighted(step: Any, name: str, columns: Columns) -> Columns:
+    """What comes of the transformer `name`, times its weight if it has one."""
+    weight = (step.transformer_weights or {}).get(name)
+    if weight is None:
+        return columns
+    return [one.then("multiply_add", float(weight), 0.0) for one in columns]
 
 
 def _standard(step: Any, columns: Columns) -> Columns:
