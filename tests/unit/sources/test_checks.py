@@ -5,6 +5,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -150,6 +151,20 @@ def test_two_columns_of_one_name_are_refused(desk: Desk, sql: str, column: str) 
     error = desk.refusal(CLIENT, EVENTS, view)
     assert error.message == f"Feature view 'bad': It gives two columns '{column}'."
     assert error.code == "sql_invalid"
+
+
+@pytest.mark.parametrize(
+    ("options", "feature"),
+    [({"where": "amuont > 1"}, "n"), ({"by": "amuont", "values": ("1", "2")}, "n_1")],
+)
+def test_a_condition_that_does_not_fit_is_told_with_its_feature(
+    desk: Desk, options: dict[str, Any], feature: str
+) -> None:
+    wrong = Aggregation(function="count", over="7d", name="n", **options)
+    error = desk.refusal(CLIENT, EVENTS, replace(SPEND, aggregations=(*SPEND.aggregations, wrong)))
+    assert error.code == "sql_invalid"
+    assert error.message.startswith(f"Feature view 'spend': feature '{feature}', where=")
+    assert "amuont" in error.message
 
 
 def test_sql_may_make_its_own_series(desk: Desk) -> None:
