@@ -25,12 +25,19 @@ from konveyer.execution.batch import flow, runs
 from konveyer.execution.batch.flow import BatchFailed
 from konveyer.execution.batch.frame import RowsMissing, RowsUnfit
 from konveyer.execution.batch.order import Given
-from konveyer.execution.batch.output import ScoreColumnsClash, ScoresDiffer, ScoreTable, table_of
+from konveyer.execution.batch.output import (
+    ScoreColumnsClash,
+    ScoresDiffer,
+    ScoreTable,
+    scores_schema,
+    table_of,
+)
 from konveyer.execution.batch.plan import ModelNotLive, find_live
 from konveyer.execution.batch.schedule import DueBatches, scheduled_models
 from konveyer.execution.batch.score import ScoreFile
 from konveyer.execution.releases.machine import State
 from konveyer.execution.releases.records import release_row, set_tried
+from konveyer.feature_store.offline.delta import PartFile
 from tests.unit.batch.scorer import DAY_US, DEFINITIONS, NOW, Scorer, opened_scorer, packed
 
 FIRST, SECOND = "2026-01-05T00:00:00Z", "2026-01-08T00:00:00Z"
@@ -269,6 +276,34 @@ def test_a_table_of_other_columns_is_left_alone(scorer: Scorer) -> None:
     manifest = msgspec.structs.replace(bundle.manifest, model=ModelSpec(outputs=two))
     with pytest.raises(ScoresDiffer, match="api_version"):
         table_of(scorer.services.scores, "scoring", 1).check(manifest)
+
+
+def test_a_table_takes_a_new_output_and_a_rollback_from_it(scorer: Scorer) -> None:
+    """Neither is a break to callers, and so neither may stop the scores."""
+    manifest, table = scorer.release().manifest, table_of(scorer.services.scores, "scoring", 1)
+
+    def score(period: str, *names: str) -> None:
+        outputs = tuple(ScalarColumn(name, ColumnType.FLOAT64) for name in names)
+        model = msgspec.structs.replace(manifest, model=ModelSpec(outputs=outputs))
+        table.check(model)
+        schema = scores_schema(model)
+        schema = schema.remove(schema.get_field_index("period"))
+        at = datetime(2026, 1, 5, tzinfo=UTC)
+        row = {"client_id": 1, "event_time": at, "bundle": "b", "release": "r"}
+        file = scorer.root / "part.parquet"
+        pq.write_table(pa.Table.from_pylist([row | dict.fromkeys(names, 0.5)], schema), file)
+        size = file.stat().st_size
+        table.replace(model, period, [PartFile(path=str(file), rows=1, size_bytes=size)])
+
+    score(FIRST, "low", "high")
+    score(SECOND, "middle", "high", "low")
+    score("2026-01-09T00:00:00Z", "low", "high")
+    seen = [(row["low"], row["middle"], row["high"]) for row in scorer.rows()]
+    assert seen == [(0.5, None, 0.5), (0.5, 0.5, 0.5), (0.5, None, 0.5)]
+    score(SECOND, "low", "high")
+    assert [row["middle"] for row in scorer.rows()] == [None, None, None]
+    with pytest.raises(ScoresDiffer, match="middle"):
+        score(FIRST, "low", "other")
 
 
 @pytest.mark.parametrize("moment", ["run", "_write_features"])

@@ -55,7 +55,11 @@ class ScoreTable:
     folder: Path
 
     def check(self, manifest: Manifest) -> None:
-        """Raise when the table cannot take scores of the model."""
+        """Raise when the table cannot take scores of the model.
+
+        It takes outputs that it has no columns of yet, and scores of an earlier release that lacks
+        some that it has: where there is none, a row has a null.
+        """
         found, wanted = schema_at(self.folder), scores_schema(manifest)
         # Delta tells no columns apart that differ in case only.
         called = Counter(name.lower() for name in wanted.names)
@@ -66,12 +70,12 @@ class ScoreTable:
                 hint="rename the join key or the output of the model: scores have "
                 f"{EVENT_TIME}, {BUNDLE}, {RELEASE} and {PERIOD} too",
             )
-        names = [] if found is None else [f"{field.name} {field.type}" for field in found]
-        expected = [f"{field.name} {field.type}" for field in wanted]
-        if found is not None and names != expected:
+        if found is not None and not _go_together(found, wanted):
+            has, gives = (
+                ", ".join(f"{field.name} {field.type}" for field in one) for one in (found, wanted)
+            )
             raise ScoresDiffer(
-                f"{self.folder} has the columns {', '.join(names)}, and the model gives "
-                f"{', '.join(expected)}.",
+                f"{self.folder} has the columns {has}, and the model gives {gives}.",
                 hint="raise the api_version of the model, or move the table away",
             )
 
@@ -83,7 +87,8 @@ class ScoreTable:
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder.with_name(f".{self.folder.name}.lock")):
             parts = [self._taken_in(file) for file in files]
-            version = replace_part(self.folder, scores_schema(manifest), PERIOD, period, [*parts])
+            schema = _widened(schema_at(self.folder), scores_schema(manifest))
+            version = replace_part(self.folder, schema, PERIOD, period, [*parts])
             # What is replaced stays for a while for those who read it, and what a kill left too.
             remove_replaced(self.folder, after_hours=_KEEP_REPLACED_HOURS)
         return version
@@ -96,3 +101,18 @@ class ScoreTable:
 
 def table_of(scores: Path, application: str, api_version: int) -> ScoreTable:
     return ScoreTable(scores / application / f"v{api_version}")
+
+
+def _go_together(found: pa.Schema, wanted: pa.Schema) -> bool:
+    """Whether one has all columns of the other, with the same types."""
+    names = {*found.names} & {*wanted.names}
+    is_part = len(names) == min(len(found), len(wanted))
+    return is_part and all(found.field(name).type == wanted.field(name).type for name in names)
+
+
+def _widened(found: pa.Schema | None, wanted: pa.Schema) -> pa.Schema:
+    """The columns of the table and what is new, the one of the period last."""
+    known = wanted if found is None else found
+    new = [field for field in wanted if field.name not in known.names]
+    rest = [field for field in known if field.name != PERIOD]
+    return pa.schema([*rest, *new, wanted.field(PERIOD)])
