@@ -31,7 +31,7 @@ def init(context: Context, folder: Path, example: str | None, upgrade: bool) -> 
     \b
     Example: konveyer init shop --example coupon-response
     """
-    from konveyer.core.settings import load_settings
+    from konveyer.core.settings import check_root, load_settings
     from konveyer.development.scaffold import new_workspace
     from konveyer.wiring import create_catalog
 
@@ -47,6 +47,7 @@ def init(context: Context, folder: Path, example: str | None, upgrade: bool) -> 
         if made:
             click.echo(f"It had no people: '{ADMINISTRATOR}' is its administrator.")
         return
+    check_root(folder.resolve())
     with new_workspace(folder, example=example) as (draft, rows):
         settings = load_settings(draft)
         catalog = create_catalog(settings)

@@ -167,6 +167,9 @@ class Settings(_Section, frozen=True):
         return f"{prefix}{self.root / url.removeprefix(prefix)}" if url.startswith(prefix) else url
 
 
+_OF_URLS = {"%", "?", "#"}
+
+
 def load_settings(start: Path) -> Settings:
     """Read `konveyer.toml` in `start` or the nearest folder above it."""
     folder = start.resolve()
@@ -180,7 +183,18 @@ def load_settings(start: Path) -> Settings:
     )
 
 
+def check_root(root: Path) -> None:
+    """Raise for a folder in which a workspace cannot be."""
+    if set(str(root)) & _OF_URLS:
+        raise BadSettings(
+            f"The path {root} has one of the characters {' '.join(sorted(_OF_URLS))}, which "
+            "databases and Delta tables take for parts of a URL.",
+            hint="give the workspace a folder of another name",
+        )
+
+
 def parse_settings(content: bytes, *, root: Path) -> Settings:
+    check_root(root)
     try:
         settings = msgspec.toml.decode(content, type=Settings)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
