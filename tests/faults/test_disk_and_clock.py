@@ -91,12 +91,10 @@ def test_what_memory_does_not_hold_is_lost_and_counted(tmp_path: Path) -> None:
     """In this process, since a hundred thousand requests take a while."""
     from konveyer.execution.serving import prediction_log
     from konveyer.execution.serving.metrics import LOG_LOST
-    from konveyer.execution.serving.prediction_log import Prediction, PredictionLog
+    from konveyer.execution.serving.prediction_log import PredictionLog
+    from tests.predictions import prediction
 
-    row = Prediction(
-        *("r", 0, "prod", "a", 1, "sha256:0", "r-1", "live", "", 200, None, (1,), (), (), ()),
-        *((1.0,), (0.5,), 0.5, 1),
-    )
+    row = prediction()
     folder = tmp_path / "log"
     log = PredictionLog(folder)
     folder.rmdir()

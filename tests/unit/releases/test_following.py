@@ -16,6 +16,7 @@ from konveyer.execution.serving.prediction_log import Prediction, PredictionLog
 from konveyer.execution.serving.prediction_reader import read_predictions
 from konveyer.execution.serving.segments import hour_folder, log_folder
 from konveyer.execution.serving.shipping import Shipper
+from tests.predictions import prediction as any_prediction
 
 URL = Url(application="scoring", api_version=1)
 HOUR_US = 3_600_000_000
@@ -23,27 +24,17 @@ HOUR_US = 3_600_000_000
 
 def prediction(number: int, at_us: int, **changes: Any) -> Prediction:
     values = {
-        "request_id": f"r-{number}",
         "at_us": at_us,
-        "environment": "prod",
         "application": "scoring",
-        "api_version": 1,
         "bundle": "sha256:aa",
         "release": "rel-1",
-        "side": "live",
         "caller": "till",
-        "status": 200,
-        "error": None,
         "keys": (number,),
-        "request": (),
         "given": ("spend",),
-        "fallbacks": (),
         "features": (2.5,),
-        "outputs": (0.25,),
-        "prediction": 0.25,
         "latency_us": 700,
     }
-    return Prediction(**{**values, **changes})
+    return any_prediction(f"r-{number}", **{**values, **changes})
 
 
 def logged(root: Path, *predictions: Prediction) -> None:

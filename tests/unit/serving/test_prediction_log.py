@@ -10,36 +10,12 @@ from konveyer.core.storage import FolderStorage
 from konveyer.execution.serving.metrics import LOG_LOST
 from konveyer.execution.serving.prediction_log import (
     MOST_WAITING_BYTES,
-    Prediction,
     PredictionLog,
 )
 from konveyer.execution.serving.prediction_reader import read_predictions
 from konveyer.execution.serving.segments import CLOSED, log_folder
+from tests.predictions import prediction
 from tests.support import wait_for
-
-
-def row(request_id: str) -> Prediction:
-    return Prediction(
-        request_id=request_id,
-        at_us=0,
-        environment="prod",
-        application="a",
-        api_version=1,
-        bundle="sha256:0",
-        release="r",
-        side="live",
-        caller="",
-        status=200,
-        error=None,
-        keys=(1,),
-        request=(),
-        given=(),
-        fallbacks=(),
-        features=(1.5,),
-        outputs=(0.25,),
-        prediction=0.25,
-        latency_us=10,
-    )
 
 
 def remove_files(folder: Path) -> None:
@@ -53,11 +29,11 @@ def test_what_is_asked_after_somebody_removed_the_files_is_logged(
 ) -> None:
     folder = log_folder(tmp_path, "prod")
     log = PredictionLog(folder, segment_s=0.5)
-    log.add(row("removed"))
+    log.add(prediction("removed"))
     wait_for(lambda: any(folder.glob("*.open")))
     remove(folder)
     wait_for(lambda: "cannot be closed" in caplog.text)
-    log.add(row("after"))
+    log.add(prediction("after"))
     log.close()
     found = list(read_predictions(FolderStorage(tmp_path), "prod"))
     assert [one["request_id"] for one in found] == ["after"]
@@ -71,14 +47,14 @@ def test_what_waits_for_a_disk_is_bounded_by_what_was_sent(
     folder.rmdir()
     folder.touch()  # nothing can be written there
     before = LOG_LOST._value.get()
-    log.add(row("read"), MOST_WAITING_BYTES // 2)
+    log.add(prediction("read"), MOST_WAITING_BYTES // 2)
     wait_for(lambda: "cannot be written" in caplog.text)
     for name in ("queued", "too much", "too much"):
-        log.add(row(name), MOST_WAITING_BYTES // 2)
-    log.add(row("small"))
+        log.add(prediction(name), MOST_WAITING_BYTES // 2)
+    log.add(prediction("small"))
     folder.unlink()
     wait_for(lambda: any(folder.glob(f"*{CLOSED}")))
-    log.add(row("after"), MOST_WAITING_BYTES)
+    log.add(prediction("after"), MOST_WAITING_BYTES)
     log.close()
     found = read_predictions(FolderStorage(tmp_path), "prod")
     assert {one["request_id"] for one in found} == {"read", "queued", "small", "after"}

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from konveyer.core.storage import FolderStorage, StorageUnavailable
-from konveyer.execution.serving.prediction_log import Prediction, PredictionLog
+from konveyer.execution.serving.prediction_log import PredictionLog
 from konveyer.execution.serving.prediction_reader import read_predictions
 from konveyer.execution.serving.segments import log_folder
 from konveyer.execution.serving.shipping import Shipper
+from tests.predictions import prediction
 
 
 class Interrupted(Exception):
@@ -42,29 +43,7 @@ def logged(root: Path, *names: str) -> Path:
     folder = log_folder(root, "prod")
     log = PredictionLog(folder)
     for name in names:
-        log.add(
-            Prediction(
-                request_id=name,
-                at_us=0,
-                environment="prod",
-                application="a",
-                api_version=1,
-                bundle="sha256:0",
-                release="r",
-                side="live",
-                caller="",
-                status=200,
-                error=None,
-                keys=(1,),
-                request=(),
-                given=(),
-                fallbacks=(),
-                features=(1.5, None),
-                outputs=(0.5,),
-                prediction=0.5,
-                latency_us=1,
-            )
-        )
+        log.add(prediction(name))
     log.close()
     return folder
 
