@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from functools import partial
+from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, BackgroundTasks, Query
+from fastapi import APIRouter, BackgroundTasks, Depends, Query, Response
 from sqlalchemy.orm import Session
 
 from konveyer.access.actor import Actor
@@ -30,7 +31,18 @@ from konveyer.wiring import Workspace
 
 router = APIRouter(tags=["execution"])
 Act = Callable[[Session, Actor, str], None]
-DryRun = Annotated[bool, Query(description="Show what would be and change nothing.")]
+
+
+def _dry_run(
+    response: Response,
+    dry_run: Annotated[bool, Query(description="Show what would be and change nothing.")] = False,
+) -> bool:
+    if dry_run:
+        response.status_code = HTTPStatus.OK  # nothing follows that a caller could wait for
+    return dry_run
+
+
+DryRun = Annotated[bool, Depends(_dry_run)]
 
 
 class SubmitOrder(Body):
@@ -131,7 +143,7 @@ def approve(
     release: str,
     approval: Approval,
     later: BackgroundTasks,
-    dry_run: DryRun = False,
+    dry_run: DryRun,
 ) -> Release:
     """A yes in review, or in approval as a third person; the worker runs what follows."""
     act = partial(service.approve, comment=approval.comment)
@@ -139,9 +151,7 @@ def approve(
 
 
 @router.post("/releases/{release}/rejection")
-def reject(
-    here: Here, caller: Caller, release: str, rejection: Reason, dry_run: DryRun = False
-) -> Release:
+def reject(here: Here, caller: Caller, release: str, rejection: Reason, dry_run: DryRun) -> Release:
     """A no in review or approval, with the reason."""
     act = partial(service.reject, reason=rejection.reason)
     return _ended(here, caller, release, act, dry_run=dry_run)
@@ -154,7 +164,7 @@ def waive(
     release: str,
     waiver: Reason,
     later: BackgroundTasks,
-    dry_run: DryRun = False,
+    dry_run: DryRun,
 ) -> Release:
     """Let a release go on although a gate failed; for QA and administrators, never the author."""
     act = partial(service.waive, reason=waiver.reason)
@@ -163,7 +173,7 @@ def waive(
 
 @router.post("/releases/{release}/rerun", status_code=202)
 def rerun(
-    here: Here, caller: Caller, release: str, later: BackgroundTasks, dry_run: DryRun = False
+    here: Here, caller: Caller, release: str, later: BackgroundTasks, dry_run: DryRun
 ) -> Release:
     """Let a gate that failed look again at the same bundle."""
     return _acted(here, caller, release, service.rerun, later, dry_run=dry_run)
@@ -171,7 +181,7 @@ def rerun(
 
 @router.post("/releases/{release}/withdrawal")
 def withdraw(
-    here: Here, caller: Caller, release: str, withdrawal: Withdrawal, dry_run: DryRun = False
+    here: Here, caller: Caller, release: str, withdrawal: Withdrawal, dry_run: DryRun
 ) -> Release:
     """The author takes back a release that is on its way."""
     act = partial(service.withdraw, reason=withdrawal.reason)
@@ -180,7 +190,7 @@ def withdraw(
 
 @router.post("/releases/{release}/promotion", status_code=202)
 def promote(
-    here: Here, caller: Caller, release: str, later: BackgroundTasks, dry_run: DryRun = False
+    here: Here, caller: Caller, release: str, later: BackgroundTasks, dry_run: DryRun
 ) -> Release:
     """End the canary stage: the release is to answer every request."""
     found = _done(here, caller, release, service.promote, dry_run=dry_run)
@@ -202,7 +212,7 @@ def continue_(here: Here, caller: Caller, release: str, later: BackgroundTasks) 
 
 @router.post("/releases/{release:path}/rollback")
 def rollback(
-    here: Here, caller: Caller, release: str, order: RollbackOrder, dry_run: DryRun = False
+    here: Here, caller: Caller, release: str, order: RollbackOrder, dry_run: DryRun
 ) -> Rollback:
     """Let production serve an earlier release again at once, or end a canary."""
     if dry_run:
