@@ -32,6 +32,12 @@ def one_hot(**options):
 def imputed(**options):
     return SimpleImputer(**options)
 
+class Sparse:
+    def fit(self, features, labels):
+        model = make_pipeline(SimpleImputer(), SGDRegressor(random_state=0)).fit(features, labels)
+        model[-1].sparsify()
+        return model
+
 class Boosted:
     def fit(self, features, labels):
         return xgboost.train({}, xgboost.DMatrix(features, labels), 20)
@@ -334,13 +340,14 @@ UNKNOWN = "make_pipeline(prepared(make_pipeline(imputed(), {}), one_hot()), Ridg
         (UNKNOWN.format("FunctionTransformer(np.sign)"), "FunctionTransformer of sign"),
         ("catboost.CatBoostRegressor(iterations=3, grow_policy='Lossguide')", "not symmetric"),
         ("xgboost.XGBRegressor(n_estimators=3, missing=-1.0)", "takes -1 for a null"),
+        ("Sparse()", "it cannot be compiled: "),
     ],
 )
 def test_what_has_no_compiled_form_is_isolated_and_says_why(
     model: str, reason: str, zoo: Path, tmp_path: Path
 ) -> None:
     code = PIPELINE.replace("MODEL", model)
-    given = "codes" if model.startswith(("catboost", "xgboost")) else "frame"
+    given = "codes" if model.startswith(("catboost", "xgboost", "Sparse")) else "frame"
     run = trained(tmp_path / "run", zoo, code, task="regression", given=given)
     manifest = compile_model(run.folder, run.manifest, zoo.parents[2], tmp_path / "draft")
     assert manifest.model.form == "isolated"

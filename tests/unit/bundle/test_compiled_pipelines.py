@@ -24,8 +24,8 @@ from sklearn.ensemble import (
 )
 from sklearn.feature_selection import RFE, SelectFromModel, SelectKBest, VarianceThreshold
 from sklearn.frozen import FrozenEstimator
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.impute import MissingIndicator, SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge, TweedieRegressor
 from sklearn.model_selection import (
     FixedThresholdClassifier,
     GridSearchCV,
@@ -36,6 +36,7 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
     KBinsDiscretizer,
+    MaxAbsScaler,
     MinMaxScaler,
     OneHotEncoder,
     OrdinalEncoder,
@@ -188,6 +189,11 @@ MODELS: dict[str, tuple[Callable[[], Any], str, str]] = {
         "multiclass",
         "linear",
     ),
+    "bins of float32": (
+        lambda: of_numbers(KBinsDiscretizer(4, encode="ordinal", dtype=np.float32)),
+        "binary",
+        "linear",
+    ),
     "bins that take no nulls": (
         lambda: make_pipeline(
             ColumnTransformer([("n", KBinsDiscretizer(3), ["n1", "n2"])]), booster()
@@ -296,6 +302,21 @@ MODELS: dict[str, tuple[Callable[[], Any], str, str]] = {
             LogisticRegression(C=0.1),
         ),
         "multiclass",
+        "linear",
+    ),
+    "scales that clip": (lambda: of_numbers(MaxAbsScaler(clip=True)), "binary", "linear"),
+    "nulls where training had some": (lambda: of_nulls(MissingIndicator()), "binary", "lightgbm"),
+    "tweedie without a logarithm": (
+        lambda: make_pipeline(prepared(SimpleImputer(), one_hot()), TweedieRegressor(power=0)),
+        "regression",
+        "linear",
+    ),
+    "a step of no columns": (
+        lambda: make_pipeline(
+            ColumnTransformer([("n", mixed_scales(), list(NUMBERS)), ("b", one_hot(), [])]),
+            Ridge(),
+        ),
+        "regression",
         "linear",
     ),
     "a frozen scaler": (

@@ -219,6 +219,8 @@ def main(run: Path, folder: Path, kind: str = "") -> None:
             answer["form"] = as_onnx(native, folder, kind) if kind else compiled(native, folder)
         except NotCompiled as error:
             answer["reason"], answer["onnx"] = str(error), may_be_onnx(native)
+        except Exception as error:  # noqa: BLE001 - libraries have more shapes than are known here
+            answer["reason"] = f"it cannot be compiled: {type(error).__name__}: {error}"[:300]
     print(json.dumps(answer))  # noqa: T201 - how the caller gets it
 
 

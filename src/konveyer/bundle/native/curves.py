@@ -39,7 +39,7 @@ def _bins(step: Any, columns: Columns) -> Columns:
     found: Columns = []
     for one, edges in zip(columns, step.bin_edges_, strict=True):
         inner = edges[1:-1].tolist()
-        checked = one.then("finite")
+        checked = (one.then("float32") if step.dtype == np.float32 else one).then("finite")
         if step.encode == "ordinal":
             found.append(checked.then("bins", inner))
             continue

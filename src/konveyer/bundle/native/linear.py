@@ -48,7 +48,8 @@ def _link(model: Any, name: str) -> str | None:
     if name in _SUMS:
         return "identity"
     if name in _EXP:
-        return "identity" if getattr(model, "link", "log") == "identity" else "exp"
+        link = getattr(model, "link", "log")
+        return "identity" if link == "identity" or (link == "auto" and model.power <= 0) else "exp"
     is_binary = len(getattr(model, "classes_", ())) == 2
     if name in ("LogisticRegression", "LogisticRegressionCV"):
         return "sigmoid" if is_binary else "softmax"

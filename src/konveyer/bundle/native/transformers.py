@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from konveyer.bundle.native.columns import Column, NotCompiled
+from konveyer.bundle.native.columns import Column, Mix, NotCompiled
 from konveyer.bundle.native.curves import RULES as CURVES
 from konveyer.bundle.native.encoders import encoded
 from konveyer.bundle.native.mixing import RULES as MIXING
@@ -42,6 +42,8 @@ def _column_transformer(step: Any, columns: Columns) -> Columns:
     found: Columns = []
     indices = step._transformer_to_input_indices  # noqa: SLF001 - there is no public one
     for name, inner, _ in step.transformers_:
+        if not indices[name]:  # it was never fitted
+            continue
         made = transformed(inner, [columns[place] for place in indices[name]])
         found += _weighted(step, name, made)
     return found
@@ -77,7 +79,9 @@ def _robust(step: Any, columns: Columns) -> Columns:
 
 
 def _max_abs(step: Any, columns: Columns) -> Columns:
-    return _shifted(columns, np.zeros(len(columns)), step.scale_)
+    scaled = _shifted(columns, np.zeros(len(columns)), step.scale_)
+    is_clipped = getattr(step, "clip", False)  # since scikit-learn 1.9
+    return [one.then("clip", -1.0, 1.0) for one in scaled] if is_clipped else scaled
 
 
 def _shifted(columns: Columns, shifts: Any, scales: Any) -> Columns:
@@ -119,6 +123,10 @@ def _indicator(step: Any, columns: Columns) -> Columns:
     if any(one.raw for one in columns):
         message = "an indicator of missing texts has no compiled form"
         raise NotCompiled(message)
+    if step.features == "missing-only" and step.error_on_new:
+        known = set(step.features_.tolist())
+        checked = [one if n in known else one.then("finite") for n, one in enumerate(columns)]
+        columns = Mix(columns=tuple(checked), outputs=len(checked)).made()
     return [columns[place].then_no_infinity().then("is_missing") for place in step.features_]
 
 
