@@ -4,10 +4,13 @@ import os
 import signal
 import subprocess
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from konveyer.access.actor import Actor
@@ -69,6 +72,58 @@ def test_etl_killed_in_the_middle_is_finished_by_the_next_command(shop: Shop) ->
         assert after[view] == run, "a finished step must not run again"
     third = runs(shop.root)
     assert len({run.run_id for run in third} - before) == 2
+
+
+ENDS_ITS_PROCESS = """
+from konveyer import Entity, Feature, FeatureView, JoinKey, Source
+
+client = Entity(name="client", join_keys=(JoinKey("client_id", "int64"),))
+visits = Source(name="visits", path="visits.parquet", event_time="seen_at")
+
+
+def of_visits(rows):
+    import os
+
+    if len(rows):
+        os._exit(9)  # as the kernel does to a process that takes too much memory
+    return rows.with_columns(n=rows["client_id"])
+
+
+heavy = FeatureView(
+    name="heavy",
+    entity="client",
+    source="visits",
+    function=of_visits,
+    features=(Feature(name="n", dtype="int64"),),
+)
+light = FeatureView(
+    name="light",
+    entity="client",
+    sql="SELECT client_id, seen_at AS event_time, client_id AS n FROM visits",
+    features=(Feature(name="n", dtype="int64"),),
+)
+"""
+
+
+def test_a_view_that_ends_its_processes_fails_and_keeps_no_other_from_running(
+    tmp_path: Path,
+) -> None:
+    shop = Shop(tmp_path / "shop")
+    shop.run("init", str(shop.root))
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    pq.write_table(pa.table({"client_id": [1], "seen_at": [moment]}), shop.root / "visits.parquet")
+    (shop.root / "features" / "visits.py").write_text(ENDS_ITS_PROCESS)
+    shop.run("apply")
+    command = shop.command("etl", "run", "heavy")
+    assert [subprocess.run(command, check=False).returncode for _ in range(3)] == [9] * 3
+    # The right definition alone would not help: the next command finishes the killed run first.
+    shop.run("etl", "run", "light")
+    found = {run.view: run for run in runs(shop.root)}
+    assert found["light"].status == "succeeded"
+    assert found["heavy"].status == "failed"
+    assert found["heavy"].error is not None
+    assert found["heavy"].error["code"] == "etl_processes_ended"
+    assert "Feature view 'heavy'" in found["heavy"].error["message"]
 
 
 def release_of(root: Path, release: str) -> Any:

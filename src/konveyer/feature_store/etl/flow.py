@@ -52,12 +52,21 @@ from konveyer.pipeline.flow import Flow, Json, Payload, Run, Steps, packed_error
 NAME = "etl"
 _log = logging.getLogger(__name__)
 _MOST_PROFILED = 1_000_000
+# A step that ends so many processes, for want of memory or in a library that breaks, would end each
+# worker that resumes it.
+_MOST_PROCESSES = 3
 
 
 class EtlFailed(KonveyerError):
     """At least one view failed; the others were published."""
 
     code = "etl_failed"
+
+
+class ProcessesEnded(KonveyerError):
+    """A step was under way in several processes, and none of them lived to its end."""
+
+    code = "etl_processes_ended"
 
 
 class PlannedView(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,6 +199,7 @@ def _compute(services: EtlServices, order: EtlPayload, one: PlannedView) -> Json
             as_of_us=order.as_of_us,
             last_push=last_arrived(session, order.as_of_us) if is_pushed else None,
         )
+    _begin(services, order, one, "compute")
     # Read after the run was noted: whoever is forgotten from now on finds the run and waits.
     with services.catalog.reading() as session:
         digests = forgotten_digests(session, loaded.view.entity)
@@ -209,8 +219,21 @@ def _compute(services: EtlServices, order: EtlPayload, one: PlannedView) -> Json
     return msgspec.to_builtins(written)
 
 
+def _begin(services: EtlServices, order: EtlPayload, one: PlannedView, step: str) -> None:
+    with services.catalog.transaction() as session:
+        times = runs.begun(session, order.run_id, one.view, one.version, step)
+    if times > _MOST_PROCESSES:
+        raise ProcessesEnded(
+            f"Feature view '{one.view}': {_MOST_PROCESSES} processes ended while they were to "
+            f"{step.partition(' ')[0]} it.",
+            hint="see that there is enough memory, and that a function of it ends no process; then "
+            f"konveyer etl run {one.view}",
+        )
+
+
 def _check(services: EtlServices, order: EtlPayload, one: PlannedView, table: Json) -> None:
     """All values are checked before the first of them is published."""
+    _begin(services, order, one, "check")
     loaded, written = _load(services, one), msgspec.convert(table, Written)
     features: list[pa.Table] = []
     progress, buckets = _stages(services, order, one), written.ref.buckets
@@ -233,6 +256,7 @@ def _check(services: EtlServices, order: EtlPayload, one: PlannedView, table: Js
 
 
 def _publish(services: EtlServices, order: EtlPayload, one: PlannedView, table: Json) -> None:
+    _begin(services, order, one, "publish")
     loaded, written = _load(services, one), msgspec.convert(table, Written)
     before = _begin_publishing(services, order, written.ref, order.as_of_us)
     outdated = _outdated(services, loaded, written.ref, order.as_of_us, before)
@@ -281,6 +305,7 @@ def _publish_again(services: EtlServices, order: EtlPayload, one: PlannedView) -
                 as_of_us=run.as_of_us,
                 last_push=run.last_push,
             )
+        _begin(services, order, one, f"publish {ref.table_version}")
         before = _begin_publishing(services, order, ref, run.as_of_us)
         outdated = _outdated(services, loaded, ref, run.as_of_us, before)
         progress = _stages(services, order, one)

@@ -96,6 +96,14 @@ def note_stage(session: Session, run_id: str, view: str, version: str, stage: St
     session.get_one(EtlRunRow, (run_id, view, version)).stage = asdict(stage)
 
 
+def begun(session: Session, run_id: str, view: str, version: str, step: str) -> int:
+    """Note that a process begins a step of a running view; how many have begun it by now."""
+    row = session.get_one(EtlRunRow, (run_id, view, version))
+    times: int = (row.begun or {}).get(step, 0) + 1
+    row.begun = {step: times}
+    return times
+
+
 def publishing(session: Session, run_id: str, ref: TableRef, *, as_of_us: int) -> None:
     """Note that from now on records of `ref` may be online, whatever becomes of the run."""
     row = session.get_one(EtlRunRow, (run_id, ref.view, ref.version))

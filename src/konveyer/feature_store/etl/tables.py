@@ -15,7 +15,8 @@ class EtlRunRow(Base):
     once a later publication has made up for a failed one.
 
     `last_push` is the number of the last push whose rows it took up, or None when the view reads
-    no pushed source. `stage` says how far it has come for as long as it is running.
+    no pushed source. `stage` says how far it has come for as long as it is running,
+    `begun` how many processes have begun the step that it is at.
     """
 
     __tablename__ = "etl_runs"
@@ -35,6 +36,7 @@ class EtlRunRow(Base):
     buckets: Mapped[int | None]
     last_push: Mapped[int | None]
     stage: Mapped[dict[str, Any] | None]
+    begun: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
 
 

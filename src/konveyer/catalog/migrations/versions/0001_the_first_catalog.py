@@ -118,6 +118,7 @@ def upgrade() -> None:
         sa.Column("buckets", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("last_push", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("stage", sa.JSON(), nullable=True),
+        sa.Column("begun", sa.JSON(), nullable=True),
         sa.Column("error", sa.JSON(), nullable=True),
         sa.PrimaryKeyConstraint("run_id", "view", "version", name=op.f("pk_etl_runs")),
     )
