@@ -74,7 +74,7 @@ def trained_shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     # The tests are of the conveyor, not of the machine; the demo keeps to 100 a second in 50 ms.
     model = shop.root / "models/coupon_response/model.toml"
     text = model.read_text().replace("p99_ms = 50", "p99_ms = 2000")
-    model.write_text(text.replace("rate_per_s = 100", "rate_per_s = 2"))
+    model.write_text(text.replace("rate_per_s = 100", "rate_per_s = 2.5"))
     for name, role in (("ana", "data-scientist"), ("boris", "ml-engineer"), ("eva", "analyst")):
         shop.run("people", "add", name, "--role", role)
         shop.run("people", "token", name, "--save")

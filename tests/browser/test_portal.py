@@ -146,7 +146,7 @@ def test_runs_and_models(portal: str, page: Page) -> None:
     page.goto(f"{portal}/models")
     text = page.inner_text("main")
     assert "household_id" in text
-    assert "2 requests/s, p99 2000 ms" in text
+    assert "2.5 requests/s, p99 2000 ms" in text
 
 
 def test_a_page_that_is_not_there_says_so(portal: str, page: Page) -> None:
