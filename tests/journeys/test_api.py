@@ -75,6 +75,25 @@ def test_etl_and_a_training_set(api: httpx.Client, shop: Shop) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "outside_workspace")
 
 
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("training-sets", '{"service": "coupon_response", "labels": "a\\u0000b"}'),
+        ("training-sets", '{"service": "s", "labels": "l", "keys": {"a": "\\ud800"}}'),
+        ("etl/runs", '{"views": ["\\ud800"]}'),
+        ("etl/runs", '{"\\ud800": 1}'),
+        ("releases/r/rejection", '{"reason": "\\ud800"}'),
+    ],
+)
+def test_characters_that_no_text_has_are_refused(
+    api: httpx.Client, shop: Shop, path: str, content: str
+) -> None:
+    headers = {**bearer(shop, "boris"), "content-type": "application/json"}
+    answer = api.post(f"/api/{path}", content=content, headers=headers)
+    assert answer.status_code == 422
+    assert "half a surrogate pair" in answer.json()["error"]["message"]
+
+
 def test_a_portal_that_leaves_runs_refuses_them_without_a_worker(shop: Shop) -> None:
     boris = bearer(shop, "boris")
     with served(shop.root, leaves_runs=True) as url, httpx.Client(base_url=url) as client:

@@ -134,6 +134,20 @@ def test_a_function_that_gives_something_else_is_refused_at_apply(
     assert caught.value.code == "python_view_failed"
 
 
+def test_a_value_that_does_not_fit_is_told_with_its_column(store: Store) -> None:
+    body = "rows.with_columns(session=pl.lit(2**63, pl.UInt64), weight=1.0)"
+    view = FeatureView(
+        name="large",
+        entity="client",
+        source="visits",
+        function=f"def f(rows):\n    import polars as pl\n    return {body}\n",
+        features=SESSIONS.features,
+    )
+    store.apply(CLIENT, VISITS, view)
+    with pytest.raises(KonveyerError, match="'large' returned a 'session' that is no int64"):
+        store.etl()
+
+
 def test_a_column_that_the_source_lost_is_named_and_applying_again_does_without(
     store: Store,
 ) -> None:

@@ -97,11 +97,15 @@ def call(view: str, compiled: CompiledView, given: pa.Table) -> pa.Table:
                 f"Feature view '{view}' returned '{field.name}' with nulls.",
                 hint="leave those rows out",
             )
+    return pa.table([_cast(view, table[field.name], field) for field in schema], schema=schema)
+
+
+def _cast(view: str, column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
     try:
-        return table.cast(schema)
+        return column.cast(field.type)
     except pa.ArrowException as error:
         raise PythonViewFailed(
-            f"Feature view '{view}' returned a value that does not fit: {error}",
+            f"Feature view '{view}' returned a '{field.name}' that is no {field.type}: {error}",
             hint="cast it in the function, or correct the definition",
         ) from error
 
