@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -272,6 +273,7 @@ class Workspace:
             self.flows,
             run,
             lost=self.lost_runs,
+            leaving=self.leave_steps,
             purpose=purpose,
             may_run_here=not self.leaves_runs,
         )
@@ -296,6 +298,13 @@ class Workspace:
 
         with self.catalog.reading() as session:
             return lost_runs(session)
+
+    def leave_steps(self) -> None:
+        """To be called when the process ends in the middle of steps, because it was told to."""
+        from konveyer.feature_store.etl.runs import told_to_end
+
+        with suppress(KonveyerError), self.catalog.transaction() as session:
+            told_to_end(session)
 
     def close(self) -> None:
         """Close what was opened."""
@@ -377,6 +386,7 @@ def run_worker(workspace: Workspace) -> None:
             worker.start(workspace.lost_runs(), unless_under_way=lambda run: run.payload["release"])
         # A step under way cannot be interrupted; ending at once is what a kill does, and the next
         # worker runs the step again.
+        workspace.leave_steps()
         logging.shutdown()
         os._exit(0)
 

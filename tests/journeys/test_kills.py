@@ -126,6 +126,51 @@ def test_a_view_that_ends_its_processes_fails_and_keeps_no_other_from_running(
     assert "Feature view 'heavy'" in found["heavy"].error["message"]
 
 
+WAITS = """
+from konveyer import Entity, Feature, FeatureView, JoinKey, Source
+
+client = Entity(name="client", join_keys=(JoinKey("client_id", "int64"),))
+visits = Source(name="visits", path="visits.parquet", event_time="seen_at")
+
+
+def of_visits(rows):
+    import time
+    from pathlib import Path
+
+    if len(rows) and not Path("{root}/go").exists():
+        Path("{root}/waits").touch()
+        time.sleep(120)
+    return rows.with_columns(n=rows["client_id"])
+
+
+slow = FeatureView(
+    name="slow",
+    entity="client",
+    source="visits",
+    function=of_visits,
+    features=(Feature(name="n", dtype="int64"),),
+)
+"""
+
+
+def test_a_view_that_people_interrupt_again_and_again_goes_on(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "shop")
+    shop.run("init", str(shop.root))
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    pq.write_table(pa.table({"client_id": [1], "seen_at": [moment]}), shop.root / "visits.parquet")
+    (shop.root / "features" / "visits.py").write_text(WAITS.replace("{root}", str(tmp_path)))
+    shop.run("apply")
+    for _ in range(4):
+        with subprocess.Popen(shop.command("etl", "run"), start_new_session=True) as process:
+            wait_for((tmp_path / "waits").exists, process)
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.wait(20) == 130
+        (tmp_path / "waits").unlink()
+    (tmp_path / "go").touch()
+    shop.run("etl", "run")
+    assert {run.status for run in runs(shop.root)} == {"succeeded"}
+
+
 def release_of(root: Path, release: str) -> Any:
     catalog = Catalog(f"sqlite:///{root}/state/catalog.db")
     with catalog.transaction() as session:

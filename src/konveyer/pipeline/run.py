@@ -48,6 +48,7 @@ def run_flow(
     run: Run,
     *,
     lost: Callable[[], Sequence[Run]],
+    leaving: Callable[[], None],
     purpose: str,
     may_run_here: bool = True,
 ) -> Json:
@@ -56,7 +57,8 @@ def run_flow(
     A serving worker gets the run. Without one this process takes the workspace's lease, first
     finishes what a killed worker left and starts what was `lost` before it began, then runs it;
     while another command holds the lease, `LeaseHeld` is raised and nothing happens. A process
-    that may not run it here raises `WorkerMissing` then.
+    that may not run it here raises `WorkerMissing` then. `leaving` is called on Ctrl-C, which ends
+    the process.
     """
     from konveyer.pipeline import worker
 
@@ -74,6 +76,7 @@ def run_flow(
         except KeyboardInterrupt:
             # Steps run in threads that nobody can interrupt. Ending at once is what a kill does,
             # and that is safe: the step under way is run again.
+            leaving()
             sys.stderr.write(
                 "\nInterrupted. The next command that runs something goes on with it.\n"
             )

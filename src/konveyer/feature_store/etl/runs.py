@@ -104,6 +104,12 @@ def begun(session: Session, run_id: str, view: str, version: str, step: str) -> 
     return times
 
 
+def told_to_end(session: Session) -> None:
+    """Note that a process ends because it was told to: no step that is under way has ended it."""
+    running = update(EtlRunRow).where(EtlRunRow.status == RUNNING)
+    session.execute(running.values(begun=None))
+
+
 def publishing(session: Session, run_id: str, ref: TableRef, *, as_of_us: int) -> None:
     """Note that from now on records of `ref` may be online, whatever becomes of the run."""
     row = session.get_one(EtlRunRow, (run_id, ref.view, ref.version))
