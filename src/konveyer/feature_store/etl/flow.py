@@ -20,11 +20,11 @@ from konveyer.feature_store.etl import runs
 from konveyer.feature_store.etl.forgotten import forgotten_digests, without_forgotten
 from konveyer.feature_store.etl.landing import Held, Landing
 from konveyer.feature_store.etl.materialize import (
+    PublishedTable,
     Snapshot,
     Written,
     encoded_keys,
     publish,
-    published_keys,
     snapshots,
     stale_keys,
     withdraw,
@@ -395,29 +395,21 @@ def _outdated(
     before: Sequence[PutTable],
 ) -> frozenset[bytes]:
     """Whose records of `before` a publication would leave as they are, though they hold no more."""
-    if not before:
-        return frozenset()
-    now = _published_keys(services, loaded, ref, as_of_us)
     outdated: set[bytes] = set()
     for one in before:
         try:
-            then = _published_keys(services, loaded, one.ref, one.run.as_of_us)
+            stale = stale_keys(
+                loaded.compiled,
+                PublishedTable(services.offline.open(one.ref), one.run.as_of_us),
+                PublishedTable(services.offline.open(ref), as_of_us),
+                engine=services.engine,
+            )
+            for part in stale:
+                outdated.update(encoded_keys(part))
         except OfflineTableUnreadable:
             # It is lost, and this run is what repairs it. Nothing tells who was in it.
             _log.exception("what '%s' had published before cannot be read", loaded.view.name)
-        else:
-            outdated.update(encoded_keys(stale_keys(then, now)))
     return frozenset(outdated)
-
-
-def _published_keys(services: EtlServices, loaded: _View, ref: TableRef, as_of_us: int) -> pa.Table:
-    return published_keys(
-        loaded.compiled,
-        ref,
-        engine=services.engine,
-        offline=services.offline,
-        as_of_us=as_of_us,
-    )
 
 
 def _stages(services: EtlServices, order: EtlPayload, one: PlannedView) -> Progress:

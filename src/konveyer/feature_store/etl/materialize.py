@@ -149,44 +149,52 @@ def _entities(
     return entities.filter(pa.array(present)), history.event_us[winner[present]], at_us[present]
 
 
-def published_keys(
-    compiled: CompiledView,
-    ref: TableRef,
-    *,
-    engine: Engine,
-    offline: DeltaOfflineStore,
-    as_of_us: int,
-) -> pa.Table:
-    """The join keys of every entity that `snapshots` publishes, and the time of its record.
-
-    Reads keys and times alone.
-    """
-    one = _PublishedKeys(compiled, offline.open(ref), as_of_us)
-    return pa.concat_tables(engine.map(one, range(ref.buckets)))
-
-
 @dataclass(frozen=True, slots=True)
-class _PublishedKeys:
-    """The keys and times of what is published of one bucket."""
+class PublishedTable:
+    """A table version, and the moment as of which it is or was published."""
 
-    compiled: CompiledView
     table: TableVersion
     as_of_us: int
 
-    def __call__(self, bucket: int) -> pa.Table:
+
+def stale_keys(
+    compiled: CompiledView, before: PublishedTable, now: PublishedTable, *, engine: Engine
+) -> Iterator[pa.Table]:
+    """The join keys whose record of `before` would outlive a publication of `now`, in parts.
+
+    An entity that is there no more, or whose newest row was taken back: an online store keeps the
+    record with the newer time. Keys and times alone are read, where the engine's workers are; no
+    others than stale keys leave them.
+    """
+    parts = min(before.table.ref.buckets, now.table.ref.buckets)
+    return engine.map(_StaleKeys(compiled, before, now, parts), range(parts))
+
+
+@dataclass(frozen=True, slots=True)
+class _StaleKeys:
+    """Those of one of `parts`. Of two tables the one with more buckets has several for a part."""
+
+    compiled: CompiledView
+    before: PublishedTable
+    now: PublishedTable
+    parts: int
+
+    def __call__(self, part: int) -> pa.Table:
+        return _outliving(self._published(self.before, part), self._published(self.now, part))
+
+    def _published(self, one: PublishedTable, part: int) -> pa.Table:
+        buckets = range(part, one.table.ref.buckets, self.parts)
+        return pa.concat_tables(self._keys_in(one, bucket) for bucket in buckets)
+
+    def _keys_in(self, one: PublishedTable, bucket: int) -> pa.Table:
         keys = self.compiled.plan.keys
-        created = [CREATED_TIME] if CREATED_TIME in self.table.schema.names else []
-        rows = self.table.read(bucket, [*keys, EVENT_TIME, *created]).table
-        entities, event_us, _ = _entities(self.compiled, history_of(rows, keys), self.as_of_us)
+        created = [CREATED_TIME] if CREATED_TIME in one.table.schema.names else []
+        rows = one.table.read(bucket, [*keys, EVENT_TIME, *created]).table
+        entities, event_us, _ = _entities(self.compiled, history_of(rows, keys), one.as_of_us)
         return entities.append_column(PUBLISHED_US, pa.array(event_us))
 
 
-def stale_keys(before: pa.Table, now: pa.Table) -> pa.Table:
-    """The join keys whose record of `before` would outlive a publication of `now`.
-
-    An entity that is there no more, or whose newest row was taken back: an online store keeps the
-    record with the newer time.
-    """
+def _outliving(before: pa.Table, now: pa.Table) -> pa.Table:
     keys = [name for name in before.column_names if name != PUBLISHED_US]
     both = before.join(now, keys, join_type="left outer", right_suffix="_now")
     after = both.column(f"{PUBLISHED_US}_now")
