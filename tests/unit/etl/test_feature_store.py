@@ -241,21 +241,29 @@ def list_of(store: Store) -> list[EtlRun]:
         return list_runs(session)
 
 
-def test_what_the_source_takes_back_is_served_no_more(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("then", [10, 2_000_000], ids=["into-many", "into-one"])
+def test_what_the_source_takes_back_is_served_no_more(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: int
+) -> None:
+    """Also where the new table has more buckets than the one before, or fewer."""
     store.apply(*DEFINITIONS)
     store.etl()
+    monkeypatch.setattr(layout, "ROWS_PER_BUCKET", then)
     table = pq.read_table(tmp_path / "payments.parquet")
-    kept = pc.or_(pc.not_equal(table["client_id"], 5), pc.equal(table["bank"], "aa"))
+    gone = [5, 9, 11, 13]
+    kept = pc.invert(pc.is_in(table["client_id"], pa.array(gone)))
     days = pc.less(table["paid_at"], pa.scalar(datetime(2026, 1, 9), pa.timestamp("us")))
     kept = pc.and_(kept, pc.or_(days, pc.not_equal(table["client_id"], 4)))
     pq.write_table(table.filter(kept), tmp_path / "payments.parquet")
     store.etl()
-    assert store.online(("a", 5)) == [None]
+    assert store.online(*(("a", client) for client in gone)) == [None] * len(gone)
     assert store.online(("aa", 4)) == [(2, 800, 400, 2, "Oslo")]
     assert store.online(("a", 7)) == [(3, 2100, None, 3, "Oslo")]
     with store.services.catalog.reading() as session:
         service = resolve_service(session, active_state(session), "scoring")
-    keys = [("a" if client % 2 else "aa", client) for client in range(CLIENTS) if client != 5]
+    keys = [
+        ("a" if client % 2 else "aa", client) for client in range(CLIENTS) if client not in gone
+    ]
     offline = published_features(
         store.services.catalog,
         store.services.engine,
