@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from konveyer.feature_store.definitions.aggregation import AggregationFunction
 from konveyer.feature_store.kernel.aggregates import Ranges, Span
@@ -15,6 +16,8 @@ from konveyer.feature_store.kernel.codes import Ints
 from konveyer.feature_store.kernel.series import EXPANDED_ROWS, Mask, Series, expanded
 
 _Part = tuple[slice, Ints, Ints, Mask]
+# What fractions are added for: the last digits depend on which are added first.
+_ADDING = ("sum", "mean", "stddev")
 
 
 class Unsettled:
@@ -27,11 +30,13 @@ class Unsettled:
         self._parts = list(self.of(settled, end)) if few else None
         self._extended: dict[Series, Series] = {}
 
-    def of(self, low: Ints, high: Ints) -> Iterator[_Part]:
+    def of(self, low: Ints, high: Ints, spine: Ints | None = None) -> Iterator[_Part]:
         """Some spine rows, all rows in their ranges, where each range ends in them; which are
-        known."""
+        known. `spine` are the spine rows that the ranges are of, None for all of them.
+        """
+        asked_us = self._at_us if spine is None else self._at_us[spine]
         for part, rows, ends in expanded(low, high):
-            at_us = np.repeat(self._at_us[part], np.diff(ends, prepend=0))
+            at_us = np.repeat(asked_us[part], np.diff(ends, prepend=0))
             yield part, rows, ends, self._created_us[rows] <= at_us
 
     def extended(self, series: Series) -> Iterator[tuple[slice, Ints, Series]]:
@@ -56,6 +61,9 @@ class KnownRanges:
         """See `Ranges.aggregate`."""
         if not len(self._unsettled.settled):
             return Ranges(self._series, self._span).aggregate(function)
+        column = self._series.column
+        if function in _ADDING and column is not None and pa.types.is_floating(column.type):
+            return pa.concat_arrays(list(self._added_in_order(function)))
         # Whether a value occurred before depends on what was known of all of the window.
         whole = function == "count_distinct"
         parts = self._looked_at() if whole else self._settled_first()
@@ -70,6 +78,34 @@ class KnownRanges:
             start = rows + np.concatenate([np.zeros(1, np.int64), ends[:-1]])
             recent = start + np.maximum(low[part] - settled, 0), end
             yield Ranges(series, (low[part], np.maximum(low[part], settled)), recent)
+
+    def _added_in_order(self, function: AggregationFunction) -> Iterator[pa.Array]:
+        """Added as they would have been when nothing else was there yet: bit for bit the same."""
+        low, end = self._span
+        first = np.maximum(low, self._unsettled.settled)
+        for part, _, ends, known in self._unsettled.of(first, end):
+            starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+            so_far = np.concatenate([np.zeros(1, np.int64), np.cumsum(known, dtype=np.int64)])
+            count = so_far[ends] - so_far[starts]
+            # What is known comes before what is not, and is one range with all that is settled.
+            together = so_far[starts + count] - so_far[starts] == count
+            high = np.where(together, first[part] + count, low[part])
+            found = Ranges(self._series, (low[part], high)).aggregate(function)
+            scattered = np.flatnonzero(~together) + (part.start or 0)
+            if len(scattered):
+                picked = pa.concat_arrays(list(self._picked_out(function, scattered)))
+                found = pc.replace_with_mask(found, pa.array(~together), picked)
+            yield found
+
+    def _picked_out(self, function: AggregationFunction, spine: Ints) -> Iterator[pa.Array]:
+        """Of spine rows between whose known rows there are others."""
+        low, end = (bound[spine] for bound in self._span)
+        for _, rows, ends, known in self._unsettled.of(low, end, spine):
+            stops = np.cumsum(known, dtype=np.int64)[ends - 1]
+            starts = np.concatenate([np.zeros(1, np.int64), stops[:-1]])
+            kept = rows[known]
+            series = self._series.taken(kept, np.ones(len(kept), bool))
+            yield Ranges(series, (starts, stops)).aggregate(function)
 
     def _looked_at(self) -> Iterator[Ranges]:
         for _, rows, ends, known in self._unsettled.of(*self._span):
