@@ -53,6 +53,7 @@ SPEND = FeatureView(
         Aggregation(column="cents", function="max", over="unbounded", name="most"),
         Aggregation(column="rate", function="mean", over="unbounded", name="rate"),
         Aggregation(column="rate", function="stddev", over="36h", name="spread"),
+        Aggregation(column="cents", function="stddev", over="3d", name="scatter"),
         Aggregation(column="rate", function="sum", over="3d", name="rates"),
         Aggregation(column="shop", function="first", over="2d", name="first_shop"),
         Aggregation(column="shop", function="last", over="unbounded", name="last_shop"),

@@ -16,8 +16,6 @@ from konveyer.feature_store.kernel.codes import Ints
 from konveyer.feature_store.kernel.series import EXPANDED_ROWS, Mask, Series, expanded
 
 _Part = tuple[slice, Ints, Ints, Mask]
-# What fractions are added for: the last digits depend on which are added first.
-_ADDING = ("sum", "mean", "stddev")
 
 
 class Unsettled:
@@ -61,13 +59,18 @@ class KnownRanges:
         """See `Ranges.aggregate`."""
         if not len(self._unsettled.settled):
             return Ranges(self._series, self._span).aggregate(function)
-        column = self._series.column
-        if function in _ADDING and column is not None and pa.types.is_floating(column.type):
+        if self._adds_fractions(function):
             return pa.concat_arrays(list(self._added_in_order(function)))
         # Whether a value occurred before depends on what was known of all of the window.
         whole = function == "count_distinct"
         parts = self._looked_at() if whole else self._settled_first()
         return pa.concat_arrays([part.aggregate(function) for part in parts])
+
+    def _adds_fractions(self, function: AggregationFunction) -> bool:
+        """Whether the last digits depend on which rows are added first."""
+        column = self._series.column
+        is_float = column is not None and pa.types.is_floating(column.type)
+        return function == "stddev" or (is_float and function in ("sum", "mean"))
 
     def _settled_first(self) -> Iterator[Ranges]:
         low, _ = self._span
