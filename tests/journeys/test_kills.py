@@ -74,6 +74,17 @@ def test_etl_killed_in_the_middle_is_finished_by_the_next_command(shop: Shop) ->
     assert len({run.run_id for run in third} - before) == 2
 
 
+def shop_of_visits(root: Path, definitions: str) -> Shop:
+    """A workspace of its own with one visit, and definitions over it that are applied."""
+    shop = Shop(root)
+    shop.run("init", str(root))
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    pq.write_table(pa.table({"client_id": [1], "seen_at": [moment]}), root / "visits.parquet")
+    (root / "features" / "visits.py").write_text(definitions)
+    shop.run("apply")
+    return shop
+
+
 ENDS_ITS_PROCESS = """
 from konveyer import Entity, Feature, FeatureView, JoinKey, Source
 
@@ -108,12 +119,7 @@ light = FeatureView(
 def test_a_view_that_ends_its_processes_fails_and_keeps_no_other_from_running(
     tmp_path: Path,
 ) -> None:
-    shop = Shop(tmp_path / "shop")
-    shop.run("init", str(shop.root))
-    moment = datetime(2026, 1, 1, tzinfo=UTC)
-    pq.write_table(pa.table({"client_id": [1], "seen_at": [moment]}), shop.root / "visits.parquet")
-    (shop.root / "features" / "visits.py").write_text(ENDS_ITS_PROCESS)
-    shop.run("apply")
+    shop = shop_of_visits(tmp_path / "shop", ENDS_ITS_PROCESS)
     command = shop.command("etl", "run", "heavy")
     assert [subprocess.run(command, check=False).returncode for _ in range(3)] == [9] * 3
     # The right definition alone would not help: the next command finishes the killed run first.
@@ -154,12 +160,7 @@ slow = FeatureView(
 
 
 def test_a_view_that_people_interrupt_again_and_again_goes_on(tmp_path: Path) -> None:
-    shop = Shop(tmp_path / "shop")
-    shop.run("init", str(shop.root))
-    moment = datetime(2026, 1, 1, tzinfo=UTC)
-    pq.write_table(pa.table({"client_id": [1], "seen_at": [moment]}), shop.root / "visits.parquet")
-    (shop.root / "features" / "visits.py").write_text(WAITS.replace("{root}", str(tmp_path)))
-    shop.run("apply")
+    shop = shop_of_visits(tmp_path / "shop", WAITS.replace("{root}", str(tmp_path)))
     for _ in range(4):
         with subprocess.Popen(shop.command("etl", "run"), start_new_session=True) as process:
             wait_for((tmp_path / "waits").exists, process)

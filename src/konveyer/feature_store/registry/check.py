@@ -161,15 +161,14 @@ def _check_conditions(view: FeatureView, session: Engine, sql: str) -> None:
     """Raise for a `where` that does not fit, with its feature, and for one that is neither true nor
     false: an engine may take numbers for it.
     """
-    conditions = {one.where: one.name for one in view.each_aggregation if one.where is not None}
+    every = (*view.aggregations, *view.each_aggregation)
+    conditions = {one.where: one.name for one in every if one.where is not None}
     for condition, feature in conditions.items():
         try:
-            session.describe(f"SELECT {condition} FROM ({sql}) AS source_rows")  # noqa: S608
+            found = session.describe(f"SELECT {condition} FROM ({sql}) AS source_rows")  # noqa: S608
         except QueryFailed as error:
             error.message = f"feature '{feature}', where={condition!r}: {error.message}"
             raise
-    for condition in {one.where: None for one in view.aggregations if one.where is not None}:
-        found = session.describe(f"SELECT {condition} FROM ({sql}) AS source_rows")  # noqa: S608
         if not pa.types.is_boolean(found.field(0).type):
             raise WrongType(
                 f"Feature view '{view.name}': where={condition!r} is neither true nor false, but "
