@@ -1,5 +1,6 @@
 """Commands that cannot do what is asked say why, with a code and the next step."""
 
+import os
 import re
 import subprocess
 import sys
@@ -26,6 +27,25 @@ def test_help_is_quick_and_has_examples() -> None:
         times.append(time.monotonic() - started)
     assert "Examples:" in done.stdout
     assert min(times) < 2.0  # 0.5 s on a quiet machine; this one may be busy
+
+
+def test_mlflow_tells_its_makers_nothing() -> None:
+    """MLflow itself, in a process that has run one of our commands; in tests it never does."""
+    code = (
+        "import os, sys\n"
+        "sys.argv = ['konveyer', '--version']\n"
+        "from konveyer.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "from mlflow.telemetry import client\n"
+        "client.set_telemetry_client()\n"
+        "print(client.get_telemetry_client())"
+    )
+    plain = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=plain
+    )
+    assert said.stdout.splitlines()[-1] == "None"
 
 
 def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:

@@ -91,6 +91,8 @@ for command in (
 def main() -> None:
     """Run the command; exit 0 when it did what was asked, 1 on an error, 2 on wrong usage."""
     arguments = sys.argv[1:]
+    # MLflow tells its makers how it is used, also in the processes that we start.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         sys.exit(cli.main(arguments, standalone_mode=False))
     except KonveyerError as error:
