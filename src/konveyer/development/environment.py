@@ -7,7 +7,7 @@ from pathlib import Path
 from konveyer.bundle.native import run
 from konveyer.core.digest import digest_file, short
 from konveyer.core.errors import KonveyerError
-from konveyer.core.files import folder_written_whole, write_atomically
+from konveyer.core.files import folder_written_whole, locked, write_atomically
 from konveyer.development.project import LOCK, REQUIREMENTS
 
 CONVERTERS = "converters.lock"
@@ -57,24 +57,25 @@ def ensure_converters(lock_file: Path, environments: Path) -> Path:
 
 
 def _built(folder: Path, locks: list[Path]) -> Path:
-    python = folder / "bin" / "python"
+    """Of several who need it at once one builds, and the others wait."""
     if not folder.exists():
-        with folder_written_whole(folder) as draft:
-            _uv(
-                "venv",
-                "--quiet",
-                "--relocatable",
-                "--allow-existing",
-                "--python",
-                sys.executable,
-                str(draft),
-            )
-            target = str(draft / "bin" / "python")
-            install = ("--quiet", "--compile-bytecode", "--require-hashes", "--python", target)
-            _uv("pip", "sync", *install, str(locks[0]))
-            for more in locks[1:]:
-                _uv("pip", "install", *install, "--no-deps", "--requirement", str(more))
-    return python
+        with locked(folder.with_name(f".{folder.name}.lock")):
+            if not folder.exists():
+                with folder_written_whole(folder) as draft:
+                    _build(draft, locks)
+    return folder / "bin" / "python"
+
+
+def _build(folder: Path, locks: list[Path]) -> None:
+    _uv(
+        *("venv", "--quiet", "--relocatable", "--allow-existing"),
+        *("--python", sys.executable, str(folder)),
+    )
+    target = str(folder / "bin" / "python")
+    install = ("--quiet", "--compile-bytecode", "--require-hashes", "--python", target)
+    _uv("pip", "sync", *install, str(locks[0]))
+    for more in locks[1:]:
+        _uv("pip", "install", *install, "--no-deps", "--requirement", str(more))
 
 
 def native_command(python: Path, module: str, *arguments: str) -> list[str]:
