@@ -37,6 +37,11 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
     assert not loaded & heavy
 
 
+def test_commands_that_open_the_feature_store_do_not_wait_for_pandas() -> None:
+    store = "konveyer.feature_store.offline.delta, konveyer.feature_store.engines.duckdb"
+    assert not modules_after(f"import {store}") & {"pandas"}
+
+
 def test_inner_packages_run_no_code() -> None:
     inner = [path for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE]
     assert inner

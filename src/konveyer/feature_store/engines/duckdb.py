@@ -9,13 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
 from uuid import uuid4
 
 import duckdb
 import pyarrow as pa
-from pyarrow.dataset import Dataset
 
 from konveyer.core.errors import KonveyerError, explained, is_of_full_disk
 from konveyer.feature_store.engines.base import (
@@ -25,6 +24,9 @@ from konveyer.feature_store.engines.base import (
     SourceUnreadable,
     check_named_once,
 )
+
+if TYPE_CHECKING:
+    from pyarrow.dataset import Dataset  # which loads pandas: every command would wait for it
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -92,7 +94,7 @@ class DuckDBEngine:
             sql = sql.replace("*", f"* REPLACE ({', '.join(micros)})", 1)
         self.attach_query(name, sql)
 
-    def attach_dataset(self, name: str, dataset: Dataset, staging: Path) -> None:  # noqa: ARG002
+    def attach_dataset(self, name: str, dataset: "Dataset", staging: Path) -> None:  # noqa: ARG002
         self._register(name, dataset)
 
     def attach_table(self, name: str, table: pa.Table) -> None:

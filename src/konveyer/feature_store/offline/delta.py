@@ -5,13 +5,13 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, create_table_with_add_actions
-from pyarrow.dataset import Dataset
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from konveyer.core.clock import now_us
@@ -31,6 +31,9 @@ from konveyer.feature_store.offline.table_version import (
     TableVersion,
     unreadable,
 )
+
+if TYPE_CHECKING:
+    from pyarrow.dataset import Dataset  # which loads pandas: every command would wait for it
 
 # Small enough that a few entities are found by reading few rows, large enough to read fast.
 _ROW_GROUP_ROWS = 131_072
@@ -318,7 +321,7 @@ def _added(file: NewFile) -> AddAction:
     )
 
 
-def open_delta(path: Path) -> Dataset:
+def open_delta(path: Path) -> "Dataset":
     """Any Delta table as it is now; a writer that commits later is not seen. Nothing is read yet:
     a query over the dataset reads only the files and columns that it needs.
     """
