@@ -1,9 +1,9 @@
 """Fixtures that several folders share: catalogs on real databases and a workspace with a model."""
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,13 @@ import pytest
 from konveyer.access.actor import Actor
 from konveyer.access.roles import Role
 from konveyer.catalog.session import Catalog
+from konveyer.development.environment import ensure_environment
 from tests.desk import Desk, opened_desk
 from tests.redis_servers import RedisServer, redis_server
+from tests.shared import made_once
+from tests.shops import make_released_shop, make_trained_shop
 from tests.support import Shop
+from tests.unit.bundle.workbench import ZOO_LOCK
 
 ADMIN = Actor("admin", frozenset({Role.ADMINISTRATOR}))
 
@@ -67,23 +71,8 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 @pytest.fixture(scope="session")
 def trained_shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """The example's workspace with computed features and a trained model; not to be changed."""
-    shop = Shop(tmp_path_factory.mktemp("trained") / "shop")
-    shop.run("init", str(shop.root), "--example", "coupon-response")
-    settings = shop.root / "konveyer.toml"
-    settings.write_text("load_seconds = 2.0\n" + settings.read_text())
-    # The tests are of the conveyor, not of the machine; the demo keeps to 100 a second in 50 ms.
-    model = shop.root / "models/coupon_response/model.toml"
-    text = model.read_text().replace("p99_ms = 50", "p99_ms = 2000")
-    model.write_text(text.replace("rate_per_s = 100", "rate_per_s = 2.5"))
-    for name, role in (("ana", "data-scientist"), ("boris", "ml-engineer"), ("eva", "analyst")):
-        shop.run("people", "add", name, "--role", role)
-        shop.run("people", "token", name, "--save")
-    shop.run("apply")
-    shop.run("etl", "run")
-    labels = ("--labels", "data/labels.parquet", "--label", "redeemed")
-    shop.run("training-set", "build", "coupon_response", *labels, profile="ana")
-    shop.run("train", "models/coupon_response", profile="ana")
-    return shop
+    made = made_once(tmp_path_factory, "trained", make_trained_shop)
+    return Shop(made).copied_to(tmp_path_factory.mktemp("trained") / "shop")
 
 
 @pytest.fixture
@@ -93,16 +82,21 @@ def shop(trained_shop: Shop, tmp_path: Path) -> Shop:
 
 
 @pytest.fixture(scope="session")
-def released_shop(trained_shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+def released_shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     """A workspace whose model went through every gate to production; not to be changed."""
-    copy = trained_shop.copied_to(tmp_path_factory.mktemp("released") / "shop")
-    release = copy.run("submit", "models/coupon_response", profile="ana")
-    assert release["state"] == "review", json.dumps(release, indent=1)
-    release = copy.run("release", "approve", release["id"], profile="boris")
-    assert release["state"] == "live", json.dumps(release, indent=1)
-    copy.caller("prod")
-    copy.caller("test")
-    return copy
+
+    def make(root: Path) -> None:
+        make_released_shop(made_once(tmp_path_factory, "trained", make_trained_shop), root)
+
+    made = made_once(tmp_path_factory, "released", make)
+    return Shop(made).copied_to(tmp_path_factory.mktemp("released") / "shop")
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with scikit-learn, LightGBM, XGBoost and CatBoost."""
+    environments = made_once(tmp_path_factory, "venvs", partial(ensure_environment, ZOO_LOCK))
+    return ensure_environment(ZOO_LOCK, environments)
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import uvicorn
 
 from konveyer.cli.web import create_web
@@ -105,6 +106,14 @@ class Shop:
             timeout=180,
             env=environment,
         )
+
+
+def quick_of(parameters: Iterable[Any], quick: int) -> list[Any]:
+    """Parameters of a test, of which only the first `quick` are not slow."""
+    return [
+        one if place < quick else pytest.param(one, marks=pytest.mark.slow)
+        for place, one in enumerate(parameters)
+    ]
 
 
 @contextmanager

@@ -13,7 +13,6 @@ import pytest
 
 from konveyer.bundle.manifest import Isolated, Serving
 from konveyer.bundle.store import Bundle
-from konveyer.development.environment import ensure_environment
 from konveyer.execution.releases import nodes
 from konveyer.execution.releases.nodes import NodeAccess, wait_until_serving
 from konveyer.wiring import open_bundle_store
@@ -21,7 +20,7 @@ from tests.serving_nodes import Load, Node, running_below, serving, wait_for_bun
 from tests.serving_space import ServingSpace
 from tests.support import wait_for
 from tests.unit.bundle.workbench import NAMES, Trained, trained
-from tests.unit.serving.isolation import FAULTY, LOCKS, packed
+from tests.unit.serving.isolation import FAULTY, packed
 
 PATH = "/zoo/v1/predict"
 RAISE, HANG, LEAK, DIE, NAN = 101, 102, 103, 104, 108
@@ -33,26 +32,21 @@ def body(code: float) -> dict[str, float | None]:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Path]:
-    folder = tmp_path_factory.mktemp("isolated")
-    python = ensure_environment(LOCKS / "zoo.lock", folder / "venvs")
-    return trained(folder / "run", python, FAULTY, given="codes"), folder / "venvs"
+def run(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return trained(tmp_path_factory.mktemp("isolated") / "run", zoo, FAULTY, given="codes")
 
 
 @pytest.fixture
-def space(run: tuple[Trained, Path], made_space: ServingSpace, tmp_path: Path) -> ServingSpace:
+def space(zoo: Path, made_space: ServingSpace, tmp_path: Path) -> ServingSpace:
     """A space whose nodes find the environment of the models built already."""
-    _, venvs = run
     shutil.copytree(made_space.root, tmp_path / "space")
     space = ServingSpace(tmp_path / "space")
     space.state.mkdir(exist_ok=True)
-    (space.state / "venvs").symlink_to(venvs)
+    (space.state / "venvs").symlink_to(zoo.parents[2])
     return space
 
 
-def isolated(
-    space: ServingSpace, run: tuple[Trained, Path], number: int, application: str = "zoo"
-) -> Bundle:
+def isolated(space: ServingSpace, run: Trained, number: int, application: str = "zoo") -> Bundle:
     """One of the same faulty models, with a digest of its own."""
 
     class Given(Trained):
@@ -60,13 +54,13 @@ def isolated(
         def manifest(self):  # type: ignore[no-untyped-def]
             return msgspec.structs.replace(super().manifest, serving=Serving(given=NAMES))
 
-    given = Given(run[0].folder, run[0].result)
+    given = Given(run.folder, run.result)
     limits = Isolated(memory_mb=300, limit_ms=1000 + number)
     return packed(given, open_bundle_store(space.settings), limits=limits, application=application)
 
 
 @pytest.fixture
-def node(space: ServingSpace, run: tuple[Trained, Path]) -> Iterator[Node]:
+def node(space: ServingSpace, run: Trained) -> Iterator[Node]:
     """It serves a faulty model beside a compiled one."""
     faulty = isolated(space, run, 1)
     space.desire(space.pack(1), faulty)
@@ -108,9 +102,7 @@ def test_what_an_isolated_model_does_harms_no_other(node: Node) -> None:
     assert compiled.broken == []
 
 
-def test_a_model_that_hangs_leaves_room_for_others(
-    space: ServingSpace, run: tuple[Trained, Path]
-) -> None:
+def test_a_model_that_hangs_leaves_room_for_others(space: ServingSpace, run: Trained) -> None:
     """It has more callers than a process takes requests, and those refused come again at once."""
     with (space.root / "konveyer.toml").open("a") as settings:
         settings.write("most_under_way = 64\n")
@@ -134,9 +126,7 @@ def test_a_model_that_hangs_leaves_room_for_others(
     assert hanging.broken == compiled.broken == []
 
 
-def test_a_node_is_ready_when_its_isolated_models_are(
-    space: ServingSpace, run: tuple[Trained, Path]
-) -> None:
+def test_a_node_is_ready_when_its_isolated_models_are(space: ServingSpace, run: Trained) -> None:
     space.desire(space.pack(1), isolated(space, run, 1))
     with serving(space, processes=2, serves=False) as node, node.client() as client:
         wait_for(lambda: client.get("/health/ready").is_success)
@@ -144,14 +134,13 @@ def test_a_node_is_ready_when_its_isolated_models_are(
 
 
 def test_a_release_waits_for_a_node_that_prepares_its_model(
-    space: ServingSpace, run: tuple[Trained, Path], monkeypatch: pytest.MonkeyPatch
+    space: ServingSpace, zoo: Path, run: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nodes, "FOLLOW_WITHIN_S", 1.5)
-    (venv,) = run[1].iterdir()
     (space.state / "venvs").unlink()
-    python = space.state / "venvs" / venv.name / "bin" / "python"
+    python = space.state / "venvs" / zoo.parents[1].name / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nsleep 4\nexec {venv}/bin/python "$@"\n')
+    python.write_text(f'#!/bin/sh\nsleep 4\nexec {zoo} "$@"\n')
     python.chmod(0o755)
     slow = isolated(space, run, 3)
     space.desire(space.pack(1))
@@ -175,7 +164,7 @@ def test_a_killed_worker_or_family_comes_again(node: Node) -> None:
 
 
 def test_a_swap_and_a_rollback_of_isolated_models_fail_no_request(
-    space: ServingSpace, run: tuple[Trained, Path]
+    space: ServingSpace, run: Trained
 ) -> None:
     first, second = isolated(space, run, 1), isolated(space, run, 2)
     bodies = [msgspec.json.encode(body(number)) for number in range(10)]
@@ -194,7 +183,7 @@ def test_a_swap_and_a_rollback_of_isolated_models_fail_no_request(
     assert load.bundles() == {first.digest, second.digest}
 
 
-def test_a_killed_parent_leaves_no_worker(space: ServingSpace, run: tuple[Trained, Path]) -> None:
+def test_a_killed_parent_leaves_no_worker(space: ServingSpace, run: Trained) -> None:
     faulty = isolated(space, run, 1)
     space.desire(faulty)
     with serving(space, processes=1) as node, node.client() as client:

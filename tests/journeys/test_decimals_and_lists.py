@@ -55,6 +55,7 @@ exact = FeatureService(
 '''
 
 
+@pytest.mark.slow
 def test_it_goes_all_the_way(shop: Shop) -> None:
     (shop.root / "features/exact.py").write_text(DEFINITION)
     project = shop.root / "models/coupon_response/model.toml"

@@ -159,6 +159,7 @@ slow = FeatureView(
 """
 
 
+@pytest.mark.slow
 def test_a_view_that_people_interrupt_again_and_again_goes_on(tmp_path: Path) -> None:
     shop = shop_of_visits(tmp_path / "shop", WAITS.replace("{root}", str(tmp_path)))
     for _ in range(4):

@@ -103,6 +103,7 @@ def test_an_author_tries_a_model_on_dev_without_a_release(shop: Shop) -> None:
     assert shop.error("release", "try", PROJECT, profile="eva")["code"] == "not_allowed"
 
 
+@pytest.mark.slow
 def test_projects_of_one_application_are_not_mixed_up(shop_copy: Shop) -> None:
     other = "models/challenger"
     shutil.copytree(shop_copy.root / PROJECT, shop_copy.root / other)

@@ -1,5 +1,7 @@
 """What a project may return from train(), compiled, says what it said where it was trained."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from konveyer.bundle.compiled import compiled_in
 from konveyer.bundle.parity import parity
 from konveyer.development.compiling import compile_model
-from tests.unit.bundle.workbench import NAMES, Trained, trained
+from tests.unit.bundle.workbench import NAMES, Trained, lay_out, run_harness, trained
 
 PIPELINE = """
 import lightgbm, xgboost, catboost, numpy as np
@@ -268,18 +270,35 @@ ZOO = {
 }
 
 
-def made(name: str, zoo: Path, tmp_path: Path) -> Trained:
-    model, task, _ = ZOO[name]
-    given = "codes" if name.endswith("codes") else "frame"
-    code = PIPELINE.replace("MODEL", model)
-    return trained(tmp_path / "run", zoo, code, task=task, given=given)
+UNKNOWN = "make_pipeline(prepared(make_pipeline(imputed(), {}), one_hot()), Ridge())"
+ISOLATED = {
+    UNKNOWN.format("SplineTransformer()"): "SplineTransformer has no compiled form",
+    UNKNOWN.format("FunctionTransformer(np.sign)"): "FunctionTransformer of sign",
+    "catboost.CatBoostRegressor(iterations=3, grow_policy='Lossguide')": "not symmetric",
+    "xgboost.XGBRegressor(n_estimators=3, missing=-1.0)": "takes -1 for a null",
+    "Sparse()": "it cannot be compiled: ",
+}
+
+
+@pytest.fixture(scope="module")
+def runs(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
+    """The models of `ZOO` and `ISOLATED`, trained; not to be changed."""
+    folder = tmp_path_factory.mktemp("runs")
+    folders = [folder / str(place) for place in range(len(ZOO) + len(ISOLATED))]
+    for (name, (model, task, _)), place in zip(ZOO.items(), folders, strict=False):
+        given = "codes" if name.endswith("codes") else "frame"
+        lay_out(place, PIPELINE.replace("MODEL", model), task=task, given=given)
+    for model, place in zip(ISOLATED, folders[len(ZOO) :], strict=True):
+        given = "codes" if model.startswith(("catboost", "xgboost", "Sparse")) else "frame"
+        lay_out(place, PIPELINE.replace("MODEL", model), task="regression", given=given)
+    return dict(zip([*ZOO, *ISOLATED], run_harness(zoo, folders), strict=True))
 
 
 @pytest.mark.parametrize("name", ZOO)
 def test_a_model_compiles_and_answers_as_it_did_where_it_was_trained(
-    name: str, zoo: Path, tmp_path: Path
+    name: str, runs: dict[str, Trained], zoo: Path, tmp_path: Path
 ) -> None:
-    run = made(name, zoo, tmp_path)
+    run = runs[name]
     manifest = compile_model(run.folder, run.manifest, zoo.parents[2], tmp_path / "draft")
     assert (manifest.model.form, manifest.model.reason) == (ZOO[name][2], "")
     cases = run.golden.cases
@@ -292,9 +311,9 @@ def test_a_model_compiles_and_answers_as_it_did_where_it_was_trained(
     assert all(len(case.features) == len(NAMES) for case in cases)
 
 
-def test_each_task_is_measured_against_what_labels_alone_tell(zoo: Path, tmp_path: Path) -> None:
+def test_each_task_is_measured_against_what_labels_alone_tell(runs: dict[str, Trained]) -> None:
     metrics = {
-        task: made(name, zoo, tmp_path / task).result["metrics"]
+        task: runs[name].result["metrics"]
         for name, task in (
             ("logistic", "binary"),
             ("logistic of classes", "multiclass"),
@@ -313,9 +332,8 @@ def test_each_task_is_measured_against_what_labels_alone_tell(zoo: Path, tmp_pat
     assert numbers["mae"] < numbers["mae_median"]
 
 
-def test_classes_name_the_outputs(zoo: Path, tmp_path: Path) -> None:
-    run = made("logistic of classes", zoo, tmp_path)
-    assert run.result["outputs"] == ["high", "low", "middle"]
+def test_classes_name_the_outputs(runs: dict[str, Trained]) -> None:
+    assert runs["logistic of classes"].result["outputs"] == ["high", "low", "middle"]
 
 
 def test_an_encoder_that_raises_makes_the_compiled_model_refuse_too(
@@ -330,32 +348,21 @@ def test_an_encoder_that_raises_makes_the_compiled_model_refuse_too(
     assert manifest.model.form == "linear"
 
 
-UNKNOWN = "make_pipeline(prepared(make_pipeline(imputed(), {}), one_hot()), Ridge())"
-
-
-@pytest.mark.parametrize(
-    ("model", "reason"),
-    [
-        (UNKNOWN.format("SplineTransformer()"), "SplineTransformer has no compiled form"),
-        (UNKNOWN.format("FunctionTransformer(np.sign)"), "FunctionTransformer of sign"),
-        ("catboost.CatBoostRegressor(iterations=3, grow_policy='Lossguide')", "not symmetric"),
-        ("xgboost.XGBRegressor(n_estimators=3, missing=-1.0)", "takes -1 for a null"),
-        ("Sparse()", "it cannot be compiled: "),
-    ],
-)
+@pytest.mark.parametrize(("model", "reason"), ISOLATED.items())
 def test_what_has_no_compiled_form_is_isolated_and_says_why(
-    model: str, reason: str, zoo: Path, tmp_path: Path
+    model: str, reason: str, runs: dict[str, Trained], zoo: Path, tmp_path: Path
 ) -> None:
-    code = PIPELINE.replace("MODEL", model)
-    given = "codes" if model.startswith(("catboost", "xgboost", "Sparse")) else "frame"
-    run = trained(tmp_path / "run", zoo, code, task="regression", given=given)
+    run = runs[model]
     manifest = compile_model(run.folder, run.manifest, zoo.parents[2], tmp_path / "draft")
     assert manifest.model.form == "isolated"
     assert reason in manifest.model.reason
 
 
-def test_a_compiled_form_that_answers_differently_is_not_used(zoo: Path, tmp_path: Path) -> None:
-    run = made("ridge", zoo, tmp_path)
+def test_a_compiled_form_that_answers_differently_is_not_used(
+    runs: dict[str, Trained], zoo: Path, tmp_path: Path
+) -> None:
+    run = replace(runs["ridge"], folder=tmp_path / "run")
+    shutil.copytree(runs["ridge"].folder, run.folder)
     golden = (run.folder / "golden.json").read_text()
     first = run.golden.cases[0].outputs[0]
     (run.folder / "golden.json").write_text(golden.replace(str(first), str(first + 1), 1))

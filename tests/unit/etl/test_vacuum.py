@@ -40,6 +40,7 @@ from konveyer.feature_store.offline.files import OutsideTable, remove_files
 from konveyer.feature_store.offline.table_version import OfflineTableUnreadable, TableRef
 from konveyer.feature_store.registry.errors import FeatureViewNotFound
 from konveyer.feature_store.registry.lookup import active_state, compiled_view
+from tests.support import quick_of
 from tests.unit.etl.store import Store, opened_store
 
 HOUR_US = 3_600_000_000
@@ -138,7 +139,7 @@ def data_files(store: Store) -> set[Path]:
     return set((store.services.root / "offline").rglob("*.parquet"))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", quick_of(range(4), 2))
 def test_whatever_happens_every_pinned_version_stays_cell_for_cell(store: Store, seed: int) -> None:
     """Random writes (also ones that fail their checks), pins, unpins and vacuums."""
     choice, upkeep, offline = random.Random(seed), Upkeep(store), store.services.offline
@@ -189,7 +190,7 @@ def test_whatever_happens_every_pinned_version_stays_cell_for_cell(store: Store,
     assert not any(one.changes for one in upkeep.plan())
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", quick_of(range(4), 2))
 def test_whatever_happens_who_is_forgotten_stays_so_and_others_stay(
     store: Store, seed: int
 ) -> None:
