@@ -1,11 +1,11 @@
-"""What the DuckDB engine is told in its URL."""
+"""How DuckDB is set up, and what its URL says."""
 
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from konveyer.feature_store.engines.base import SortedRows
+from konveyer.feature_store.engines.base import QueryFailed, SortedRows
 from konveyer.feature_store.engines.duckdb import BadConfiguration, DuckDBEngine
 
 # 32 MB of numbers, sorted the other way round.
@@ -47,3 +47,8 @@ def test_a_configuration_that_duckdb_does_not_know_is_an_error(options: str) -> 
     with pytest.raises(BadConfiguration, match=options) as caught:
         DuckDBEngine(f"duckdb:?{options}")
     assert caught.value.hint == "correct the setting [engine] url"
+
+
+def test_sql_that_needs_an_extension_is_refused_and_nothing_is_fetched() -> None:
+    with pytest.raises(QueryFailed, match="it exists in the inet extension"):
+        DuckDBEngine().query("SELECT CAST('10.0.0.1' AS INET) AS address")

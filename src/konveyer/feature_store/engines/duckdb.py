@@ -164,7 +164,12 @@ def _connected(url: str) -> duckdb.DuckDBPyConnection:
     # DuckDB's own place for what it moves out of memory is the current folder. It makes the folder
     # when it needs it, and removes it in the end.
     spilled = Path(gettempdir()) / f"konveyer-duckdb-{uuid4().hex}"
-    defaults = {"memory_limit": "50%", "temp_directory": str(spilled)}
+    # Otherwise DuckDB fetches extensions over the network, and a definition works where it can.
+    defaults = {
+        "memory_limit": "50%",
+        "temp_directory": str(spilled),
+        "autoload_known_extensions": "false",
+    }
     try:
         return duckdb.connect(
             database or ":memory:", config={**defaults, **dict(parse_qsl(options))}
