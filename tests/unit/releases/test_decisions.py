@@ -320,6 +320,20 @@ def test_a_canary_ends_early_by_a_promotion_or_a_rollback(
         assert state_of(catalog, release) == State.ROLLED_BACK
 
 
+def test_no_author_promotes_a_canary_whatever_the_roles(catalog: Catalog) -> None:
+    release = opened(catalog, State.CANARY)
+    with catalog.transaction() as session:
+        release_row(session, release).trained_by = "boris"
+    for name, did in (("ana", "is the author of"), ("boris", "trained the model of")):
+        refusal = f"{name} {did} release {release} and cannot promote it"
+        with catalog.transaction() as session, pytest.raises(OwnRelease, match=refusal):
+            promote(session, Actor(name, EVERYTHING), release)
+    assert state_of(catalog, release) == State.CANARY
+    with catalog.transaction() as session:
+        promote(session, Actor("clara", EVERYTHING), release)
+    assert state_of(catalog, release) == State.PRODUCTION
+
+
 @pytest.mark.parametrize("was_live", [True, False])
 @pytest.mark.parametrize("end", ["withdrawn", "rejected", "failed", "rolled-back"])
 def test_what_has_ended_is_served_on_test_no_more(

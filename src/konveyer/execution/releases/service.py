@@ -38,7 +38,7 @@ class ReleaseInFlight(Conflict):
 
 
 class OwnRelease(Forbidden):
-    """Who submitted a release, or trained its model, cannot review, approve or waive it."""
+    """Who submitted a release, or trained its model, does not judge it, nor pass over its gates."""
 
     code = "own_release"
 
@@ -173,9 +173,13 @@ def withdraw(session: Session, actor: Actor, release: str, *, reason: str = "") 
 
 
 def promote(session: Session, actor: Actor, release: str) -> None:
-    """End a canary early: all requests are to go to the release."""
+    """End a canary early: all requests are to go to the release.
+
+    Its author may not: what is left of the gate would be passed over.
+    """
     actor.require(Permission.OPERATE_RELEASE)
     row = release_row(session, release)
+    _refuse_author(actor, row, "promote")
     move(session, row, Action.PROMOTE, actor.name)
     begin_stage(session, row.id, State.CANARY, waiting_us=last_finish_us(session, row), by="")
     stage = stage_row(session, row.id, State.CANARY)
