@@ -133,6 +133,10 @@ def test_mistakes_are_clear(client: triton.InferenceServerClient) -> None:
             client.infer("scoring", [keys], model_version=version)
     with pytest.raises(InferenceServerException, match="no output"):
         client.infer("scoring", [keys], outputs=[triton.InferRequestedOutput("nothing")])
+    for binary in (True, False):
+        twice = [triton.InferRequestedOutput("prediction", one) for one in (True, binary)]
+        with pytest.raises(InferenceServerException, match="'prediction' is asked for twice"):
+            client.infer("scoring", [keys], outputs=twice)
 
 
 def test_bodies_that_lie_about_their_tensors_get_a_4xx(node: Node) -> None:

@@ -227,12 +227,15 @@ def _wanted(sent: Sent, endpoint: Endpoint) -> list[tuple[str, bool]]:
     if not sent.outputs:
         is_binary = bool(sent.parameters.get("binary_data_output", False))
         return [(name, is_binary) for name in names]
+    wanted: dict[str, bool] = {}
     for output in sent.outputs:
         if output.name not in names:
             raise BadTensor(
                 f"The model has no output '{output.name}'.",
                 hint=did_you_mean(output.name, names, otherwise=f"it has {', '.join(names)}"),
             )
-    return [
-        (output.name, bool(output.parameters.get("binary_data", False))) for output in sent.outputs
-    ]
+        # A body has room for tens of thousands of names, and each would be in the answer.
+        if output.name in wanted:
+            raise BadTensor(f"Output '{output.name}' is asked for twice.", hint="ask for it once")
+        wanted[output.name] = bool(output.parameters.get("binary_data", False))
+    return [*wanted.items()]
