@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-# From 0 to 1; where nothing would happen at 0, above it.
+# From 0 to 1. Requests are shared out in thousandths: less than one of them would be nothing.
 Part = Annotated[float, Meta(ge=0, le=1)]
-Share = Annotated[float, Meta(gt=0, le=1)]
+Share = Annotated[float, Meta(ge=0.001, le=1)]
 Rows = Annotated[int, Meta(ge=1)]
 # A stage that watches production looks at the newest rows only, so many of them.
 MOST_WATCHED_ROWS = 10_000

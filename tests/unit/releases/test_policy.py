@@ -7,10 +7,10 @@ from konveyer.bundle.release_policy import ReleasePolicy
 
 
 def test_a_section_asks_for_its_stage() -> None:
-    text = "tolerance = 0.5\n[canary]\nweights = [0.01, 1.0]\n[shadow]\nshare = 1.0\n"
+    text = "tolerance = 0.5\n[canary]\nweights = [0.001, 1.0]\n[shadow]\nshare = 1.0\n"
     policy = msgspec.toml.decode(text, type=ReleasePolicy)
     assert policy.canary is not None
-    assert policy.canary.weights == (0.01, 1.0)
+    assert policy.canary.weights == (0.001, 1.0)
     assert policy.shadow is not None
     assert policy.replay is None
 
@@ -22,6 +22,8 @@ def test_a_section_asks_for_its_stage() -> None:
         "[canary]\nweights = [0.2, 0.1]",
         "[canary]\nweights = []",
         "[canary]\nweights = [0.0]",
+        "[canary]\nweights = [0.0009, 0.1]",  # shares are counted in thousandths
+        "[shadow]\nshare = 0.0004",
         "[canary]\nrows = 0",
         "[canary]\nrows = 10001",  # no look sees more
         "[shadow]\nrows = 10001",
