@@ -140,7 +140,7 @@ class RateExceeded(KonveyerError):
 class StoreTooSlow(KonveyerError):
     """The online store did not answer within the model's deadline."""
 
-    code, status = "online_store_unavailable", HTTPStatus.GATEWAY_TIMEOUT
+    code, status = "online_store_unavailable", HTTPStatus.SERVICE_UNAVAILABLE
 
 
 class BadTensor(KonveyerError):

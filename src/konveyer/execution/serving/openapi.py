@@ -34,8 +34,8 @@ _PROBLEMS = {
     "422": "A field is missing, not of its type, or not taken.",
     "429": "Too many requests; Retry-After says when to come again.",
     "500": "The model failed.",
-    "503": "The online store or the model cannot be reached.",
-    "504": "The online store or the model did not answer in time.",
+    "503": "The online store does not answer, or the model is not there; see Retry-After.",
+    "504": "The model did not answer in time.",
 }
 
 
