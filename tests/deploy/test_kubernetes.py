@@ -168,7 +168,7 @@ def test_a_node_has_as_many_processes_as_cores_are_asked_for(manifests: list[Man
         assert str(parsed.params["processes"]) == container["resources"]["requests"]["cpu"]
 
 
-def test_production_scales_and_survives_the_loss_of_a_machine(manifests: list[Manifest]) -> None:
+def test_production_scales_and_is_replaced_without_a_gap(manifests: list[Manifest]) -> None:
     deployment = one(manifests, "Deployment", "konveyer-prod")
     scaler = one(manifests, "HorizontalPodAutoscaler", "konveyer-prod")["spec"]
     budget = one(manifests, "PodDisruptionBudget", "konveyer-prod")["spec"]
@@ -179,6 +179,21 @@ def test_production_scales_and_survives_the_loss_of_a_machine(manifests: list[Ma
     assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     worker = one(manifests, "Deployment", "konveyer-worker")["spec"]
     assert (worker["replicas"], worker["strategy"]) == (1, {"type": "Recreate"})
+
+
+@pytest.mark.parametrize("folder", ["base", "overlays/production"])
+def test_production_survives_the_loss_of_a_machine(folder: str) -> None:
+    """A trial has one node, and does not."""
+    manifests = rendered(KUBERNETES / folder)
+    deployment = one(manifests, "Deployment", "konveyer-prod")["spec"]
+    fewest = one(manifests, "HorizontalPodAutoscaler", "konveyer-prod")["spec"]["minReplicas"]
+    budget = one(manifests, "PodDisruptionBudget", "konveyer-prod")["spec"]
+    assert fewest >= 2
+    assert set(budget) == {"maxUnavailable", "selector"}
+    assert 1 <= budget["maxUnavailable"] < fewest  # with 0 no machine could be emptied
+    (spread,) = deployment["template"]["spec"]["topologySpreadConstraints"]
+    assert (spread["topologyKey"], spread["maxSkew"]) == ("kubernetes.io/hostname", 1)
+    assert spread["labelSelector"] == deployment["selector"]
 
 
 def test_pods_may_do_nothing_that_they_need_not(manifests: list[Manifest]) -> None:
