@@ -3,10 +3,12 @@
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from konveyer import Aggregation, Entity, FeatureView, JoinKey, PushedColumn, Source
 from konveyer.access.actor import Actor, NotAllowed
 from konveyer.access.roles import Role
 from konveyer.catalog import audit
@@ -205,6 +207,39 @@ def test_who_is_forgotten_leaves_pushed_rows_and_may_not_come_back(till: Till) -
     with pytest.raises(EntityForgotten):
         till.push(mixed, key="a")
     assert [row.number for row in till.pushes()] == [first.number, 2]
+
+
+def of_cards(name: str, dtype: str) -> tuple[Source, FeatureView]:
+    """A source of clients with a column that is named like the key of cards, and a view of it."""
+    columns = (PushedColumn("client", "int64"), PushedColumn("card", dtype))
+    source = Source(name=name, pushed=(*columns, PushedColumn("at", "timestamp")), event_time="at")
+    times = Aggregation(function="count", over="7d", name=f"{name}_7d")
+    return source, FeatureView(name=name, entity="client", source=name, aggregations=(times,))
+
+
+def test_a_forgotten_card_keeps_no_rows_of_clients_away(
+    catalog: Catalog, admin: Actor, tmp_path: Path
+) -> None:
+    card = Entity(name="card", join_keys=(JoinKey("card", "uuid"),))
+    views = (*of_cards("texts", "string"), *of_cards("numbers", "int64"))
+    used = FeatureView(
+        name="used", entity="card", source="texts", aggregations=views[1].aggregations
+    )
+    definitions = (CLIENT, card, *views, used)
+    gone = "6f1c1a52-0000-4000-8000-000000000001"
+    with opened_till(catalog, admin, tmp_path, *definitions) as till:
+
+        def push(source: str, value: object) -> int:
+            row = {"client": 1, "card": value, "at": "2026-01-30T12:00"}
+            return till.push([row], key=f"{source} {value}", source=source).rows
+
+        assert push("texts", "6f1c1a52-0000-4000-8000-000000000002") == 1
+        store, folder = till.store, till.root / "training_sets"
+        find = partial(find_entity, store.services, admin, folder, "card", {"card": gone})
+        forget(store.services, admin, folder, find, everywhere=False)
+        assert push("numbers", 7) == push("numbers", None) == 1
+        with pytest.raises(EntityForgotten):
+            push("texts", gone.upper())
 
 
 def test_a_process_that_had_his_rows_in_memory_does_not_bring_them_back(till: Till) -> None:

@@ -309,11 +309,13 @@ def _refuse_forgotten(session: Session, state: RegistryState, offer: _Offer) -> 
         if (Kind.ENTITY, name) not in state.definitions:
             continue
         keys = [key.column for key in state.entity(name).join_keys]
-        if not all(key.name in dtypes for key in keys):
+        if any(dtypes.get(key.name) != _as_pushed(key.dtype) for key in keys):
             continue
         digests = set(forgotten_digests(session, name))
         columns = [offer.rows.column(key.name).to_pylist() for key in keys]
         for row, values in enumerate(zip(*columns, strict=True), 1):
+            if None in values:
+                continue  # of nobody, in a source that no view of the entity reads
             typed = [
                 _canonical(value) if key.dtype is ColumnType.UUID else value
                 for key, value in zip(keys, values, strict=True)
@@ -323,6 +325,10 @@ def _refuse_forgotten(session: Session, state: RegistryState, offer: _Offer) -> 
                     f"Source '{offer.source.name}', row {row}: this {name} was forgotten.",
                     hint="leave its rows out; nothing was kept",
                 )
+
+
+def _as_pushed(dtype: ColumnType) -> ColumnType:
+    return ColumnType.STRING if dtype is ColumnType.UUID else dtype
 
 
 def _canonical(text: str) -> str:
