@@ -178,6 +178,34 @@ def test_sql_says_when_its_rows_became_known_where_its_source_does(root: Path) -
     assert compiled(root, known + said)
 
 
+BETWEEN = """
+from konveyer import *
+client = Entity(name="client", join_keys=(JoinKey("client_id", "int64"),))
+events = Source(name="events", path="events.parquet", event_time="at", created_time="at")
+once = Source(name="once", sql="SELECT * FROM events", event_time="at")
+again = Source(name="again", sql="SELECT * FROM {}", event_time="at"{})
+view = FeatureView(name="view", entity="client", {})
+"""
+SUMMED = 'source="again", aggregations=(Aggregation(column="amount", function="sum", over="7d"),)'
+SELECTED = (
+    'sql="SELECT client_id, again.at AS event_time, amount FROM again", '
+    'features=(Feature(name="amount", dtype="float64"),)'
+)
+
+
+@pytest.mark.parametrize("read", ["events", "once"])
+@pytest.mark.parametrize("view", [SUMMED, SELECTED], ids=["aggregations", "SQL"])
+def test_sql_between_a_view_and_its_source_keeps_when_rows_became_known(
+    root: Path, view: str, read: str
+) -> None:
+    with pytest.raises(KonveyerError, match="source 'again' has no created_time") as caught:
+        compiled(root, BETWEEN.format(read, "", view))
+    assert "reads 'events', which says in 'at'" in str(caught.value)
+    assert compiled(root, BETWEEN.format(read, "", view + ", as_known=False"))
+    if view is SUMMED:
+        assert compiled(root, BETWEEN.format(read, ', created_time="at"', view))
+
+
 @pytest.mark.parametrize("end", [";", " -- of all", ";  -- of all", " /* of all */\n"])
 def test_sql_may_end_in_a_semicolon_or_a_comment(root: Path, end: str) -> None:
     sql = f"SELECT client_id, events.at AS event_time, amount FROM events{end}"

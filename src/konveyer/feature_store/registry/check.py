@@ -23,7 +23,7 @@ from konveyer.feature_store.registry.errors import SourceChanged, SqlInvalid
 from konveyer.feature_store.registry.landing import check_landing
 from konveyer.feature_store.registry.python_view import call_on_nothing
 from konveyer.feature_store.registry.sql import nestable
-from konveyer.feature_store.registry.state import RegistryState, registry_state
+from konveyer.feature_store.registry.state import Key, RegistryState, registry_state
 from konveyer.feature_store.sources.attach import attach
 from konveyer.feature_store.sources.errors import UnknownColumn, WrongType
 from konveyer.feature_store.sources.files import files_of, later_columns, unchanged
@@ -205,18 +205,35 @@ def _try_on_nulls(view: OnDemandView, compiled: Mapping[str, CompiledView]) -> N
 
 
 def _check_known(state: RegistryState, view: FeatureView, compiled: CompiledView) -> None:
-    """SQL must say when its rows became known, where its sources do."""
-    if view.sql is None or not view.as_known or compiled.layout.created_time is not None:
+    """The rows of a view must say when they became known, where those behind them do."""
+    if not view.as_known or compiled.layout.created_time is not None:
         return
-    for kind, name in state.reads[Kind.VIEW, view.name]:
-        column = state.source(name).created_time if kind is Kind.SOURCE else None
-        if column is not None:
+    for read, source in _known_behind(state, (Kind.VIEW, view.name)):
+        where, column = f"Feature view '{view.name}'", source.created_time
+        if read is source:
             raise UnknownColumn(
-                f"Feature view '{view.name}' has no column 'created_time', though source '{name}' "
-                f"says in '{column}' when a row became known: training would see it before.",
+                f"{where} has no column 'created_time', though source '{source.name}' says in "
+                f"'{column}' when a row became known: training would see it before.",
                 hint=f"select {column} AS created_time (of several the greatest), or say "
                 "as_known=False",
             )
+        raise UnknownColumn(
+            f"{where}: source '{read.name}' has no created_time, though it reads '{source.name}', "
+            f"which says in '{column}' when a row became known: training would see it before.",
+            hint=f"select {column} in the SQL of '{read.name}' (of several the greatest) and name "
+            "it as its created_time, or say as_known=False",
+        )
+
+
+def _known_behind(state: RegistryState, key: Key) -> Iterator[tuple[Source, Source]]:
+    """What `key` reads, with the sources behind it that say when their rows became known."""
+    for kind, name in state.reads[key]:
+        if kind is Kind.SOURCE:
+            read = state.source(name)
+            if read.created_time is not None:
+                yield read, read
+            else:
+                yield from ((read, source) for _, source in _known_behind(state, (kind, name)))
 
 
 def _check_times(source: Source, columns: pa.Schema) -> None:
