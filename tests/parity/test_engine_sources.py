@@ -363,6 +363,7 @@ THINGS = pa.table(
         ("CAST(x AS VARCHAR)", ["2.5", "-2.5", "3.5"]),
         ("concat(s, x, n)", ["a2.57", "-2.5-7", "c3.51"]),
         ("concat_ws('-', s, n)", ["a-7", "-7", "c-1"]),
+        ("s || '-' || x || n", ["a-2.57", None, "c-3.51"]),
         ("log(100)", [2.0, 2.0, 2.0]),
         ("dayofweek(t)", [0, 0, None]),
         ("isodow(t)", [7, 7, None]),
@@ -382,7 +383,10 @@ def test_sql_means_the_same(engine: Engine, sql: str, expected: list[Any]) -> No
 
 @pytest.mark.parametrize(
     "sql",
-    ["hash(s)", "weekday(t)", "monthname(t)", "date_part('dow', t)", "CAST(x * 1e9 AS VARCHAR)"],
+    [
+        *("hash(s)", "weekday(t)", "monthname(t)", "date_part('dow', t)"),
+        *("CAST(x * 1e9 AS VARCHAR)", "'x' || x * 1e9"),
+    ],
 )
 def test_sql_that_would_mean_something_else_is_refused(spark: SparkEngine, sql: str) -> None:
     with spark.session() as session:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +26,7 @@ from konveyer.catalog.session import Catalog
 from konveyer.core.clock import FeatureClock, parse_instant
 from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.datamart.lookup import OnlineLookup
+from konveyer.feature_store.datamart.training_set import entity_frame
 from konveyer.feature_store.etl.landing import PushedValueRefused
 from konveyer.feature_store.online.base import OnlineStoreUnavailable, Record
 from konveyer.feature_store.online.memory import MemoryOnlineStore
@@ -401,3 +403,20 @@ def test_a_push_while_the_online_store_is_away_is_kept_and_lands_later(till: Til
     online.is_away = False
     assert till.push([payment(1, "31T12:00", 5.0)], key="a").online == ("newest", "spend")
     assert till.online(1) == [(5.0, 1, "web", 5.0)]
+
+
+def test_at_a_cadence_nobody_is_known_before_a_row_of_his_arrived(till: Till) -> None:
+    till.push([payment(1, "05T12:00")], key="a", now="2026-01-06T00:00:00Z")
+    till.push([payment(2, "05T12:00")], key="b", now="2026-01-20T00:00:00Z")
+    till.store.etl()
+    services = till.store.services
+    with entity_frame(
+        services.catalog,
+        services.engine,
+        services.offline,
+        service="scoring",
+        moments_us=np.array([parse_instant(f"2026-01-{day}") for day in ("10", "25")]),
+        staging=services.places.staging,
+    ) as found:
+        assert isinstance(found, pa.Table)
+        assert found["client"].to_pylist() == [1, 1, 2]

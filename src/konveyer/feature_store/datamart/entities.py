@@ -15,7 +15,7 @@ from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.feature_store.datamart.pinned_view import PinnedView
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.kernel.codes import Ints
-from konveyer.feature_store.kernel.history import EVENT_TIME
+from konveyer.feature_store.kernel.history import CREATED_TIME, EVENT_TIME
 from konveyer.feature_store.offline.layout import bucket_numbers
 
 AT = "at"
@@ -63,7 +63,7 @@ def write_entities_at(
     engine: Engine,
     folder: Path,
 ) -> None:
-    """The join keys and `at`: at each moment every entity that had a row by then in some view.
+    """The join keys and `at`: at each moment every entity that some view knew a row of by then.
 
     `folder` gets a Parquet file for each bucket, with its rows in the order of moments, then of
     keys. Every worker of the engine must see it.
@@ -111,7 +111,7 @@ class _WriteBucket:
                 writer.write_table(known.append_column(AT, at))
 
     def _firsts(self, view: PinnedView, bucket: int) -> pa.Table:
-        """The first event time of each entity that the view has in the bucket."""
+        """When each entity that the view has in the bucket was first known."""
         hashed = self.views[0].keys
         if view.keys == hashed and view.table.ref.buckets == self.buckets:
             return self._read(view, bucket)
@@ -122,8 +122,11 @@ class _WriteBucket:
 
     def _read(self, view: PinnedView, bucket: int) -> pa.Table:
         names = [key.name for key in self.keys]
-        rows = view.table.read(bucket, [*names, EVENT_TIME]).table
-        first_us = pc.cast(rows.column(EVENT_TIME), pa.int64())
+        counts = view.plan.as_known and CREATED_TIME in view.table.schema.names
+        times = [EVENT_TIME, CREATED_TIME] if counts else [EVENT_TIME]
+        rows = view.table.read(bucket, [*names, *times]).table
+        known_us = [pc.cast(rows.column(time), pa.int64()) for time in times]
+        first_us = pc.max_element_wise(*known_us)
         grouped = (
             rows.select(names).append_column("us", first_us).group_by(names, use_threads=False)
         )

@@ -105,6 +105,8 @@ def _translated(node: exp.Expression) -> exp.Expression:
             return _decimal(node, value, int(precision.name), int(scale.name))
         case exp.Cast(this=value, to=exp.DataType(this=exp.DataType.Type.TEXT)):
             return _text(value)
+        case exp.DPipe(this=left, expression=right) if not _is_list(left) and not _is_list(right):
+            return exp.DPipe(this=_text(left), expression=_text(right))
         case exp.ConcatWs(expressions=[between, *parts]):
             texts = [_text(part) for part in (between, *parts)]
             return exp.Anonymous(this="CONCAT_WS", expressions=texts)
@@ -153,6 +155,11 @@ def _text(value: exp.Expression) -> exp.Expression:
     return _filled("CAST(x AS STRING)" if _is_no_fraction(value) else _TEXT, x=value)
 
 
+def _is_list(value: exp.Expression) -> bool:
+    """By its form: lists in columns are joined by `list_concat`."""
+    return isinstance(value, exp.Array)
+
+
 def _is_no_fraction(value: exp.Expression) -> bool:
     """Whether a value is no fraction by its form alone: templates repeat what they are given, so
     that nested ones must be few.
@@ -164,7 +171,8 @@ def _is_no_fraction(value: exp.Expression) -> bool:
             return value.is_string or value.is_int
         case _:
             return isinstance(
-                value, exp.Length | exp.Concat | exp.Count | exp.IntDiv | exp.BitwiseAnd
+                value,
+                exp.Length | exp.Concat | exp.DPipe | exp.Count | exp.IntDiv | exp.BitwiseAnd,
             )
 
 
