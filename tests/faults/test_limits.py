@@ -186,6 +186,48 @@ def test_a_caller_that_never_reads_the_last_of_its_answers_is_cut_off() -> None:
     assert open_at_once == [1] * 5
 
 
+def test_bodies_take_no_more_memory_than_a_process_has_for_them() -> None:
+    """Also of callers that never send the end, and of those that are gone."""
+    problems: list[object] = []
+
+    async def answer(request: Request) -> Reply:
+        problems.append(request.problem and request.problem.code)
+        return Reply(200, b"%d" % len(request.body))
+
+    def sent(address: object, length: int, body: bytes) -> socket.socket:
+        caller = socket.create_connection(address, timeout=20)  # type: ignore[arg-type]
+        caller.sendall(POST + b"content-length: %d\r\n\r\n%b" % (length, body))
+        return caller
+
+    def ask(address: object) -> None:
+        def answered(length: int) -> bytes:
+            with sent(address, length, bytes(length)) as caller:
+                return caller.recv(1000).rpartition(b"\r\n")[2]
+
+        for _ in range(3):  # what was answered is held no more
+            assert answered(700_000) == b"700000"
+        with sent(address, 800_000, bytes(799_999)) as unfinished:
+            wait_for(lambda: answered(300_000) == b"0")
+            assert answered(100_000) == b"100000"
+            unfinished.sendall(b"0")
+            assert unfinished.recv(1000).endswith(b"800000")
+        sent(address, 800_000, bytes(799_999)).close()
+        wait_for(lambda: answered(700_000) == b"700000")
+
+    async def serve() -> None:
+        stop, listener = asyncio.Event(), listening("127.0.0.1", 0)
+        serving = asyncio.create_task(server.serve(listener, stop, 1.0))
+        try:
+            await asyncio.to_thread(ask, listener.getsockname())
+        finally:
+            stop.set()
+            await serving
+
+    server = Server(answer, Limits(most_body_bytes=1_000_000))
+    uvloop.run(serve())
+    assert {*problems} == {None, "overloaded"}
+
+
 def test_what_follows_a_chunked_body_is_no_header(made_node: Node) -> None:
     chunked = POST + b"transfer-encoding: chunked\r\n"
     body = b'\r\n10\r\n{"client_id": 1}\r\n0\r\n'

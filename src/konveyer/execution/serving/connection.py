@@ -12,7 +12,7 @@ from typing import Protocol
 
 import httptools
 
-from konveyer.execution.serving.errors import BodyTooLarge, HeadTooLarge
+from konveyer.execution.serving.errors import BodyTooLarge, HeadTooLarge, Overloaded
 from konveyer.execution.serving.exchange import JSON, WANTED, Reply, Request
 
 MOST_HEAD_BYTES = 32_768
@@ -35,6 +35,8 @@ class Server(Protocol):
     turn_s: float
     draining: bool
 
+    def hold(self, size: int) -> bool: ...
+    def let_go(self, size: int) -> None: ...
     def opened(self, connection: "Connection") -> None: ...
     def closed(self, connection: "Connection") -> None: ...
     def submit(self, connection: "Connection", request: Request) -> None: ...
@@ -52,7 +54,8 @@ class Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._url = b""
         self._head_bytes = self._announced_bytes = self._received_bytes = 0
-        self._is_paused = self._is_ending = self._has_head = False
+        self._held_bytes = 0  # of bodies, until their requests are answered
+        self._is_paused = self._is_ending = self._has_head = self._lacks_room = False
         self.stage, self.since_s = IDLE, server.turn_s
         self._coming = IDLE  # what of the next request has come while one is answered
         self.is_choked = False
@@ -64,6 +67,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         self._transport = None
         self._pipelined.clear()
+        self._let_go(self._held_bytes)
         self._server.closed(self)
 
     def data_received(self, data: bytes) -> None:
@@ -91,7 +95,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._url, self._headers, self._parts = b"", {}, []
         self._head_bytes = self._announced_bytes = self._received_bytes = 0
-        self._has_head, self._coming = False, HEAD
+        self._has_head, self._lacks_room, self._coming = False, False, HEAD
         if self.stage is IDLE:
             self.stage, self.since_s = HEAD, self._server.turn_s
 
@@ -118,9 +122,12 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._received_bytes += len(body)
-        if not self._is_too_large:
-            self._parts.append(body)
-            return
+        if not self._is_too_large and not self._lacks_room:
+            if self._hold(len(body)):
+                self._parts.append(body)
+                return
+            self._lacks_room = True
+        self._let_go(sum(map(len, self._parts)))
         self._parts.clear()
         if self._received_bytes > MOST_DRAINED_BYTES and not self._is_ending:
             self.refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", _TOO_LARGE)
@@ -133,12 +140,18 @@ class Connection(asyncio.Protocol):
             return  # the parser takes the body for another protocol: see `_without_offer`
         self._coming = IDLE
         request = Request(parser.get_method(), _path(self._url), self._headers)
+        request.held_bytes = sum(map(len, self._parts))
         if self._head_bytes > MOST_HEAD_BYTES:
             request.problem = HeadTooLarge(
                 f"The head is larger than {MOST_HEAD_BYTES:,} bytes.", hint="send fewer headers"
             )
         elif self._is_too_large:
             request.problem = BodyTooLarge(_TOO_LARGE, hint="send fewer rows at a time")
+        elif self._lacks_room:
+            request.problem = Overloaded(
+                "This process has no room for the body.",
+                hint="send it again after the seconds in Retry-After",
+            )
         elif self._parts:
             request.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         if not parser.should_keep_alive() or parser.get_http_version() == "1.0":
@@ -155,6 +168,7 @@ class Connection(asyncio.Protocol):
 
     def reply(self, request: Request, reply: Reply) -> None:
         """Send the answer to the request that was submitted last, and go on with the next."""
+        self._let_go(request.held_bytes)
         transport = self._transport
         if transport is None or transport.is_closing():
             return
@@ -204,6 +218,18 @@ class Connection(asyncio.Protocol):
         """Close without waiting for a caller that does not read."""
         if self._transport is not None:
             self._transport.abort()
+
+    def _hold(self, size: int) -> bool:
+        has_room = self._server.hold(size)
+        if has_room:
+            self._held_bytes += size
+        return has_room
+
+    def _let_go(self, size: int) -> None:
+        """No more than is held: a connection that is lost has let go of all."""
+        size = min(size, self._held_bytes)
+        self._held_bytes -= size
+        self._server.let_go(size)
 
     @property
     def _is_too_large(self) -> bool:

@@ -31,9 +31,12 @@ _log = logging.getLogger(__name__)
 class Limits:
     """Of one process. A connection that is idle, sends a head or a body, or does not read its
     answer for longer than these seconds is closed. Of more requests than `most_under_way` that are
-    not taken up yet, the rest get 429; those that wait have a limit of their own (`room.py`)."""
+    not taken up yet, the rest get 429; those that wait have a limit of their own (`room.py`). So do
+    those whose bodies would make more than `most_body_bytes` of all that are not answered yet.
+    """
 
     most_under_way: int = 512
+    most_body_bytes: int = 256_000_000
     idle_s: float = 75.0
     head_s: float = 10.0
     body_s: float = 30.0
@@ -53,7 +56,7 @@ class Server:
         self._ready: deque[tuple[Connection, Request]] = deque()
         self._first: deque[tuple[Connection, Request]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._under_way = 0
+        self._under_way = self._body_bytes = 0
         self._is_scheduled = False
         self.draining = False
         self.turn_s = 0.0
@@ -95,6 +98,16 @@ class Server:
 
     def closed(self, connection: Connection) -> None:
         self._connections.discard(connection)
+
+    def hold(self, size: int) -> bool:
+        """Whether there is room for so much more of a body, which is then taken."""
+        has_room = self._body_bytes + size <= self._limits.most_body_bytes
+        if has_room:
+            self._body_bytes += size
+        return has_room
+
+    def let_go(self, size: int) -> None:
+        self._body_bytes -= size
 
     def submit(self, connection: Connection, request: Request) -> None:
         self._under_way += 1
