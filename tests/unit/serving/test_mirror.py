@@ -1,6 +1,9 @@
 """A node's copy of shared storage: what is whole gets in, what is not leaves the old in place."""
 
 import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,9 @@ from konveyer.bundle.origin import BundleOrigin, hex_of
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.core.clock import FeatureClock
 from konveyer.core.storage import FolderStorage, StorageUnavailable
+from konveyer.execution.serving.attached import attached
 from konveyer.execution.serving.desired import (
+    ApiKey,
     Desired,
     DesiredVersion,
     Share,
@@ -21,7 +26,9 @@ from konveyer.execution.serving.desired import (
 from konveyer.execution.serving.mirror import Mirror
 from konveyer.execution.serving.rates import SharedRates
 from konveyer.execution.serving.router import Router
+from konveyer.execution.serving.shipping import Shipper
 from konveyer.feature_store.online.memory import MemoryOnlineStore
+from tests.support import wait_for
 from tests.unit.serving.test_router import packed
 
 
@@ -56,12 +63,18 @@ class Site:
         self.packing = BundleStore(root / "packing", BundleOrigin(self.remote))
         self.folder = root / "cache" / "bundles"
 
-    def mirror(self, *, keep_s: float = 600.0, check_every_s: float = 5.0) -> Mirror:
+    def mirror(
+        self,
+        *,
+        keep_s: float = 600.0,
+        check_every_s: float = 5.0,
+        bundles: BundleStore | None = None,
+    ) -> Mirror:
         return Mirror(
             "prod",
             shared=self.shared,
             cache=self.cache,
-            bundles=BundleStore(self.folder, BundleOrigin(self.remote)),
+            bundles=bundles or BundleStore(self.folder, BundleOrigin(self.remote)),
             keep_s=keep_s,
             check_every_s=check_every_s,
         )
@@ -100,6 +113,12 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
+def follow(mirror: Mirror) -> None:
+    """What the two threads of a node do, one after the other."""
+    mirror.refresh()
+    mirror.bring()
+
+
 def served(router: Router) -> str:
     return router.find("scoring", 1).live.digest
 
@@ -107,10 +126,10 @@ def served(router: Router) -> str:
 def test_a_node_gets_its_bundles_and_starts_without_the_storage(site: Site) -> None:
     first = packed(site.packing, 1)
     site.desire(first)
-    site.mirror().refresh()
+    follow(site.mirror())
     site.shared.is_down = site.remote.is_down = True
     with pytest.raises(StorageUnavailable):
-        site.mirror().refresh()
+        follow(site.mirror())
     router = site.router()
     router.refresh()
     assert served(router) == first.digest
@@ -124,7 +143,7 @@ def test_a_damaged_object_is_refused_while_the_old_version_serves_also_after_a_r
     first, second = packed(site.packing, 1), packed(site.packing, 2)
     site.desire(first)
     mirror, router = site.mirror(), site.router()
-    mirror.refresh()
+    follow(mirror)
     router.refresh()
     model = site.object_of(second, MODEL)
     good = {path: path.read_bytes() for path in (model, site.object_of(second, MANIFEST))}
@@ -138,10 +157,10 @@ def test_a_damaged_object_is_refused_while_the_old_version_serves_also_after_a_r
         case "other manifest":
             shutil.copy(site.object_of(first, MANIFEST), site.object_of(second, MANIFEST))
     site.desire(second)
-    mirror.refresh()
+    follow(mirror)
     assert router.refresh()
     restarted = site.router()
-    site.mirror().refresh()
+    follow(site.mirror())
     restarted.refresh()
     for one in (router, restarted):
         assert served(one) == first.digest
@@ -149,7 +168,7 @@ def test_a_damaged_object_is_refused_while_the_old_version_serves_also_after_a_r
         assert one.refused["scoring/v1"]
     for path, content in good.items():  # repaired
         path.write_bytes(content)
-    site.mirror().refresh()
+    follow(site.mirror())
     router.refresh()
     assert served(router) == second.digest
     assert router.report.refused == ()
@@ -162,11 +181,11 @@ def test_a_fetch_that_was_interrupted_goes_on_and_brings_nothing_twice(site: Sit
     path = site.object_of(first, last)
     content = path.read_bytes()
     path.unlink()
-    site.mirror().refresh()
+    follow(site.mirror())
     assert not (site.folder / hex_of(first.digest)).exists()
     path.write_bytes(content)
     site.remote.downloads = 0
-    site.mirror().refresh()
+    follow(site.mirror())
     assert site.remote.downloads == 1
     assert served_after(site) == first.digest
 
@@ -181,12 +200,12 @@ def test_a_document_that_is_gone_or_unreadable_changes_nothing(site: Site) -> No
     first = packed(site.packing, 1)
     site.desire(first)
     mirror = site.mirror()
-    mirror.refresh()
+    follow(mirror)
     site.shared.write(desired_name("prod"), b"{")
-    mirror.refresh()
+    follow(mirror)
     assert served_after(site) == first.digest
     site.shared.remove(desired_name("prod"))
-    mirror.refresh()
+    follow(mirror)
     assert served_after(site) == first.digest
 
 
@@ -196,7 +215,7 @@ def test_a_node_of_an_environment_without_a_document_knows_that_nothing_is_desir
     router = site.router()
     router.refresh()
     assert router.report.is_starting
-    site.mirror().refresh()
+    follow(site.mirror())
     assert site.cache.has(desired_name("prod"))
     router.refresh()
     assert not router.report.is_starting
@@ -205,9 +224,9 @@ def test_a_node_of_an_environment_without_a_document_knows_that_nothing_is_desir
 def test_a_damaged_cache_is_made_whole(site: Site) -> None:
     first = packed(site.packing, 1)
     site.desire(first)
-    site.mirror().refresh()
+    follow(site.mirror())
     (site.folder / hex_of(first.digest) / MODEL).write_bytes(b"damaged")
-    site.mirror().refresh()
+    follow(site.mirror())
     assert served_after(site) == first.digest
 
 
@@ -215,18 +234,18 @@ def test_what_a_disk_damages_later_is_made_whole_too(site: Site) -> None:
     first, second = packed(site.packing, 1), packed(site.packing, 2)
     site.desire(first)
     mirror = site.mirror(check_every_s=0.0)
-    mirror.refresh()
+    follow(mirror)
     (site.folder / hex_of(first.digest) / MODEL).write_bytes(b"damaged")
-    mirror.refresh()
+    follow(mirror)
     assert served_after(site) == first.digest
     for name in (desired_name("prod"), "environments/prod.absent.json"):
         for content in (b"", b"{", b'"\xff"'):
             site.cache.write(name, content)
-            mirror.refresh()
+            follow(mirror)
             assert served_after(site) == first.digest
     site.cache.write(desired_name("prod"), b"")
     site.desire(second)
-    mirror.refresh()
+    follow(mirror)
     assert served_after(site) == second.digest
 
 
@@ -234,10 +253,10 @@ def test_what_is_not_desired_any_more_is_removed_in_time(site: Site) -> None:
     first, second = packed(site.packing, 1), packed(site.packing, 2)
     site.desire(first)
     mirror = site.mirror(keep_s=0.0)
-    mirror.refresh()
+    follow(mirror)
     site.desire(second)
-    mirror.refresh()
-    mirror.refresh()
+    follow(mirror)
+    follow(mirror)
     assert [path.name for path in site.folder.iterdir() if path.is_dir()] == [hex_of(second.digest)]
     assert site.packing.held() == sorted([first.digest, second.digest])
 
@@ -246,9 +265,102 @@ def test_a_canary_that_cannot_be_had_is_left_out_and_the_live_version_goes_on(si
     first, second = packed(site.packing, 1), packed(site.packing, 2)
     site.object_of(second, MODEL).write_bytes(b"damaged")
     site.desire(first, canary=second)
-    site.mirror().refresh()
+    follow(site.mirror())
     (version,) = read_desired(site.cache, "prod").versions
     assert (version.digest, version.canary) == (first.digest, None)
     router = site.router()
     router.refresh()
     assert [refused.digest for refused in router.report.refused] == [second.digest]
+
+
+class Slow(BundleStore):
+    """A store in which the bundle `slow` can be opened once `lets` is set."""
+
+    def __init__(self, folder: Path, origin: BundleOrigin, slow: str = "") -> None:
+        super().__init__(folder, origin)
+        self.slow, self.opens, self.lets = slow, threading.Event(), threading.Event()
+        self.opened: list[str] = []
+
+    def open(self, digest: str) -> Bundle:
+        self.opened.append(digest)
+        if digest == self.slow:
+            self.opens.set()
+            assert self.lets.wait(200), "longer than a test waits for anything"
+        return super().open(digest)
+
+
+def version(application: str, bundle: Bundle) -> DesiredVersion:
+    return DesiredVersion(
+        application=application, api_version=1, digest=bundle.digest, release="r", since_us=0
+    )
+
+
+@contextmanager
+def following_slowly(site: Site, mirror: Mirror, store: Slow) -> Iterator[None]:
+    """A node that follows the shared storage, once it has come to the slow bundle."""
+    with attached(mirror, Shipper(site.folder.parent / "log", site.shared, "prod")):
+        try:
+            assert store.opens.wait(20)
+            yield
+        finally:
+            store.lets.set()
+
+
+def test_a_node_follows_while_a_large_bundle_is_brought(site: Site) -> None:
+    first, second, large = (packed(site.packing, seed) for seed in (1, 2, 3))
+    key = ApiKey(digest="ab" * 32, name="till")
+
+    def write(*versions: DesiredVersion, keys: tuple[ApiKey, ...] = (key,)) -> None:
+        write_desired(site.shared, Desired(environment="prod", versions=versions, keys=keys))
+
+    def digests() -> list[str]:
+        return [one.digest for one in read_desired(site.cache, "prod").versions]
+
+    write(version("scoring", first), version("other", second))
+    store = Slow(site.folder, BundleOrigin(site.remote), large.digest)
+    mirror = site.mirror(bundles=store)
+    follow(mirror)
+    write(version("scoring", second), version("other", large))
+    with following_slowly(site, mirror, store):
+        wait_for(lambda: digests() == [second.digest, second.digest])
+        write(version("scoring", first), version("other", large))
+        wait_for(lambda: digests() == [first.digest, second.digest])
+        write(version("scoring", first), version("other", large), keys=())
+        wait_for(lambda: read_desired(site.cache, "prod").keys == ())
+        assert digests() == [first.digest, second.digest]
+        store.lets.set()
+        wait_for(lambda: digests() == [first.digest, large.digest])
+    assert served_after(site) == first.digest
+
+
+def test_a_node_follows_while_it_reads_a_bundle_again(site: Site) -> None:
+    first = packed(site.packing, 1)
+    key = ApiKey(digest="ab" * 32, name="till")
+    served = version("scoring", first)
+    write_desired(site.shared, Desired(environment="prod", versions=(served,), keys=(key,)))
+    store = Slow(site.folder, BundleOrigin(site.remote))
+    mirror = site.mirror(check_every_s=0.0, bundles=store)
+    follow(mirror)
+    store.slow = first.digest
+    reading = threading.Thread(target=mirror.bring)
+    reading.start()
+    try:
+        assert store.opens.wait(20)
+        write_desired(site.shared, Desired(environment="prod", versions=(served,)))
+        mirror.refresh()
+        assert read_desired(site.cache, "prod") == Desired(environment="prod", versions=(served,))
+    finally:
+        store.lets.set()
+        reading.join()
+    assert served_after(site) == first.digest
+
+
+def test_a_document_that_changed_during_a_download_says_what_is_brought_next(site: Site) -> None:
+    large, second, third = (packed(site.packing, seed) for seed in (1, 2, 3))
+    site.desire(large, canary=second)
+    store = Slow(site.folder, BundleOrigin(site.remote), large.digest)
+    with following_slowly(site, site.mirror(bundles=store), store):
+        site.desire(large, canary=third)
+        store.lets.set()
+        wait_for(lambda: third.digest in store.opened)
+    assert second.digest not in store.opened

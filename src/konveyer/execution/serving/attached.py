@@ -19,19 +19,25 @@ _log = logging.getLogger(__name__)
 def attached(mirror: Mirror, shipper: Shipper) -> Iterator[None]:
     """Bring what is desired here, and ship what is logged, until the block ends.
 
+    A large bundle that is under way keeps nobody from looking for a rollback or a revoked key.
+
     When the block begins all is here that could be had within seconds. What is logged in the block
     is shipped before this returns, when shared storage answers; otherwise it stays for the next
     start.
     """
     look = _Repeated("look at shared storage", mirror.refresh)
+    bring = _Repeated("bring bundles", mirror.bring)
     ship = _Repeated("ship the prediction log", shipper.ship)
     threads = [look.started(LOOK_EVERY_S), ship.started(SHIP_EVERY_S)]
     look.tried.wait(_HERE_WITHIN_S)
+    threads.append(bring.started(LOOK_EVERY_S))
+    bring.tried.wait(_HERE_WITHIN_S)
     try:
         yield
     finally:
-        look.ended.set()
-        ship.ended.set()
+        mirror.stop()
+        for work in (look, bring, ship):
+            work.ended.set()
         for thread in threads:
             thread.join()
         ship.try_once()
@@ -64,8 +70,10 @@ class _Repeated:
         else:
             if self._failures:
                 _log.info("can %s again", self._what)
+            if self._failures or not self.tried.is_set():
+                # Work that had nothing to do says nothing of a storage that others cannot reach.
+                metrics.STORAGE_UP.set(1)
             self._failures = 0
-            metrics.STORAGE_UP.set(1)
 
     def _run(self, every_s: float) -> None:
         while not self.ended.is_set():

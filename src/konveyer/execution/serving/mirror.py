@@ -4,8 +4,10 @@ The node itself reads that disk alone: it goes on, and starts again, whatever sh
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -54,6 +56,9 @@ class Mirror:
     shared storage, or with one that cannot be read, the cache stays as it is. Bundles that have not
     been desired for `keep_s` are removed. Those here are read again one after the other, one each
     `check_every_s`, and brought again where a disk has damaged them.
+
+    One thread calls `refresh` and another one `bring`: while a large bundle is brought, a rollback
+    or a revoked key gets into the cache.
     """
 
     def __init__(
@@ -73,19 +78,47 @@ class Mirror:
         self._check_every_s, self._checked_s = check_every_s, dict[str, float]()
         self._check_at_s = time.monotonic() + check_every_s
         self._troubles: dict[str, _Trouble] = {}
+        self._seen: Desired | None = None
+        self._is_stopped = threading.Event()
 
     def refresh(self) -> None:
-        """One look at shared storage; raises `StorageUnavailable` when there is no answer."""
-        with locked(self._cache.path_of(".mirror")):
+        """One look at shared storage: what it says is published, as far as it is here.
+
+        Waits for no bundle. Raises `StorageUnavailable` when there is no answer.
+        """
+        with self._publishing():
             desired = self._desired()
-            if desired is None:
-                return
-            self._check_one()
-            self._publish(desired)
-            for digest in self._missing(desired):
-                self._bring(digest)
+            if desired is not None:
+                self._seen = desired
                 self._publish(desired)
-            self._forget_others(desired)
+
+    def bring(self) -> None:
+        """Try to bring each bundle that the last look found missing.
+
+        After each there is another look: a document that is newer by now says what comes next.
+        """
+        self._check_one()
+        tried: set[str] = set()
+        while not self._is_stopped.is_set():
+            missing = [digest for digest in self._missing() if digest not in tried]
+            if not missing:
+                break
+            self._bring(missing[0])
+            tried.add(missing[0])
+            self.refresh()
+        self._forget_others()
+
+    def stop(self) -> None:
+        """Let `bring` return after the bundle that it is at."""
+        self._is_stopped.set()
+
+    def _publishing(self) -> AbstractContextManager[None]:
+        """For what is here and what is said of it: by one thread of one node at a time."""
+        return locked(self._cache.path_of(".mirror"))
+
+    def _bringing(self) -> AbstractContextManager[None]:
+        """For the folder of bundles: none is removed while one is brought."""
+        return locked(self._cache.path_of(".bringing"))
 
     def _desired(self) -> Desired | None:
         try:
@@ -107,32 +140,41 @@ class Mirror:
         if began_s < self._check_at_s or not self._here:
             return
         digest = min(self._here, key=lambda one: self._checked_s.get(one, 0.0))
-        self._here.discard(digest)
         self._bring(digest)
         self._checked_s = {one: self._checked_s.get(one, 0.0) for one in self._here}
         self._checked_s[digest] = now_s = time.monotonic()
         self._check_at_s = now_s + max(self._check_every_s, _CHECK_REST * (now_s - began_s))
 
-    def _missing(self, desired: Desired) -> list[str]:
+    def _missing(self) -> list[str]:
         now = time.monotonic()
         return [
             digest
-            for digest in dict.fromkeys(_digests(desired))
+            for digest in dict.fromkeys(() if self._seen is None else _digests(self._seen))
             if digest not in self._here
             and (digest not in self._troubles or self._troubles[digest].again_at_s <= now)
         ]
 
     def _bring(self, digest: str) -> None:
-        try:
-            self._bundles.open(digest)
-        except (KonveyerError, OSError) as error:
+        """A bundle that is read again stays published meanwhile, as it may well be whole."""
+        reason = self._why_not_here(digest)
+        with self._publishing():
+            if reason is None:
+                self._troubles.pop(digest, None)
+                self._here.add(digest)
+                return
             tries = self._troubles[digest].tries + 1 if digest in self._troubles else 0
             pause_s = min(2.0**tries, _LONGEST_PAUSE_S)
-            _log.error("bundle %s is not here: %s", short(digest), error)
-            self._troubles[digest] = _Trouble(str(error), tries, time.monotonic() + pause_s)
-        else:
-            self._troubles.pop(digest, None)
-            self._here.add(digest)
+            _log.error("bundle %s is not here: %s", short(digest), reason)
+            self._here.discard(digest)
+            self._troubles[digest] = _Trouble(reason, tries, time.monotonic() + pause_s)
+
+    def _why_not_here(self, digest: str) -> str | None:
+        try:
+            with self._bringing():
+                self._bundles.open(digest)
+        except (KonveyerError, OSError) as error:
+            return str(error)
+        return None
 
     def _publish(self, desired: Desired) -> None:
         """Write the document of the cache and what is absent from it, where they changed."""
@@ -182,7 +224,13 @@ class Mirror:
         )
         return [here], absent
 
-    def _forget_others(self, desired: Desired) -> None:
+    def _forget_others(self) -> None:
+        with self._bringing(), self._publishing():
+            if self._seen is not None:
+                self._keep(self._seen)
+
+    def _keep(self, desired: Desired) -> None:
+        """Remove what is not desired for so long; nothing is published or brought meanwhile."""
         now = time.monotonic()
         local = read_desired(self._cache, self._environment)
         wanted = {*_digests(desired), *_digests(local)}
