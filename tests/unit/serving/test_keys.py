@@ -10,10 +10,11 @@ import pytest
 
 from konveyer.core.clock import now_us
 from konveyer.core.errors import KonveyerError
+from konveyer.execution.serving import rates
 from konveyer.execution.serving.desired import ApiKey
 from konveyer.execution.serving.errors import RateExceeded
 from konveyer.execution.serving.keys import KeyRing
-from konveyer.execution.serving.rates import SharedRates
+from konveyer.execution.serving.rates import SharedRates, TooManyKeys
 
 
 def api_key(secret: str, **terms: object) -> ApiKey:
@@ -100,3 +101,53 @@ def test_processes_of_a_node_count_together(tmp_path: Path) -> None:
     assert 0 < caught.value.retry_after_s < 1
     for _ in range(50):
         one.caller({b"x-api-key": b"quick"}, "scoring")
+
+
+@pytest.fixture
+def four_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "_CELLS", 4)
+
+
+def use(keys: KeyRing, secret: str) -> None:
+    keys.caller({b"x-api-key": secret.encode()}, "scoring")
+
+
+@pytest.mark.usefixtures("four_cells")
+def test_keys_come_and_go_without_end(tmp_path: Path) -> None:
+    for number in range(20):
+        keys = ring(tmp_path, api_key(f"key {number}", rate_per_s=1000.0))
+        use(keys, f"key {number}")
+        time.sleep(0.002)
+
+
+@pytest.mark.usefixtures("four_cells")
+def test_a_key_whose_cell_was_given_away_counts_by_itself_in_another(tmp_path: Path) -> None:
+    idle = api_key("slow", rate_per_s=1.0)
+    one, other = ring(tmp_path, idle), ring(tmp_path, idle)
+    # All of them look for a cell at the same place first.
+    names = [name for name in map(str, range(40)) if place_of(api_key(name)) == place_of(idle)]
+    keys = ring(tmp_path, *(api_key(name, rate_per_s=1.0) for name in names))
+    used = names[-3:]
+    for name in used:
+        use(keys, name)
+    assert sum(passes(slow) for _ in range(5) for slow in (one, other)) == 1
+    for name in used:
+        with pytest.raises(RateExceeded):
+            use(keys, name)
+
+
+def place_of(key: ApiKey) -> int:
+    return int(key.digest[:16], 16) % 4
+
+
+@pytest.mark.usefixtures("four_cells")
+def test_a_cell_in_use_is_given_to_nobody(tmp_path: Path) -> None:
+    busy = [f"busy {number}" for number in range(4)]
+    keys = ring(tmp_path, *(api_key(secret, rate_per_s=0.5) for secret in busy))
+    for secret in busy:
+        use(keys, secret)
+    with pytest.raises(TooManyKeys):
+        ring(tmp_path, api_key("one more", rate_per_s=5.0))
+    for secret in busy:
+        with pytest.raises(RateExceeded):
+            use(keys, secret)

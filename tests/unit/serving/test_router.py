@@ -1,5 +1,6 @@
 """What a node serves: verified bundles, swapped whole; a damaged one is refused."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from konveyer.core.clock import FeatureClock
 from konveyer.core.schema import Column, ColumnType, ScalarColumn
 from konveyer.core.storage import FolderStorage
 from konveyer.execution.serving.desired import (
+    ApiKey,
     Desired,
     DesiredVersion,
     desired_name,
@@ -29,7 +31,7 @@ from konveyer.execution.serving.errors import (
     ModelUnavailable,
     VersionNotFound,
 )
-from konveyer.execution.serving.rates import SharedRates
+from konveyer.execution.serving.rates import SharedRates, TooManyKeys
 from konveyer.execution.serving.router import Router
 from konveyer.feature_store.definitions.resolved import (
     ResolvedFeature,
@@ -349,3 +351,38 @@ def test_a_model_that_is_not_its_contract_is_refused(
     assert router.endpoints == []
     assert "gives 3 numbers, its contract has 2" in router.refused["scoring/v1"]
     assert "of next year" in router.refused["scoring/v2"]
+
+
+def test_keys_that_cannot_be_taken_up_keep_no_version_from_being_followed(
+    router: Router, bundles: BundleStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = packed(bundles, 1), packed(bundles, 2)
+    keys = [
+        ApiKey(digest=hashlib.sha256(secret).hexdigest(), name="n", rate_per_s=100.0)
+        for secret in (b"revoked", b"new")
+    ]
+
+    def write(bundle: Bundle, key: ApiKey) -> None:
+        version = DesiredVersion(
+            application="scoring", api_version=1, digest=bundle.digest, release="r", since_us=0
+        )
+        desired = Desired(environment="prod", versions=(version,), keys=(key,))
+        write_desired(FolderStorage(tmp_path), desired)
+
+    monkeypatch.setattr("konveyer.execution.serving.router._RETRY_REFUSED_S", 0.0)
+    write(first, keys[0])
+    router.refresh()
+    write(second, keys[1])
+    with monkeypatch.context() as patch:
+        patch.setattr(SharedRates, "limit", _no_cell)
+        router.refresh()
+        assert router.find("scoring", 1).live.digest == second.digest
+        assert router.keys.caller({b"x-api-key": b"revoked"}, "scoring") == "n"
+    router.refresh()
+    assert router.keys.caller({b"x-api-key": b"new"}, "scoring") == "n"
+    with pytest.raises(KeyUnknown):
+        router.keys.caller({b"x-api-key": b"revoked"}, "scoring")
+
+
+def _no_cell(*_: object) -> None:
+    raise TooManyKeys("no cell is left")

@@ -2,7 +2,8 @@
 
 The generic cell rate algorithm (ITU-T I.371): for each key the time at which its last request would
 have come at the steady rate. It is one number, in memory that the processes share, and monotonic:
-a clock that jumps changes nothing.
+a clock that jumps changes nothing. A time that is past says nothing any more, so that the cell of
+such a key is as good as a new one.
 """
 
 import mmap
@@ -14,13 +15,14 @@ from konveyer.core.errors import Conflict
 from konveyer.core.files import locked
 
 _CELL = struct.Struct("=8sq")  # the first bytes of the key's digest, its time in nanoseconds
+_TIME, _MARK_BYTES = struct.Struct("=q"), 8
 _CELLS = 16_384
 _NOBODY = bytes(8)
 _S = 1_000_000_000
 
 
 class TooManyKeys(Conflict):
-    """More keys with a rate than a node counts."""
+    """More keys with a rate than a node counts are in use at one moment."""
 
     code = "too_many_keys"
 
@@ -28,8 +30,10 @@ class TooManyKeys(Conflict):
 class SharedRates:
     """Cells in the file `path`; processes that open the same one share them.
 
-    Nothing is locked on the way of a request. Two processes that decide within the same
-    microsecond may both let a request pass.
+    Where no cell is new, that of a key that was not used lately is given to another one.
+
+    Nothing is locked on the way of a request, unless its key lost its cell. Two processes that
+    decide within the same microsecond may both let a request pass.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,29 +44,50 @@ class SharedRates:
             self._memory = mmap.mmap(file.fileno(), 0)
 
     def limit(self, digest: str, rate_per_s: float) -> "Limit":
-        """The limit of a key, which starts afresh with a new node only."""
-        mark = bytes.fromhex(digest)[:8]
+        """The limit of a key, which starts full when it was not used lately."""
+        return Limit(self, bytes.fromhex(digest)[:8], rate_per_s)
+
+    def cell(self, place: int) -> tuple[bytes, int]:
+        """Whose cell it is, and its time."""
+        mark, due_ns = _CELL.unpack_from(self._memory, place)
+        return mark, due_ns
+
+    def count(self, place: int, due_ns: int) -> None:
+        _TIME.pack_into(self._memory, place + _MARK_BYTES, due_ns)
+
+    def claim(self, mark: bytes) -> int:
+        """The place of the one cell of a key."""
         with locked(self._lock):
-            for step in range(_CELLS):
-                place = (int.from_bytes(mark) + step) % _CELLS * _CELL.size
-                found, _ = _CELL.unpack_from(self._memory, place)
-                if found == _NOBODY:
-                    _CELL.pack_into(self._memory, place, mark, 0)
-                if found in (_NOBODY, mark):
-                    return Limit(self._memory, place + 8, rate_per_s)
+            place, is_its_own = self._place_for(mark)
+            if not is_its_own:
+                _CELL.pack_into(self._memory, place, mark, 0)
+            return place
+
+    def _place_for(self, mark: bytes) -> tuple[int, bool]:
+        """Where the key's cell is, or can be. No cell gets empty again, so that an empty one tells
+        that the key has none further on.
+        """
+        now_ns, past = time.monotonic_ns(), -1
+        for step in range(_CELLS):
+            place = (int.from_bytes(mark) + step) % _CELLS * _CELL.size
+            found, due_ns = self.cell(place)
+            if found in (_NOBODY, mark):
+                return place, found == mark
+            if past < 0 and due_ns <= now_ns:
+                past = place
+        if past >= 0:
+            return past, False
         raise TooManyKeys(
-            f"A node counts {_CELLS:,} keys with a rate.", hint="revoke keys, or leave out rates"
+            f"A node counts {_CELLS:,} keys with a rate at once.",
+            hint="revoke keys, or leave out rates",
         )
-
-
-_TIME = struct.Struct("=q")
 
 
 class Limit:
     """The rate of one key: `rate_per_s` on average, and as many as that at once after a pause."""
 
-    def __init__(self, memory: mmap.mmap, place: int, rate_per_s: float) -> None:
-        self._memory, self._place = memory, place
+    def __init__(self, rates: SharedRates, mark: bytes, rate_per_s: float) -> None:
+        self._rates, self._mark, self._place = rates, mark, rates.claim(mark)
         self._interval_ns = int(_S / rate_per_s)
         self._most_ahead_ns = max(0, _S - self._interval_ns)
 
@@ -75,11 +100,14 @@ class Limit:
         ...     [limit.wait_ns() > 0 for _ in range(3)]
         [False, False, True]
         """
+        mark, due_ns = self._rates.cell(self._place)
+        if mark != self._mark:  # its cell was given away while nobody used the key
+            self._place = self._rates.claim(self._mark)
+            _, due_ns = self._rates.cell(self._place)
         now_ns = time.monotonic_ns()
-        (due_ns,) = _TIME.unpack_from(self._memory, self._place)
         due_ns = max(due_ns, now_ns)
         ahead_ns: int = due_ns - now_ns - self._most_ahead_ns
         if ahead_ns > 0:
             return ahead_ns
-        _TIME.pack_into(self._memory, self._place, due_ns + self._interval_ns)
+        self._rates.count(self._place, due_ns + self._interval_ns)
         return 0

@@ -16,6 +16,7 @@ from konveyer.core.errors import KonveyerError, did_you_mean
 from konveyer.core.storage import Storage
 from konveyer.execution.serving.contract import RequestContract
 from konveyer.execution.serving.desired import (
+    ApiKey,
     Desired,
     DesiredVersion,
     Share,
@@ -153,7 +154,8 @@ class Router:
         self._is_told = not waits_for_document
         self._lacks_models = True
         self._waits_until_s = time.monotonic() + models_within_s
-        self._retry_s = 0.0
+        self._retry_s = self._retry_keys_s = 0.0
+        self._taken_up: tuple[ApiKey, ...] | None = None
         self._reported = Report()
         self._lock = threading.Lock()
         self.keys = KeyRing((), rates, are_required=keys_are_required, are_told=False)
@@ -227,11 +229,10 @@ class Router:
                 return self._is_news()
             desired = read_desired(self._storage, self.environment, self._desired)
             absent = read_absent(self._storage, self.environment)
+            self._take_up(desired.keys)
             is_due = bool(self._refused) and time.monotonic() >= self._retry_s
             if desired == self._desired and absent == self._absent and not is_due:
                 return self._is_news()
-            if self._desired is None or desired.keys != self._desired.keys:
-                self.keys = KeyRing(desired.keys, self._rates, are_required=self._keys_are_required)
             before = self._refused
             self._refused = {}
             self._retry_s = time.monotonic() + _RETRY_REFUSED_S
@@ -253,6 +254,21 @@ class Router:
             # Swapped whole, like the endpoints: requests read it while a refresh is under way.
             self._unserved = MappingProxyType(unserved)
             return self._is_news()
+
+    def _take_up(self, keys: tuple[ApiKey, ...]) -> None:
+        """Make the ring of these keys; while that fails, the one before stays.
+
+        Versions are followed all the same, and the keys tried again: one may have been revoked.
+        """
+        if keys == self._taken_up or time.monotonic() < self._retry_keys_s:
+            return
+        try:
+            self.keys = KeyRing(keys, self._rates, are_required=self._keys_are_required)
+        except Exception:  # noqa: BLE001 - logged
+            _log.exception("the keys cannot be taken up: those before them stay")
+            self._retry_keys_s = time.monotonic() + _RETRY_REFUSED_S
+        else:
+            self._taken_up = keys
 
     def _is_news(self) -> bool:
         before, self._reported = self._reported, self.report
