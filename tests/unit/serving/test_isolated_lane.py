@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pickle
 import shutil
 import signal
 import time
@@ -340,15 +341,29 @@ def test_a_worker_whose_socket_was_removed_comes_again(
 
 @pytest.mark.parametrize(
     ("number", "name", "what"),
-    [(7, "code/model.py", "changed"), (8, "code/model/__init__.py", "added")],
+    [
+        (7, "code/model.py", "changed"),
+        (8, "code/model/__init__.py", "added"),
+        (15, "native/model.pkl", "changed"),
+    ],
 )
 def test_a_model_that_is_not_the_reviewed_one_is_never_loaded(
-    keeper: Keeper, faulty: Callable[..., Bundle], number: int, name: str, what: str
+    keeper: Keeper,
+    faulty: Callable[..., Bundle],
+    tmp_path: Path,
+    number: int,
+    name: str,
+    what: str,
 ) -> None:
-    bundle = faulty(number)
+    bundle, marker = faulty(number), tmp_path / "loaded"
     file = bundle.path / name
     file.parent.mkdir(exist_ok=True)
-    file.write_text((bundle.path / "code" / "model.py").read_text() + "\n")
+    if file.suffix == ".pkl":
+        assert file.is_file()
+        file.write_bytes(pickle.dumps(Marking(marker)))
+    else:
+        code = (bundle.path / "code" / "model.py").read_text()
+        file.write_text(f"open({str(marker)!r}, 'w').close()\n{code}")
     lane = IsolatedLane(socket_of(keeper.families.folder, bundle.digest), bundle.manifest.model)
     with pytest.raises(LanePreparing):
         lane.check_ready()
@@ -361,6 +376,17 @@ def test_a_model_that_is_not_the_reviewed_one_is_never_loaded(
     assert not isinstance(caught.value, LanePreparing)
     with pytest.raises(ModelUnavailable, match=f"was {what}"):
         keeper.ask(lane, row(1))
+    assert not marker.exists()
+
+
+class Marking:
+    """Who loads the pickle of it makes the file `marker`."""
+
+    def __init__(self, marker: Path) -> None:
+        self._marker = marker
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str]]:
+        return open, (str(self._marker), "w")
 
 
 def test_what_is_not_wanted_any_more_ends(keeper: Keeper, faulty: Callable[..., Bundle]) -> None:
