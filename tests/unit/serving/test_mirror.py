@@ -23,6 +23,7 @@ from konveyer.execution.serving.desired import (
     read_desired,
     write_desired,
 )
+from konveyer.execution.serving.errors import ModelUnavailable
 from konveyer.execution.serving.mirror import Mirror
 from konveyer.execution.serving.rates import SharedRates
 from konveyer.execution.serving.router import Router
@@ -331,6 +332,49 @@ def test_a_node_follows_while_a_large_bundle_is_brought(site: Site) -> None:
         store.lets.set()
         wait_for(lambda: digests() == [first.digest, large.digest])
     assert served_after(site) == first.digest
+
+
+def test_a_node_is_starting_until_its_bundles_are_there(site: Site) -> None:
+    large = packed(site.packing, 1)
+    site.desire(large)
+    store = Slow(site.folder, BundleOrigin(site.remote), large.digest)
+    with following_slowly(site, site.mirror(bundles=store), store):
+        router = site.router()
+        router.refresh()
+        (refused,) = router.report.refused
+        assert (refused.digest, refused.is_preparing) == (large.digest, True)
+        assert router.report.is_starting
+        with pytest.raises(ModelUnavailable, match="its bundle is being brought"):
+            served(router)
+        store.lets.set()
+        wait_for(lambda: router.refresh() and not router.report.is_starting)
+    assert served(router) == large.digest
+    assert router.report.refused == ()
+
+
+class Strange(BundleStore):
+    """A store with a bundle that nobody foresaw."""
+
+    strange = ""
+
+    def open(self, digest: str) -> Bundle:
+        if digest == self.strange:
+            message = "of another kind"
+            raise ValueError(message)
+        return super().open(digest)
+
+
+def test_a_bundle_that_nobody_foresaw_keeps_no_other_away(site: Site) -> None:
+    first, second = packed(site.packing, 1), packed(site.packing, 2)
+    store = Strange(site.folder, BundleOrigin(site.remote))
+    store.strange = first.digest
+    versions = (version("other", first), version("scoring", second))
+    write_desired(site.shared, Desired(environment="prod", versions=versions))
+    follow(site.mirror(bundles=store))
+    router = site.router()
+    router.refresh()
+    assert served(router) == second.digest
+    assert [one.reason for one in router.report.refused] == ["ValueError: of another kind"]
 
 
 def test_a_node_follows_while_it_reads_a_bundle_again(site: Site) -> None:

@@ -35,6 +35,7 @@ _LONGEST_PAUSE_S = 30.0
 CHECK_EVERY_S, _CHECK_REST = 5.0, 50.0
 # A rollback finds the bundle here, and a process that was just told of a new one the old one.
 KEEP_S = 600.0
+_BEING_BROUGHT = "its bundle is being brought"
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -174,6 +175,9 @@ class Mirror:
                 self._bundles.open(digest)
         except (KonveyerError, OSError) as error:
             return str(error)
+        except Exception as error:  # noqa: BLE001 - one bundle must not keep others away
+            _log.exception("bundle %s cannot be opened", short(digest))
+            return f"{type(error).__name__}: {error}"
         return None
 
     def _publish(self, desired: Desired) -> None:
@@ -204,15 +208,17 @@ class Mirror:
         self, wanted: DesiredVersion, earlier: DesiredVersion | None
     ) -> tuple[list[DesiredVersion], list[Refused]]:
         """What of a version can be served from the disk, and what is said of the rest."""
+        there = self._here | ({*_digests_of(earlier)} if earlier is not None else set())
         absent = [
             Refused(
                 application=wanted.application,
                 api_version=wanted.api_version,
                 digest=digest,
-                reason=self._troubles[digest].reason,
+                reason=_BEING_BROUGHT if trouble is None else trouble.reason,
+                is_preparing=trouble is None,
             )
             for digest in _digests_of(wanted)
-            if digest in self._troubles
+            if (trouble := self._troubles.get(digest)) is not None or digest not in there
         ]
         if wanted.digest not in self._here:
             return [] if earlier is None else [earlier], absent

@@ -15,8 +15,8 @@ class Serving(Struct, frozen=True, kw_only=True):
 class Refused(Struct, frozen=True, kw_only=True):
     """One version that a node should serve and does not, and why; an earlier one may answer.
 
-    While `is_preparing` nothing has gone wrong: the environment of its model is built, or its
-    process starts.
+    While `is_preparing` nothing has gone wrong: its bundle is brought, the environment of its model
+    is built, or its process starts.
     """
 
     application: str
