@@ -36,7 +36,7 @@ from konveyer.execution.serving.keys import KeyRing
 from konveyer.execution.serving.lanes import Lane, lane_of
 from konveyer.execution.serving.metrics import Meter
 from konveyer.execution.serving.prediction_log import CANARY, LIVE, SHADOW
-from konveyer.execution.serving.rates import SharedRates
+from konveyer.execution.serving.rates import SharedRates, TooManyKeys
 from konveyer.execution.serving.reading import FeatureReader
 from konveyer.execution.serving.remote_reads import RemoteReads
 from konveyer.execution.serving.report import Refused, Report, Serving
@@ -256,7 +256,7 @@ class Router:
             return self._is_news()
 
     def _take_up(self, keys: tuple[ApiKey, ...]) -> None:
-        """Make the ring of these keys; while that fails, the one before stays.
+        """Make the ring of these keys; while they are too many, the one before stays.
 
         Versions are followed all the same, and the keys tried again: one may have been revoked.
         """
@@ -264,8 +264,8 @@ class Router:
             return
         try:
             self.keys = KeyRing(keys, self._rates, are_required=self._keys_are_required)
-        except Exception:  # noqa: BLE001 - logged
-            _log.exception("the keys cannot be taken up: those before them stay")
+        except TooManyKeys as error:
+            _log.error("the keys cannot be taken up, and those before them stay: %s", error)
             self._retry_keys_s = time.monotonic() + _RETRY_REFUSED_S
         else:
             self._taken_up = keys
