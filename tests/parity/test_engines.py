@@ -50,6 +50,7 @@ DEFINITIONS: tuple[Definition, ...] = (
         name="large",
         sql="SELECT *, amount * 2 AS twice FROM payments WHERE coalesce(amount, 5) > 2",
         event_time="paid_at",
+        created_time="known_at",
     ),
     FeatureView(
         name="spend",
