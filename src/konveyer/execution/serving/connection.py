@@ -140,7 +140,8 @@ class Connection(asyncio.Protocol):
             return  # the parser takes the body for another protocol: see `_without_offer`
         self._coming = IDLE
         request = Request(parser.get_method(), _path(self._url), self._headers)
-        request.held_bytes = sum(map(len, self._parts))
+        if self._parts:
+            request.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         if self._head_bytes > MOST_HEAD_BYTES:
             request.problem = HeadTooLarge(
                 f"The head is larger than {MOST_HEAD_BYTES:,} bytes.", hint="send fewer headers"
@@ -152,8 +153,6 @@ class Connection(asyncio.Protocol):
                 "This process has no room for the body.",
                 hint="send it again after the seconds in Retry-After",
             )
-        elif self._parts:
-            request.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         if not parser.should_keep_alive() or parser.get_http_version() == "1.0":
             self._is_ending = True
         if self.stage is ANSWERING:
@@ -168,7 +167,7 @@ class Connection(asyncio.Protocol):
 
     def reply(self, request: Request, reply: Reply) -> None:
         """Send the answer to the request that was submitted last, and go on with the next."""
-        self._let_go(request.held_bytes)
+        self._let_go(len(request.body))
         transport = self._transport
         if transport is None or transport.is_closing():
             return

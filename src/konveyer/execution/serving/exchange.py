@@ -14,14 +14,12 @@ class Request:
     """A whole request. Of the headers only `WANTED` are kept, with names in lower case.
 
     `problem` is why the connection or the server refuses it; the gateway turns it into the answer.
-    `held_bytes` is the memory that its body takes of what a process has for bodies.
     """
 
     method: bytes
     url: bytes
     headers: dict[bytes, bytes]
     body: bytes = b""
-    held_bytes: int = 0
     problem: KonveyerError | None = None
 
 
