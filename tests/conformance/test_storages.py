@@ -40,8 +40,9 @@ def test_a_reader_gets_the_old_or_the_new_object_while_it_is_replaced(storage: S
     done = threading.Event()
 
     def replace() -> None:
-        for content in itertools.cycle(contents):
-            if done.wait(0.02):
+        pauses_s = itertools.cycle((0.0, 0.02, 0.1))
+        for content, pause_s in zip(itertools.cycle(contents), pauses_s, strict=True):
+            if done.wait(pause_s):
                 return
             storage.write("a", content)
 

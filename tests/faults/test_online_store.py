@@ -67,7 +67,11 @@ def test_a_frozen_store_costs_a_deadline_and_no_more(
 def test_models_that_wait_for_a_frozen_store_leave_room_for_others(
     space: ServingSpace, redis: RedisServer
 ) -> None:
-    """Two of them: one alone does not need all of a process."""
+    """Two of them: one alone does not need all of a process.
+
+    All callers together are fewer than a process takes up at once, so that who is refused was so
+    for those that wait.
+    """
     with (space.root / "konveyer.toml").open("a") as settings:
         settings.write("most_under_way = 64\n")
     slow = Serving(deadline_ms=5_000)
@@ -78,7 +82,7 @@ def test_models_that_wait_for_a_frozen_store_leave_room_for_others(
         redis.process.send_signal(signal.SIGSTOP)
         with (
             Load(node.url, connections=40, path="/first/v1/predict") as first,
-            Load(node.url, connections=40, path="/second/v1/predict") as second,
+            Load(node.url, connections=20, path="/second/v1/predict") as second,
             Load(node.url, connections=2, bodies=given) as other,
         ):
             other.more(200)

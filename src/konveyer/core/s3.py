@@ -77,15 +77,16 @@ class BucketStorage:
 
     def read(self, name: str) -> bytes:
         with self._asked(name) as path:
+            stream = self._files.open_input_stream(path)
             for _ in range(_READ_ATTEMPTS):
                 # A stream asks for the size first and then for one part after another: of an object
-                # that is replaced meanwhile it gives pieces.
-                with self._files.open_input_stream(path) as stream:
-                    before = stream.metadata()["ETag"]
-                    content: bytes = stream.read()
-                with self._files.open_input_stream(path) as stream:
-                    if stream.metadata()["ETag"] == before:
-                        return content
+                # that is replaced meanwhile it gives pieces, or an error.
+                before, content = stream.metadata()["ETag"], _content(stream)
+                stream = self._files.open_input_stream(path)
+                if stream.metadata()["ETag"] == before:
+                    if isinstance(content, OSError):
+                        raise content
+                    return content
         raise StorageUnavailable(
             f"s3://{self._base}/{name} is replaced all the time.", hint="try again"
         )
@@ -144,3 +145,11 @@ class BucketStorage:
                 hint="see that the storage is up and that the credentials in the environment may "
                 "use the bucket",
             ) from error
+
+
+def _content(stream: pa.NativeFile) -> bytes | OSError:
+    try:
+        content: bytes = stream.read()
+    except OSError as error:
+        return error
+    return content
