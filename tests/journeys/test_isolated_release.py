@@ -1,11 +1,8 @@
 """A model that no node can run itself goes from training to production, in its own process."""
 
-import os
-import signal
-from pathlib import Path
-
 import httpx
 
+from tests.serving_nodes import running_below
 from tests.support import Shop, node, wait_for
 
 PROJECT = "models/coupon_response"
@@ -42,18 +39,6 @@ def test_it_gives_a_share() -> None:
 '''
 
 
-def workers() -> set[int]:
-    """Processes of worker families, and the families themselves."""
-    found = set()
-    for command in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if b"konveyer.bundle.native.family" in command.read_bytes():
-                found.add(int(command.parent.name))
-        except OSError:
-            continue
-    return found
-
-
 def test_a_python_class_is_released_and_served_in_a_process_of_its_own(shop: Shop) -> None:
     project = shop.root / PROJECT
     (project / "model.py").write_text(MODEL.lstrip())
@@ -66,10 +51,9 @@ def test_a_python_class_is_released_and_served_in_a_process_of_its_own(shop: Sho
     assert "runs as isolated: Share has no compiled form" in release["stages"][0]["measured"]
     release = shop.run("release", "approve", release["id"], profile="boris")
     assert release["state"] == "live", release
-    before = workers()
     command = shop.command("serve", "prod", "--port", "0", "--processes", "2")
     with (
-        node(command, shop.root, "prod") as (url, _),
+        node(command, shop.root, "prod") as (url, process),
         httpx.Client(base_url=url, headers=shop.caller("prod"), timeout=10) as client,
     ):
         wait_for(lambda: client.get(PATH).is_success)
@@ -81,11 +65,12 @@ def test_a_python_class_is_released_and_served_in_a_process_of_its_own(shop: Sho
 
         first = answered().raise_for_status().json()["prediction"]
         assert 0 <= first <= 1
-        ours = workers() - before
+        ours = running_below(process.pid, "konveyer.bundle.native.family")
         assert len(ours) == 2, "a family and a worker"
-        worker = max(ours, key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text().split()[21]))
-        os.kill(worker, signal.SIGKILL)
-        wait_for(lambda: worker not in workers())
+        worker = max(ours, key=lambda one: one.create_time())
+        worker.kill()
+        wait_for(lambda: not worker.is_running())
         wait_for(lambda: answered().is_success)
         assert answered().json()["prediction"] == first
-    wait_for(lambda: workers() <= before)
+        ours += running_below(process.pid, "konveyer.bundle.native.family")
+    wait_for(lambda: not any(one.is_running() for one in ours))
