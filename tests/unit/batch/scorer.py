@@ -25,6 +25,7 @@ from konveyer.execution.batch.order import BatchOrder, Given
 from konveyer.execution.batch.output import table_of
 from konveyer.execution.batch.plan import plan_batch
 from konveyer.execution.batch.runs import BatchRun, periods_of
+from konveyer.execution.releases.machine import State
 from konveyer.execution.releases.records import release_row, set_live
 from konveyer.execution.releases.service import open_release
 from konveyer.feature_store.definitions.definition import Definition
@@ -108,14 +109,16 @@ class Scorer:
     def table(self) -> Path:
         return table_of(self.services.scores, "scoring", 1).folder
 
-    def release(self, *, seed: int = 1, every: str | None = None) -> Bundle:
+    def release(
+        self, *, seed: int = 1, every: str | None = None, state: State = State.LIVE
+    ) -> Bundle:
         batch = None if every is None else Batch(every=every)
         with self.services.catalog.transaction() as session:
             service = resolve_service(session, active_state(session), "scoring")
             bundle = packed(self.services.bundles, service, seed=seed, batch=batch)
             release = open_release(session, self.store.admin, bundle)
             row = release_row(session, release)
-            row.state = "live"
+            row.state = str(state)
             set_live(session, "prod", row)
         return bundle
 

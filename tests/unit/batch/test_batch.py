@@ -36,7 +36,7 @@ from konveyer.execution.batch.plan import ModelNotLive, find_live
 from konveyer.execution.batch.schedule import DueBatches, scheduled_models
 from konveyer.execution.batch.score import ScoreFile
 from konveyer.execution.releases.machine import State
-from konveyer.execution.releases.records import release_row, set_tried
+from konveyer.execution.releases.records import live_versions, release_row, set_tried
 from konveyer.feature_store.offline.delta import PartFile
 from tests.unit.batch.scorer import DAY_US, DEFINITIONS, NOW, Scorer, opened_scorer, packed
 
@@ -306,9 +306,16 @@ def test_a_table_takes_a_new_output_and_a_rollback_from_it(scorer: Scorer) -> No
         score(FIRST, "low", "other")
 
 
-@pytest.mark.parametrize("moment", ["run", "_write_features"])
+@pytest.mark.parametrize(
+    ("moment", "state"),
+    [
+        ("run", State.ROLLED_BACK),
+        ("_write_features", State.ROLLED_BACK),
+        ("_write_features", State.FAILED),
+    ],
+)
 def test_a_release_that_is_rolled_back_meanwhile_replaces_no_more_scores(
-    scorer: Scorer, monkeypatch: pytest.MonkeyPatch, moment: str
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch, moment: str, state: State
 ) -> None:
     """Between two periods, as after a kill, and in the middle of one."""
     scorer.release()
@@ -321,7 +328,7 @@ def test_a_release_that_is_rolled_back_meanwhile_replaces_no_more_scores(
         def act(*arguments: Any) -> Any:
             result = work(*arguments)
             with scorer.services.catalog.transaction() as session:
-                release_row(session, order.release).state = str(State.ROLLED_BACK)
+                release_row(session, order.release).state = str(state)
             return result
 
         return act
@@ -330,7 +337,7 @@ def test_a_release_that_is_rolled_back_meanwhile_replaces_no_more_scores(
         monkeypatch.setattr(flow, "_score", rolled_back(flow._score))
     else:
         monkeypatch.setattr(flow, moment, rolled_back(getattr(flow, moment)))
-    with pytest.raises(BatchFailed, match="was rolled back") as caught:
+    with pytest.raises(BatchFailed, match=f"is in '{state}'") as caught:
         scorer.run(order)
     assert str(caught.value.hint).endswith("konveyer batch run scoring/v1")
     kept = {FIRST, SECOND} if moment != "run" else {SECOND}
@@ -339,6 +346,24 @@ def test_a_release_that_is_rolled_back_meanwhile_replaces_no_more_scores(
     ]
     assert scorer.periods(order)[-1].status == "failed"
     assert scorer.left() == []
+
+
+def test_a_release_that_nodes_are_only_taking_up_is_no_model_to_score_with(scorer: Scorer) -> None:
+    """They may refuse it, and its scores would stay."""
+    services = scorer.services
+    due = DueBatches(services.catalog, services.bundles, "prod", lambda: parse_instant(NOW))
+    first = scorer.release(every="1d", state=State.PRODUCTION)
+    assert due([]) == []
+    with pytest.raises(ModelNotLive, match="'scoring/v1' is not live in prod"):
+        scorer.plan()
+    with services.catalog.transaction() as session:
+        (live,) = live_versions(session, "prod")
+        release_row(session, live.release).state = str(State.LIVE)
+    scorer.release(seed=2, every="1d", state=State.PRODUCTION)
+    with services.catalog.reading() as session:
+        (model,) = scheduled_models(session, services.bundles, "prod", parse_instant(NOW))
+    (run,) = due([])
+    assert {model.live.digest, run.payload["digest"], scorer.plan().digest} == {first.digest}
 
 
 def test_runs_are_audited_and_only_for_those_who_may(scorer: Scorer) -> None:

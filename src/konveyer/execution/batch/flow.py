@@ -20,7 +20,7 @@ from konveyer.execution.batch.order import NAME, BatchOrder, Period
 from konveyer.execution.batch.output import ScoreTable, table_of
 from konveyer.execution.batch.score import ScoreFile
 from konveyer.execution.releases.gates.answers import answering
-from konveyer.execution.releases.machine import State
+from konveyer.execution.releases.machine import ENDS
 from konveyer.execution.releases.records import release_row
 from konveyer.feature_store.datamart.label_files import label_files
 from konveyer.feature_store.datamart.large import Meaning, write_large
@@ -38,7 +38,7 @@ class BatchFailed(KonveyerError):
 
 
 class ReleaseRolledBack(Conflict):
-    """The release that a run scores with was rolled back meanwhile."""
+    """The release that a run scores with was rolled back, or failed, meanwhile."""
 
     code = "release_rolled_back"
 
@@ -118,9 +118,9 @@ def _refuse_rolled_back(services: BatchServices, order: BatchOrder) -> None:
     """
     with services.catalog.reading() as session:
         state = release_row(session, order.release).state
-    if state == State.ROLLED_BACK:
+    if state in ENDS:
         raise ReleaseRolledBack(
-            f"Release {order.release} was rolled back: its scores are not wanted any more.",
+            f"Release {order.release} is in '{state}': its scores are not wanted any more.",
             hint=f"score with what production serves now: konveyer batch run {order.model}",
         )
 

@@ -14,7 +14,7 @@ from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
 from konveyer.core.ids import new_id
 from konveyer.execution.batch.order import NAME, BatchOrder, Given, Period, period_at, period_of
 from konveyer.execution.releases.environments import PROD
-from konveyer.execution.releases.records import LiveVersion, live_versions
+from konveyer.execution.releases.records import LiveVersion, settled_versions
 from konveyer.feature_store.datamart.labels import check_mapping
 
 _MODEL = re.compile(r"(?P<application>[a-z][a-z0-9-]*)(/v(?P<version>[0-9]{1,9}))?")
@@ -44,12 +44,13 @@ class TooManyPeriods(KonveyerError):
 
 
 def find_live(session: Session, model: str) -> LiveVersion:
-    """The version `application/v1` that production serves; `application` when it is alone.
+    """The version `application/v1` that is live in production; `application` when it is alone.
 
-    What other environments serve has not been through its release: scores are for all to read.
+    What other environments serve, and what nodes of production are only taking up, has not been
+    through its release: scores are for all to read.
     """
     match = _MODEL.fullmatch(model)
-    live = live_versions(session, PROD)
+    live = settled_versions(session, PROD)
     found = [
         one
         for one in live

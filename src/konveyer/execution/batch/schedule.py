@@ -13,7 +13,7 @@ from konveyer.core.errors import KonveyerError
 from konveyer.execution.batch.order import NAME, BatchOrder, period_at
 from konveyer.execution.batch.plan import order_of
 from konveyer.execution.batch.runs import last_scored_us
-from konveyer.execution.releases.records import LiveVersion, live_versions
+from konveyer.execution.releases.records import LiveVersion, settled_versions
 from konveyer.feature_store.definitions.duration import duration_us, parse_duration
 from konveyer.pipeline.flow import Run
 from konveyer.pipeline.schedule import SCHEDULE, is_due, next_us, period_name, period_us
@@ -36,7 +36,7 @@ def scheduled_models(
 ) -> list[ScheduledModel]:
     """All models that are live in the environment, by name."""
     found = []
-    for live in live_versions(session, environment):
+    for live in settled_versions(session, environment):
         batch = bundles.open(live.digest).manifest.batch
         last_us = last_scored_us(session, live.application, live.api_version, now_us)
         every = None if batch is None else batch.every
@@ -67,7 +67,7 @@ class DueBatches:
         with self._catalog.reading() as session:
             runs = [
                 self._run(session, live, now_us)
-                for live in live_versions(session, self._environment)
+                for live in settled_versions(session, self._environment)
                 if f"{live.application}/v{live.api_version}" not in busy
             ]
         return [run for run in runs if run is not None]

@@ -236,17 +236,34 @@ def live_versions(session: Session, environment: str | None = None) -> list[Live
             LiveVersionRow.environment, LiveVersionRow.application, LiveVersionRow.api_version
         )
     )
-    return [
-        LiveVersion(
-            environment=row.environment,
-            application=row.application,
-            api_version=row.api_version,
-            digest=row.digest,
-            release=row.release_id or "",
-            since_us=row.since_us,
-        )
-        for row in rows
-    ]
+    return [_live_version(row) for row in rows]
+
+
+def settled_versions(session: Session, environment: str) -> list[LiveVersion]:
+    """What the environment serves of releases that are live, by application and version.
+
+    One in its production stage is served, and may be taken back: until it is live itself, that is
+    the release before it.
+    """
+    rows = session.scalars(
+        select(LiveVersionRow)
+        .join(ReleaseRow, ReleaseRow.id == LiveVersionRow.release_id)
+        .where(LiveVersionRow.environment == environment, ReleaseRow.state == State.LIVE)
+        .order_by(LiveVersionRow.application, LiveVersionRow.api_version, LiveVersionRow.id)
+    )
+    newest = {(row.application, row.api_version): row for row in rows}
+    return [_live_version(row) for row in newest.values()]
+
+
+def _live_version(row: LiveVersionRow) -> LiveVersion:
+    return LiveVersion(
+        environment=row.environment,
+        application=row.application,
+        api_version=row.api_version,
+        digest=row.digest,
+        release=row.release_id or "",
+        since_us=row.since_us,
+    )
 
 
 def desired_of(session: Session, environment: str) -> Desired:
