@@ -119,6 +119,11 @@ class Entities(Struct, frozen=True, kw_only=True):
 
 
 class Golden(Struct, frozen=True, kw_only=True):
-    """Cases whose answers a compiled model must give again; features in the service's order."""
+    """Cases whose answers a compiled model must give again; features in the service's order.
+
+    The first `real` were recorded; those after them are unusual on purpose. Earlier runs do not say
+    how many those are.
+    """
 
     cases: tuple[GoldenCase, ...]
+    real: int | None = None

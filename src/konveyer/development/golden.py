@@ -16,11 +16,15 @@ UNSEEN = "\u2205 never seen"
 _INT64 = 2**63 - 1
 
 
-def golden_rows(table: pa.Table, names: list[str]) -> list[list[Any]]:
-    """Rows spread over `table`, then some of them with one feature, or all, at each edge."""
+def real_rows(table: pa.Table, names: list[str]) -> list[list[Any]]:
+    """Rows spread over `table`: all of them where they are few."""
     places = np.linspace(0, len(table) - 1, min(REAL_ROWS, len(table))).astype(int)
     columns = [table[name].take(pa.array(places)).to_pylist() for name in names]
-    rows = [[plain(value) for value in row] for row in zip(*columns, strict=True)]
+    return [[plain(value) for value in row] for row in zip(*columns, strict=True)]
+
+
+def edge_rows(table: pa.Table, names: list[str], rows: list[list[Any]]) -> list[list[Any]]:
+    """Some of the real `rows` with one feature, or all, at each edge."""
     edges = [edges_of(table[name]) for name in names]
     bases = [rows[place] for place in np.linspace(0, len(rows) - 1, EDGE_BASES).astype(int)]
     changed = [
@@ -31,7 +35,7 @@ def golden_rows(table: pa.Table, names: list[str]) -> list[list[Any]]:
     ]
     most = max(len(values) for values in edges)
     everywhere = [[values[min(n, len(values) - 1)] for values in edges] for n in range(most)]
-    return [*rows, *changed, *everywhere]
+    return [*changed, *everywhere]
 
 
 def edges_of(column: pa.ChunkedArray) -> list[Any]:

@@ -27,7 +27,7 @@ from konveyer.bundle.native.model import (
     save,
 )
 from konveyer.bundle.native.preparation import Preparation
-from konveyer.development.golden import golden_cases, golden_rows
+from konveyer.development.golden import edge_rows, golden_cases, real_rows
 from konveyer.development.measures import MAIN, baseline, measured
 
 NATIVE, MODEL = "native", "model.txt"
@@ -176,12 +176,14 @@ def _train(trainer: Trainer, request: dict[str, Any], folder: Path) -> None:
     booster = lightgbm_of(native.model)
     if booster is not None:
         booster.save_model(str(folder / MODEL))
+    real = real_rows(trainer.table, names)
+    rows = [*real, *edge_rows(trainer.table, names, real)]
     result = {
         "metrics": metrics,
         "categories": native.spec.inputs.categories,
         "outputs": output_names(named, answers, trainer.classes, task),
         "texts": [bool(isinstance(value, str)) for value in answers[0].tolist()],
-        "golden": golden_cases(native, golden_rows(trainer.table, names)),
+        "golden": {"cases": golden_cases(native, rows), "real": len(real)},
     }
     (folder / "result.json").write_text(json.dumps(result))
 

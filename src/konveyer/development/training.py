@@ -148,7 +148,7 @@ def _train_in(
     (folder / "request.json").write_bytes(msgspec.json.encode(request))
     _run_harness(python, folder, workshop.tracking.url, run_id)
     result = msgspec.json.decode((folder / "result.json").read_bytes())
-    golden = msgspec.convert({"cases": result["golden"]}, Golden)
+    golden = msgspec.convert(result["golden"], Golden)
     (folder / GOLDEN).write_bytes(msgspec.json.encode(golden))
     run = TrainingRun(
         run_id=run_id,

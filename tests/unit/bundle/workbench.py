@@ -157,5 +157,5 @@ def run_harness(python: Path, folders: list[Path], lock: Path = ZOO_LOCK) -> lis
 def _found(folder: Path, lock: Path) -> Trained:
     result = json.loads((folder / "result.json").read_text())
     shutil.copy(lock, folder / LOCK)
-    (folder / GOLDEN).write_text(json.dumps({"cases": result["golden"]}))
+    (folder / GOLDEN).write_text(json.dumps(result["golden"]))
     return Trained(folder, result)

@@ -1,17 +1,23 @@
 """Invariants that an author declares: which can be checked, and which models break them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pytest
 
 from konveyer.bundle.invariants import BadInvariant, check_invariants
-from konveyer.bundle.manifest import Manifest, ModelSpec
+from konveyer.bundle.manifest import TRAINING, Golden, GoldenCase, Manifest, ModelSpec
 from konveyer.bundle.release_policy import Invariant
+from konveyer.bundle.store import Bundle
 from konveyer.core.schema import ColumnType, ScalarColumn
+from konveyer.development.golden import edge_rows, real_rows
 from konveyer.execution.releases.gates.answers import Rows
+from konveyer.execution.releases.gates.functional import observed_rows
 from konveyer.execution.releases.gates.invariants import Held, check_all
+from konveyer.feature_store.datamart.manifest import TrainingSetManifest
 from tests.unit.releases.test_difference import packed
 
 FEATURES = {"income": "float64", "late": "int64", "city": "string"}
@@ -63,6 +69,52 @@ def test_a_range_is_kept_at_the_ends_of_what_was_observed_and_without_values() -
     assert found.worst is not None
     assert found.worst["features"][0] == 3000.0
     assert found.invariant == "0.3 <= output"
+
+
+def test_the_ends_are_those_of_all_that_was_observed() -> None:
+    """Also of rows that are not moved themselves: they are too many."""
+    rows = [[1000.0, 0, "Oslo"] for _ in range(100)]
+    rows[1] = [9000.0, 0, "Oslo"]
+    invariant = Invariant(kind="range", minimum=0.0)
+    (found,) = check_all(manifest(invariant), rows, risk)
+    assert found.worst is not None
+    assert found.worst["features"] == [9000.0, 0, "Oslo"]
+
+
+@pytest.mark.parametrize("says_how_many", [True, False])
+def test_what_was_added_at_the_edges_is_not_taken_for_observed(
+    tmp_path: Path, says_how_many: bool
+) -> None:
+    """A training set may have few rows; earlier runs do not say how many were recorded."""
+    columns = zip(*ROWS, ROWS[0], strict=True)
+    table = pa.table(dict(zip(FEATURES, map(list, columns), strict=True)))
+    real = real_rows(table, [*FEATURES])
+    cases = [
+        GoldenCase(features=row, outputs=[0.5])
+        for row in [*real, *edge_rows(table, [*FEATURES], real)]
+    ]
+    cases[3] = msgspec.structs.replace(cases[3], outputs=[], error="no answer")
+    golden = Golden(cases=tuple(cases), real=len(real) if says_how_many else None)
+    invariant = Invariant(kind="increasing", feature="late")
+    training = TrainingSetManifest(
+        id="set-1",
+        service=manifest().service,
+        tables=(),
+        keys=(),
+        columns={},
+        timestamp="at",
+        label=None,
+        rows=len(table),
+        labels_digest="",
+        result_digest="",
+        built_by="ana",
+        built_us=0,
+    )
+    (tmp_path / TRAINING).write_bytes(msgspec.json.encode(training))
+    observed = observed_rows(Bundle(digest="", path=tmp_path, manifest=manifest()), golden)
+    assert observed == ROWS
+    (found,) = check_all(manifest(invariant), observed, risk)
+    assert found.broken == len(ROWS)
 
 
 @pytest.mark.parametrize("answer", [None, float("nan"), float("inf")])

@@ -8,11 +8,12 @@ from typing import Any
 import httpx
 import msgspec
 
-from konveyer.bundle.manifest import GOLDEN, Golden
+from konveyer.bundle.manifest import GOLDEN, TRAINING, Golden
 from konveyer.bundle.parity import Parity, parity
 from konveyer.bundle.release_policy import ReleasePolicy
 from konveyer.bundle.store import Bundle
 from konveyer.core.schema import ColumnType
+from konveyer.development.golden import REAL_ROWS
 from konveyer.execution.releases.gates.answers import answering
 from konveyer.execution.releases.gates.context import GateContext, predict_path
 from konveyer.execution.releases.gates.invariants import Held, check_all
@@ -20,6 +21,7 @@ from konveyer.execution.releases.nodes import NodeAccess
 from konveyer.execution.releases.verdict import Verdict
 from konveyer.execution.serving.connection import MOST_BODY_BYTES
 from konveyer.execution.serving.contract import MOST_ROWS, RequestContract
+from konveyer.feature_store.datamart.manifest import TrainingSetManifest
 from konveyer.feature_store.definitions.resolved import ResolvedService
 
 ANY = "4xx"
@@ -31,14 +33,25 @@ _UNKNOWN = {
 
 
 def functional_gate(context: GateContext, bundle: Bundle) -> Verdict:
-    cases = msgspec.json.decode((bundle.path / GOLDEN).read_bytes(), type=Golden).cases
+    recorded = msgspec.json.decode((bundle.path / GOLDEN).read_bytes(), type=Golden)
     with answering(bundle, context.services.environments) as answer:
-        golden = parity(answer, cases)
-        rows = [case.features for case in cases if not case.error]
-        held = check_all(bundle.manifest, rows, answer)
+        golden = parity(answer, recorded.cases)
+        held = check_all(bundle.manifest, observed_rows(bundle, recorded), answer)
     with context.on_test(bundle) as node:
         answers = _malformed_answers(node, bundle)
     return judge(golden, answers, held, tolerance=bundle.manifest.release.tolerance)
+
+
+def observed_rows(bundle: Bundle, golden: Golden) -> list[list[Any]]:
+    """The recorded rows that the model has an answer for.
+
+    Where the run does not say how many were recorded, they were all rows of a small training set.
+    """
+    real = golden.real
+    if real is None:
+        content = (bundle.path / TRAINING).read_bytes()
+        real = min(REAL_ROWS, msgspec.json.decode(content, type=TrainingSetManifest).rows)
+    return [case.features for case in golden.cases[:real] if not case.error]
 
 
 def judge(

@@ -5,7 +5,7 @@ smallest and the largest value that was recorded, all else equal.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -16,7 +16,6 @@ from konveyer.bundle.invariants import MOVABLE
 from konveyer.bundle.manifest import Manifest
 from konveyer.bundle.release_policy import Invariant
 from konveyer.core.schema import ColumnType, Dtype
-from konveyer.development.golden import REAL_ROWS
 from konveyer.execution.releases.gates.answers import Answer
 
 POINTS = 11
@@ -33,18 +32,18 @@ class Held:
     worst: dict[str, Any] | None
 
 
-def check_all(manifest: Manifest, rows: Sequence[Sequence[Any]], answer: Answer) -> list[Held]:
-    """Each invariant of the manifest on `rows`, which have the features in order.
+def check_all(manifest: Manifest, observed: Sequence[Sequence[Any]], answer: Answer) -> list[Held]:
+    """Each invariant of the manifest on some of the rows `observed`, moved between the ends of all.
 
-    The first `REAL_ROWS` were observed; what comes after them is unusual on purpose, and left out.
+    A row has the features in order.
     """
-    observed = rows[:REAL_ROWS]
     places = np.linspace(0, len(observed) - 1, min(_ROWS_MOVED, len(observed))).astype(int)
     rows = [observed[place] for place in places]
     names = [column.name for column in manifest.service.columns]
     movable = [
         place for place, column in enumerate(manifest.service.columns) if column.dtype in MOVABLE
     ]
+    ends = {place: _ends(observed, place) for place in movable}
     outputs = [one.name for one in manifest.model.outputs]
     found = []
     for invariant in manifest.invariants:
@@ -56,7 +55,8 @@ def check_all(manifest: Manifest, rows: Sequence[Sequence[Any]], answer: Answer)
                 found.append(_moved_one_way(invariant, rows, place, points, output, answer))
             case "range" | "sum-to-one":
                 at = outputs.index(invariant.output) if invariant.output else 0
-                found.append(_within(invariant, _perturbed(rows, movable), at, answer))
+                asked = _perturbed(rows, ends)
+                found.append(_within(invariant, asked, at, answer))
     return found
 
 
@@ -140,14 +140,19 @@ def _outside(invariant: Invariant, outputs: Sequence[Any], place: int) -> float:
     return float(max(low - numbers[0], numbers[0] - high, 0.0))
 
 
-def _perturbed(rows: Sequence[Sequence[Any]], movable: Sequence[int]) -> list[Sequence[Any]]:
+def _perturbed(
+    rows: Sequence[Sequence[Any]], ends: Mapping[int, Sequence[Any]]
+) -> list[Sequence[Any]]:
     """The rows, and each with one feature at its smallest, largest and no value."""
     found = list(rows)
-    for place in movable:
-        values = [row[place] for row in rows if row[place] is not None]
-        ends = [min(values), max(values)] if values else []
-        found += [_with(row, place, value) for row in rows for value in (*ends, None)]
+    for place, values in ends.items():
+        found += [_with(row, place, value) for row in rows for value in (*values, None)]
     return found
+
+
+def _ends(rows: Sequence[Sequence[Any]], place: int) -> list[Any]:
+    values = [row[place] for row in rows if row[place] is not None]
+    return [min(values), max(values)] if values else []
 
 
 def _with(row: Sequence[Any], place: int, value: Any) -> list[Any]:
