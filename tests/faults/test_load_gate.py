@@ -59,6 +59,20 @@ def test_requests_that_are_never_answered_are_missing_from_the_rate() -> None:
     assert verdict.limit == "90% of 20 requests/s, p99 1000 ms, 0 failures"
 
 
+def test_the_p99_is_not_rounded_to_what_was_promised() -> None:
+    def slow(_: bytes) -> tuple[int, bytes]:
+        time.sleep(0.1)
+        return 200, _ANSWER
+
+    with node(slow) as access:
+        profile = generate_load(access, "/predict", [{"client": 1}], rate_per_s=20, seconds=2)
+    # Of fewer than a hundred answers it is that of the slowest.
+    assert profile.requests < 100
+    assert profile.max_ms <= profile.p99_ms <= profile.max_ms + 0.1
+    promised = Objective(rate_per_s=1, p99_ms=profile.max_ms - 0.01)
+    assert not judge(profile, promised, Usage()).passed
+
+
 def test_an_entity_that_a_node_knows_no_more_is_a_failure() -> None:
     known = {1, 2}
 

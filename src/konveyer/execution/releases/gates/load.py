@@ -49,6 +49,7 @@ class LoadGeneratorFailed(KonveyerError):
 class LoadProfile:
     """What the generator saw once the rate was whole: requests, failures, rate, milliseconds.
 
+    Percentiles are rounded up to the next tenth of a millisecond.
     `reasons` are the commonest reasons of failures, and how often each was seen.
     """
 
@@ -90,7 +91,7 @@ def judge(profile: LoadProfile, objective: Objective, usage: Usage) -> Verdict:
     return Verdict(
         passed=reached and profile.p99_ms <= objective.p99_ms and not profile.failures,
         rule=_RULE,
-        measured=f"{profile.rate_per_s:.3g} requests/s, p99 {profile.p99_ms:.3g} ms, "
+        measured=f"{profile.rate_per_s:.3g} requests/s, p99 {profile.p99_ms:g} ms, "
         f"{profile.failures} failures{_commonest(profile)}",
         limit=f"{_RATE_REACHED:.0%} of {objective.rate_per_s:g} requests/s, "
         f"p99 {objective.p99_ms:g} ms, 0 failures",
@@ -171,7 +172,7 @@ def profile_of(stats: dict[str, Any], ended_s: float, reasons: Mapping[str, int]
     What is never answered is no request to locust: the rate is that of all the time until the end,
     not of the time until the last answer.
 
-    >>> stats = {"response_times": {"2": 98, "7": 2}, "num_requests": 100, "num_failures": 0,
+    >>> stats = {"response_times": {"2.1": 98, "7.0": 2}, "num_requests": 100, "num_failures": 0,
     ...          "max_response_time": 7.2, "start_time": 10.0, "last_request_timestamp": 11.0}
     >>> profile = profile_of(stats, 12.0, {})
     >>> profile.p99_ms, profile.rate_per_s
