@@ -14,7 +14,7 @@ from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.bundle.values import checked_fallbacks
 from konveyer.core.clock import now_us
 from konveyer.development.compiling import compile_model
-from konveyer.development.project import load_project
+from konveyer.development.project import check_batch, load_project
 from konveyer.development.training import CODE, TrainingRun
 from konveyer.feature_store.datamart.manifest import TrainingSetManifest
 
@@ -32,6 +32,7 @@ def pack_run(
         (folder / bundle.TRAINING).read_bytes(), type=TrainingSetManifest
     )
     check_readable(training.service)
+    check_batch(project, training.service)
     checked_fallbacks(training.service, project.serving)
     manifest = Manifest(
         application=project.model.application,

@@ -11,6 +11,7 @@ from konveyer.bundle.release_policy import Invariant, ReleasePolicy
 from konveyer.core.clock import parse_instant
 from konveyer.core.errors import KonveyerError, NotFound
 from konveyer.feature_store.definitions.duration import parse_duration
+from konveyer.feature_store.definitions.resolved import ResolvedService
 
 FILE, SOURCE, TESTS = "model.toml", "model.py", "tests"
 REQUIREMENTS, LOCK = "requirements.in", "requirements.lock"
@@ -21,7 +22,7 @@ class ProjectNotFound(NotFound):
 
 
 class BadProject(KonveyerError):
-    """A `model.toml` that cannot be read, or a project with a part missing."""
+    """A `model.toml` that cannot be read or says what cannot be done, or a part that is missing."""
 
     code = "bad_project"
 
@@ -110,6 +111,18 @@ def changed_sections(project: Project, other: Project) -> list[str]:
     """The sections of `model.toml` in which two projects differ."""
     before, after = msgspec.structs.asdict(project), msgspec.structs.asdict(other)
     return [name for name in after if name != "folder" and before[name] != after[name]]
+
+
+def check_batch(project: Project, service: ResolvedService) -> None:
+    """Raise when the project's `[batch]` could never score: entities alone lack request fields."""
+    if project.batch is not None and service.request:
+        names = ", ".join(field.name for field in service.request)
+        raise BadProject(
+            f"{FILE}: [batch] scores entities alone, and callers of service '{service.name}' send "
+            f"{names} with each.",
+            hint="remove [batch], and train again; 'konveyer batch run MODEL --table' scores rows "
+            "that have them",
+        )
 
 
 def _check(project: Project, file: Path) -> None:

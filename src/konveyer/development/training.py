@@ -21,7 +21,7 @@ from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
 from konveyer.core.files import folder_written_whole
 from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.development.environment import ensure_environment, native_command
-from konveyer.development.project import LOCK, Project
+from konveyer.development.project import LOCK, Project, check_batch
 from konveyer.development.tracking import Tracking
 from konveyer.feature_store.datamart.manifest import DATA, MANIFEST, TrainingSet
 
@@ -102,6 +102,7 @@ def train(
     """
     actor.require(Permission.TRAIN)
     check_readable(training_set.manifest.service)
+    check_batch(project, training_set.manifest.service)
     _check_labels(project, training_set)
     python = ensure_environment(project.folder / LOCK, workshop.environments)
     tags = {"training_set": training_set.manifest.id, "service": project.model.service}
