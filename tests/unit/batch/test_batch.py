@@ -237,6 +237,33 @@ def test_a_table_that_does_not_fit_is_an_error(
     assert not scorer.table.exists()
 
 
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        (pa.table({"other": [2]}), "no column 'client_id'"),
+        (pa.table({"client_id": ["two"]}), "string in column 'client_id', .* as int64"),
+        (pa.Table.from_arrays([[2], [3]], names=["client_id"] * 2), "several columns 'client_id'"),
+        (None, "not a readable Parquet file"),
+    ],
+)
+def test_each_file_of_a_folder_has_the_columns(
+    scorer: Scorer, second: pa.Table | None, said: str
+) -> None:
+    scorer.release()
+    path = scorer.root / "given"
+    path.mkdir()
+    pq.write_table(pa.table({"client_id": [1]}), path / "a.parquet")
+    if second is None:
+        (path / "b.parquet").write_bytes(b"no Parquet")
+    else:
+        pq.write_table(second, path / "b.parquet")
+    with pytest.raises(BatchFailed, match=f"b.parquet (has|is) {said}") as caught:
+        scorer.run(scorer.plan(given=Given(path=str(path))))
+    (detail,) = caught.value.detail["periods"].values()  # type: ignore[attr-defined]
+    assert detail["code"] == RowsUnfit.code
+    assert not scorer.table.exists()
+
+
 def test_scores_are_a_source_of_features(scorer: Scorer) -> None:
     """A cascade: what one model said is what another one learns from."""
     scorer.release()

@@ -1,6 +1,6 @@
 """Whom a period scores: every entity that is known by then, or the rows of a table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,9 @@ class RowsMissing(NotFound):
 
 
 class RowsUnfit(KonveyerError):
-    """The table to score lacks a column that the model asks for."""
+    """The table to score, or a file of it, lacks a column that the model asks for, or cannot be
+    read.
+    """
 
     code = "rows_unfit"
 
@@ -55,18 +57,15 @@ def write_given(given: Given, service: ResolvedService, at_us: int, *, folder: P
     that are alike are scored like others. Gives the name of the time column.
     """
     folder.mkdir(parents=True)
-    schema, batches = _read(Path(given.path))
     time = given.timestamp or AT
     wanted = {key.name: given.columns.get(key.name, key.name) for key in service.keys}
     wanted |= {field.name: field.name for field in service.request}
     if given.timestamp is not None:
         wanted[time] = time
-    for column in wanted.values():
-        if column not in schema.names:
-            raise RowsUnfit(
-                f"{given.path} has no column '{column}'.",
-                hint=lookalike(column, schema.names, service),
-            )
+    schemas, batches = _read(Path(given.path))
+    for file, found in schemas.items():
+        _check_columns(file, found, [*wanted.values()], service)
+    schema = next(iter(schemas.values()))
     fields = [pa.field(name, schema.field(column).type) for name, column in wanted.items()]
     fields.append(pa.field(_NUMBER, pa.int64()))
     if given.timestamp is None:
@@ -74,8 +73,8 @@ def write_given(given: Given, service: ResolvedService, at_us: int, *, folder: P
     moment = pa.scalar(from_us(at_us), ColumnType.TIMESTAMP.arrow)
     with pq.ParquetWriter(folder / "rows.parquet", pa.schema(fields)) as writer:
         written = 0
-        for batch in batches:
-            columns = [batch.column(column) for column in wanted.values()]
+        for file, batch in batches:
+            columns = [_column(file, batch, name, schema) for name in wanted.values()]
             columns.append(pa.array(np.arange(written, written + len(batch))))
             written += len(batch)
             if given.timestamp is None:
@@ -84,20 +83,52 @@ def write_given(given: Given, service: ResolvedService, at_us: int, *, folder: P
     return time
 
 
-def _read(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+def _check_columns(
+    file: Path, found: pa.Schema, wanted: Sequence[str], service: ResolvedService
+) -> None:
+    for column in wanted:
+        if column not in found.names:
+            raise RowsUnfit(
+                f"{file} has no column '{column}'.", hint=lookalike(column, found.names, service)
+            )
+        if found.names.count(column) > 1:
+            raise RowsUnfit(f"{file} has several columns '{column}'.", hint="rename the others")
+
+
+def _column(file: Path, batch: pa.RecordBatch, name: str, first: pa.Schema) -> pa.Array:
+    """The column, of the type that it has in the first file."""
+    column, wanted = batch.column(name), first.field(name).type
+    try:
+        return column.cast(wanted)
+    except pa.ArrowException as error:
+        raise RowsUnfit(
+            f"{file} has {column.type} in column '{name}', which files before it have as {wanted}: "
+            f"{error}",
+            hint="write all files with the same types",
+        ) from error
+
+
+def _read(path: Path) -> tuple[dict[Path, pa.Schema], Iterator[tuple[Path, pa.RecordBatch]]]:
+    """The schema of each file, and the rows of all. A Delta table is as one file."""
     if (path / "_delta_log").is_dir():
         dataset = open_delta(path)
-        return dataset.schema, dataset.to_batches()
+        return {path: dataset.schema}, ((path, batch) for batch in dataset.to_batches())
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
         raise RowsMissing(
             f"There are no rows at {path}.",
             hint="give a Parquet file, a folder of them, or a Delta table",
         )
+    schemas = {file: _schema_of(file) for file in files}
+    return schemas, (
+        (file, batch) for file in files for batch in pq.ParquetFile(file).iter_batches()
+    )
+
+
+def _schema_of(file: Path) -> pa.Schema:
     try:
-        schema = pq.read_schema(files[0])
+        return pq.read_schema(file)
     except (pa.ArrowException, OSError) as error:
         raise RowsUnfit(
-            f"{files[0]} is not a readable Parquet file: {error}", hint="write it again"
+            f"{file} is not a readable Parquet file: {error}", hint="write it again"
         ) from error
-    return schema, (batch for file in files for batch in pq.ParquetFile(file).iter_batches())
