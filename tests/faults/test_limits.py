@@ -5,6 +5,7 @@ import contextlib
 import resource
 import socket
 import time
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -184,6 +185,82 @@ def test_a_caller_that_never_reads_the_last_of_its_answers_is_cut_off() -> None:
     server = Server(answer, Limits(idle_s=1.0))
     uvloop.run(ask())
     assert open_at_once == [1] * 5
+
+
+def over_small_buffers(server: Server, ask: Callable[[socket.socket], None]) -> None:
+    """Let `ask` use a connection to the server of which the system holds little."""
+
+    async def serve() -> None:
+        stop, listener = asyncio.Event(), listening("127.0.0.1", 0)
+        with socket.socket() as caller:
+            for one in (listener, caller):
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            caller.connect(listener.getsockname())
+            serving = asyncio.create_task(server.serve(listener, stop, 1.0))
+            try:
+                await asyncio.to_thread(ask, caller)
+            finally:
+                stop.set()
+                await serving
+
+    uvloop.run(serve())
+
+
+GET = b"GET /x HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+def test_a_caller_gets_further_answers_when_it_has_read_those_before() -> None:
+    taken_up: list[bytes] = []
+
+    async def answer(request: Request) -> Reply:
+        taken_up.append(request.url)
+        return Reply(200, bytes(10_000))
+
+    def ask(caller: socket.socket) -> None:
+        caller.sendall(GET * 100)
+        wait_for(lambda: len(taken_up) > 5)
+        time.sleep(0.2)
+        assert len(taken_up) < 30
+        caller.settimeout(10)
+        got = b""
+        while got.count(b"HTTP/1.1 200 ") < 100 or not got.endswith(bytes(10_000)):
+            got += caller.recv(100_000)
+        caller.sendall(GET)
+        assert caller.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+    over_small_buffers(Server(answer, Limits()), ask)
+    assert len(taken_up) == 101
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_requests_that_are_sent_on_and_on_do_not_pile_up(reads: bool) -> None:
+    """Not even of a caller that reads; one that does not is cut off, however much it sends."""
+    taken_up: list[bytes] = []
+
+    async def answer(request: Request) -> Reply:
+        taken_up.append(request.url)
+        await asyncio.sleep(0.01)
+        return Reply(200, bytes(10_000))
+
+    def ask(caller: socket.socket) -> None:
+        requests, sent = GET * 100_000, 0
+        caller.setblocking(False)
+        until_s = time.monotonic() + 5
+        while time.monotonic() < until_s and (server.connected or not taken_up):
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                sent += caller.send(requests[sent : sent + 10_000])
+            if reads:
+                with contextlib.suppress(BlockingIOError):
+                    caller.recv(100_000)
+                if len(taken_up) > 100:
+                    break
+            time.sleep(0.001)
+        assert sent / len(GET) - len(taken_up) < 1000
+        assert reads or not server.connected
+
+    server = Server(answer, Limits(choked_s=1.0))
+    over_small_buffers(server, ask)
 
 
 def test_bodies_take_no_more_memory_than_a_process_has_for_them() -> None:

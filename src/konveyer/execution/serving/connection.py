@@ -56,9 +56,10 @@ class Connection(asyncio.Protocol):
         self._head_bytes = self._announced_bytes = self._received_bytes = 0
         self._held_bytes = 0  # of bodies, until their requests are answered
         self._is_paused = self._is_ending = self._has_head = self._lacks_room = False
+        self._is_held = False  # a request that has come waits until the answers before it are read
         self.stage, self.since_s = IDLE, server.turn_s
         self._coming = IDLE  # what of the next request has come while one is answered
-        self.is_choked = False
+        self.choked_since_s: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment] # of TCP, which can be written to
@@ -85,10 +86,18 @@ class Connection(asyncio.Protocol):
                 return
 
     def pause_writing(self) -> None:
-        self.is_choked, self.since_s = True, self._server.turn_s
+        """The caller does not read: it gets no further answers, so nothing is read of it either."""
+        self.choked_since_s = self._server.turn_s
+        self._pause_reading()
 
     def resume_writing(self) -> None:
-        self.is_choked = False
+        self.choked_since_s = None
+        self.since_s = self._server.turn_s  # it could not send meanwhile
+        if self._is_held:
+            self._is_held = False
+            self._take_next()
+        else:
+            self._resume_reading()
 
     # What httptools calls.
 
@@ -157,9 +166,8 @@ class Connection(asyncio.Protocol):
             self._is_ending = True
         if self.stage is ANSWERING:
             self._pipelined.append(request)
-            if len(self._pipelined) >= _MOST_PIPELINED and self._transport is not None:
-                self._is_paused = True
-                self._transport.pause_reading()
+            if len(self._pipelined) >= _MOST_PIPELINED:
+                self._pause_reading()
             return
         self._submit(request)
 
@@ -184,15 +192,15 @@ class Connection(asyncio.Protocol):
                 body,
             )
         )
+        if self._pipelined:
+            self._is_held = self.choked_since_s is not None
+            if not self._is_held:
+                self._take_next()
+            return
         self.stage, self.since_s = self._coming, self._server.turn_s
         if not keep:
             self._is_ending = True
             transport.close()
-        elif self._pipelined:
-            if self._is_paused:
-                self._is_paused = False
-                transport.resume_reading()
-            self._submit(self._pipelined.popleft())
 
     def refuse(self, status: HTTPStatus, code: str, message: str) -> None:
         """Answer what is no request, or none yet, and close; requests before it come first."""
@@ -250,6 +258,26 @@ class Connection(asyncio.Protocol):
                 head += b"%b: %b\r\n" % header
         self._parser = httptools.HttpRequestParser(self)
         return head + b"\r\n" + body
+
+    def _pause_reading(self) -> None:
+        transport = self._transport
+        if transport is not None and not self._is_paused and not transport.is_closing():
+            self._is_paused = True
+            transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        """Unless enough requests wait: one read can bring thousands of them."""
+        transport = self._transport
+        if transport is None or not self._is_paused or transport.is_closing():
+            return
+        if len(self._pipelined) < _MOST_PIPELINED:
+            self._is_paused = False
+            transport.resume_reading()
+
+    def _take_next(self) -> None:
+        request = self._pipelined.popleft()
+        self._resume_reading()
+        self._submit(request)
 
     def _submit(self, request: Request) -> None:
         self.stage, self.since_s = ANSWERING, self._server.turn_s

@@ -202,8 +202,8 @@ class Server:
 
     def _look_at(self, connection: Connection, now_s: float) -> None:
         limits, age_s = self._limits, now_s - connection.since_s
-        if connection.is_choked:
-            if age_s > limits.choked_s:
+        if connection.choked_since_s is not None:
+            if now_s - connection.choked_since_s > limits.choked_s:
                 connection.abort()
             return
         match connection.stage:
