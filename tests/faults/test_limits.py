@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import resource
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -142,6 +143,33 @@ def test_what_is_no_request_gets_a_4xx(made_node: Node, sent: bytes, status: int
     with connected(made_node) as one:
         one.sendall(sent)
         assert one.recv(1000).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+CHUNKED = POST + b"transfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"GET /",
+        b"GET / HTTP/1.1\r\nx-a: ",
+        b"GET /health/live HTTP/1.1\r\n\r\nGET /",
+        CHUNKED + b"1\r\n{\r\n0\r\nx-a: ",
+        CHUNKED + b"1;a=",
+    ],
+)
+def test_a_head_without_an_end_is_cut_off(made_node: Node, begun: bytes) -> None:
+    with connected(made_node) as one:
+        one.sendall(begun)
+        if begun.count(b"GET /") == 2:
+            assert one.recv(1000).startswith(b"HTTP/1.1 200 ")
+        sent = 0
+        while sent < 1_000_000 and not select.select([one], [], [], 0.02)[0]:
+            one.sendall(b"a" * 10_000)
+            sent += 10_000
+        assert sent <= 100_000
+        assert one.recv(1000).startswith(b"HTTP/1.1 431 ")
+        assert one.recv(1000) == b""
 
 
 def test_requests_that_are_sent_together_are_answered_in_order(made_node: Node) -> None:

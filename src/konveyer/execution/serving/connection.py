@@ -54,6 +54,7 @@ class Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._url = b""
         self._head_bytes = self._announced_bytes = self._received_bytes = 0
+        self._unfinished_bytes = 0  # read since a request began, or since a part of its body
         self._held_bytes = 0  # of bodies, until their requests are answered
         self._is_paused = self._is_ending = self._has_head = self._lacks_room = False
         self._is_held = False  # a request that has come waits until the answers before it are read
@@ -72,6 +73,7 @@ class Connection(asyncio.Protocol):
         self._server.closed(self)
 
     def data_received(self, data: bytes) -> None:
+        self._unfinished_bytes += len(data)
         while data and not self._is_ending:
             try:
                 self._parser.feed_data(data)
@@ -83,6 +85,10 @@ class Connection(asyncio.Protocol):
                     self.refuse(HTTPStatus.BAD_REQUEST, "bad_http", "This is not HTTP/1.1.")
                 return
             else:
+                # The parser keeps what has no end yet; `on_message_complete` never sees it.
+                if self._unfinished_bytes > MOST_HEAD_BYTES and self._coming is not IDLE:
+                    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+                    self.refuse(status, HeadTooLarge.code, _LONG_HEAD)
                 return
 
     def pause_writing(self) -> None:
@@ -104,6 +110,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._url, self._headers, self._parts = b"", {}, []
         self._head_bytes = self._announced_bytes = self._received_bytes = 0
+        self._unfinished_bytes = 0
         self._has_head, self._lacks_room, self._coming = False, False, HEAD
         if self.stage is IDLE:
             self.stage, self.since_s = HEAD, self._server.turn_s
@@ -131,6 +138,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._received_bytes += len(body)
+        self._unfinished_bytes = 0
         if not self._is_too_large and not self._lacks_room:
             if self._hold(len(body)):
                 self._parts.append(body)
@@ -152,9 +160,7 @@ class Connection(asyncio.Protocol):
         if self._parts:
             request.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         if self._head_bytes > MOST_HEAD_BYTES:
-            request.problem = HeadTooLarge(
-                f"The head is larger than {MOST_HEAD_BYTES:,} bytes.", hint="send fewer headers"
-            )
+            request.problem = HeadTooLarge(_LONG_HEAD, hint="send fewer headers")
         elif self._is_too_large:
             request.problem = BodyTooLarge(_TOO_LARGE, hint="send fewer rows at a time")
         elif self._lacks_room:
@@ -298,4 +304,5 @@ def _path(target: bytes) -> bytes:
 
 
 _ORIGIN = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+_LONG_HEAD = f"The head is larger than {MOST_HEAD_BYTES:,} bytes."
 _TOO_LARGE = f"The body is larger than {MOST_BODY_BYTES:,} bytes."
