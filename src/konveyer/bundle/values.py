@@ -2,7 +2,7 @@
 
 import math
 from contextlib import suppress
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any, assert_never
 from uuid import UUID
 
@@ -11,11 +11,12 @@ import msgspec
 from konveyer.bundle.manifest import Serving
 from konveyer.core.clock import BadInstant, parse_instant
 from konveyer.core.errors import KonveyerError, did_you_mean
-from konveyer.core.schema import ColumnType, DecimalType, Dtype, ListType
+from konveyer.core.schema import MOST_DIGITS, ColumnType, DecimalType, Dtype, ListType
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.online.codec import Value
 
 INT64 = range(-(2**63), 2**63)
+_EXACT = Context(prec=MOST_DIGITS, traps=[Inexact, InvalidOperation])
 
 
 class BadServing(KonveyerError):
@@ -57,9 +58,8 @@ def exact_feature(value: Any, dtype: Dtype) -> Value:
         case DecimalType():
             if isinstance(value, bool) or not isinstance(value, int | float | str):
                 return None
-            with suppress(InvalidOperation, ValueError):  # too many digits
-                decimal = Decimal(str(value))
-                return decimal if decimal.is_finite() and _fits(decimal, dtype) else None
+            with suppress(Inexact, InvalidOperation, ValueError):  # too many digits
+                return _exact_decimal(Decimal(str(value)), dtype)
             return None
         case ListType():
             return None
@@ -92,8 +92,10 @@ def exact_scalar(value: Any, dtype: ColumnType) -> int | float | str | None:
     return None
 
 
-def _fits(decimal: Decimal, dtype: DecimalType) -> bool:
-    """Whether no digit stands before or behind those that the type has."""
-    exponent = decimal.normalize().as_tuple().exponent
-    is_fine = isinstance(exponent, int) and -exponent <= dtype.scale
-    return is_fine and (not decimal or decimal.adjusted() < dtype.precision - dtype.scale)
+def _exact_decimal(decimal: Decimal, dtype: DecimalType) -> Decimal | None:
+    """As the features have it. None, or an error of `_EXACT`, when a digit other than 0 stands
+    before or behind those that the type has: an exponent may name a billion of them.
+    """
+    exact = decimal.quantize(Decimal(1).scaleb(-dtype.scale), context=_EXACT)
+    fits = exact.is_finite() and exact.adjusted() < dtype.precision - dtype.scale
+    return exact if fits else None

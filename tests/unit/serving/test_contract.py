@@ -12,7 +12,7 @@ from konveyer.bundle.manifest import Serving
 from konveyer.bundle.values import BadServing, checked_fallbacks
 from konveyer.core.errors import KonveyerError
 from konveyer.core.schema import Column, ColumnType, DecimalType, ScalarColumn
-from konveyer.execution.serving.contract import AskedRow, RequestContract
+from konveyer.execution.serving.contract import AskedRow, RequestContract, feature_value
 from konveyer.execution.serving.errors import WrongFieldType
 from konveyer.execution.serving.tensors import from_binary
 from konveyer.feature_store.definitions.resolved import (
@@ -112,12 +112,41 @@ def test_rows_by_key_by_values_and_by_both() -> None:
         (KEY | {"price": 10**7}, ("price",), "wrong_type"),
         (KEY | {"price": "1.505"}, ("price",), "wrong_type"),
         (KEY | {"price": 10**4000}, ("price",), "wrong_type"),
+        (KEY | {"price": "1e9999999"}, ("price",), "wrong_type"),
+        (KEY | {"price": "-1e-9999999"}, ("price",), "wrong_type"),
+        (KEY | {"price": "1e999999999999999999999"}, ("price",), "wrong_type"),
     ],
 )
 def test_what_is_not_taken_is_a_clear_4xx(
     value: Any, givable: tuple[str, ...], expected: str
 ) -> None:
     assert code(value, *givable) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1" * 28 + ".1234567890", "1" * 28 + ".1234567890"),
+        ("1" * 28 + ".123456789000", "1" * 28 + ".1234567890"),
+        ("1" * 28 + ".12345678901", None),
+        ("1" * 29, None),
+        ("2e27", "2" + "0" * 27 + ".0000000000"),
+        ("0e9999999", "0E-10"),
+        ("1e9999999", None),
+        ("1e-9999999", None),
+        pytest.param("0." + "1" * 900_000, None, id="endless"),
+    ],
+)
+def test_a_decimal_has_the_digits_of_its_type(text: str, expected: str | None) -> None:
+    """As the online store has it; here as a text of a binary tensor."""
+    column = Column("total", DecimalType(38, 10))
+    sent = struct.pack("<I", len(text)) + text.encode()
+    (value,) = from_binary(sent, "BYTES", column.name)
+    if expected is None:
+        with pytest.raises(WrongFieldType, match="'total' is a text, not decimal"):
+            feature_value(value, column)
+    else:
+        assert str(feature_value(value, column)) == expected
 
 
 @pytest.mark.parametrize("number", [math.inf, -math.inf])
