@@ -209,13 +209,17 @@ def test_the_openapi_document_is_valid_and_fuzzing_finds_no_5xx(node: Node, tmp_
 
 def test_tensors_that_are_nested_or_of_endless_digits_are_refused_at_once(node: Node) -> None:
     tensor = b'{"inputs":[{"name":"client_id","datatype":"FP64","shape":[1],"data":[%b]}]}'
+    asked = tensor[:-1] % b"1" + b',"outputs":[{"name":"%b"}]}'
     deep = b"[" * 900 + b"1" + b"]" * 900 + b",0" * 400_000
     with node.client() as client:
         for content, headers in (
             (tensor % deep, {}),
             (tensor % b"1".ljust(400, b"0"), {}),
             (tensor % b"1", {"inference-header-content-length": "9" * 5000}),
+            ((tensor % b"1").replace(b"client_id", b"client_id" * 100_000), {}),
+            (asked % (b"prediction" * 90_000), {}),
         ):
             answer = client.post("/v2/models/scoring/infer", content=content, headers=headers)
             assert answer.status_code == 422, answer.text
             assert answer.elapsed.total_seconds() < 5
+            assert len(answer.text) < 2000

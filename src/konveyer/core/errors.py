@@ -106,6 +106,10 @@ class Forbidden(KonveyerError):
     code, status = "forbidden", HTTPStatus.FORBIDDEN
 
 
+# Comparing takes longer the longer a name is, and a caller's may be a million characters.
+_MOST_COMPARED = 100
+
+
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = None) -> str | None:
     """A hint naming the nearest of `known`, or `otherwise` when nothing is near.
 
@@ -114,5 +118,5 @@ def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = Non
     >>> did_you_mean("zzz", ["card_spend"]) is None
     True
     """
-    near = get_close_matches(name, list(known), n=1)
+    near = get_close_matches(name[:_MOST_COMPARED], list(known), n=1)
     return f"did you mean '{near[0]}'?" if near else otherwise

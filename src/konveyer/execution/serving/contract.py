@@ -90,7 +90,9 @@ class RequestContract:
         rows = value["rows"]
         if len(value) > 1:
             extra = next(name for name in value if name != "rows")
-            raise ExtraField(f"'{extra}' stands beside 'rows'.", hint="put every field into a row")
+            raise ExtraField(
+                f"'{extra:.100}' stands beside 'rows'.", hint="put every field into a row"
+            )
         if not isinstance(rows, list):
             raise WrongFieldType(f"'rows' is {_kind(rows)}, not a list.", hint=self._hint())
         return self.counted(rows), False
@@ -157,7 +159,7 @@ class RequestContract:
             )
         names = [*self._inputs, *self._givable]
         return ExtraField(
-            f"{_where(place)} has the field '{name}', which this model does not take.",
+            f"{_where(place)} has the field '{name:.100}', which this model does not take.",
             hint=did_you_mean(name, names, otherwise=f"it takes {', '.join(names)}"),
         )
 

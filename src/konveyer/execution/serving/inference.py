@@ -32,6 +32,7 @@ _URL = re.compile(
     rb"|/models/(?P<model>[a-z][a-z0-9-]*)(?:/versions/(?P<version>[0-9]{1,9}))?"
     rb"(?:/(?P<act>ready|infer))?)?/?"
 )
+_MOST_TOLD = 100  # of a name: a caller's may be a million characters
 _HEADER_LENGTH = b"inference-header-content-length"
 _encode = msgspec.json.Encoder().encode
 
@@ -193,26 +194,27 @@ def _columns(
     """The values of each tensor, all equally many; those in bytes follow the JSON in order."""
     columns: dict[str, list[Any]] = {}
     for tensor in inputs:
+        name = tensor.name[:_MOST_TOLD]
         size = tensor.parameters.get("binary_data_size")
         if size is None:
-            values = from_json(tensor.data, tensor.datatype, tensor.name)
+            values = from_json(tensor.data, tensor.datatype, name)
         elif isinstance(size, int) and 0 <= size <= len(body) - start:
-            values = from_binary(body[start : start + size], tensor.datatype, tensor.name)
+            values = from_binary(body[start : start + size], tensor.datatype, name)
             start += size
         else:
             raise BadTensor(
-                f"Tensor '{tensor.name}' has the binary_data_size {size}, of which the body has "
+                f"Tensor '{name}' has the binary_data_size {size}, of which the body has "
                 f"{len(body) - start}.",
                 hint="send the bytes of all tensors after the JSON, in their order",
             )
         rows = tensor.shape[0] if tensor.shape else 1
         if any(size != 1 for size in tensor.shape[1:]) or len(values) != rows:
             raise BadTensor(
-                f"Tensor '{tensor.name}' has {len(values)} values and the shape {tensor.shape}.",
+                f"Tensor '{name}' has {len(values)} values and the shape {tensor.shape}.",
                 hint="send one value a row: the shape [rows] or [rows, 1]",
             )
         if tensor.name in columns:
-            raise BadTensor(f"Tensor '{tensor.name}' is sent twice.", hint="send it once")
+            raise BadTensor(f"Tensor '{name}' is sent twice.", hint="send it once")
         columns[tensor.name] = values
     if not columns or len({len(values) for values in columns.values()}) > 1:
         raise BadTensor(
@@ -231,7 +233,7 @@ def _wanted(sent: Sent, endpoint: Endpoint) -> list[tuple[str, bool]]:
     for output in sent.outputs:
         if output.name not in names:
             raise BadTensor(
-                f"The model has no output '{output.name}'.",
+                f"The model has no output '{output.name[:_MOST_TOLD]}'.",
                 hint=did_you_mean(output.name, names, otherwise=f"it has {', '.join(names)}"),
             )
         # A body has room for tens of thousands of names, and each would be in the answer.

@@ -51,7 +51,7 @@ def from_binary(content: bytes, kind: str, name: str) -> list[Any]:
     if kind == _BYTES:
         return _texts(content, name)
     if kind not in _NUMPY:
-        raise BadTensor(f"Tensor '{name}' has the datatype {kind}.", hint=_HINT)
+        raise BadTensor(f"Tensor '{name}' has the datatype {kind:.100}.", hint=_HINT)
     dtype = np.dtype(_NUMPY[kind])
     if len(content) % dtype.itemsize:
         raise BadTensor(
@@ -64,7 +64,7 @@ def from_binary(content: bytes, kind: str, name: str) -> list[Any]:
 def from_json(data: Any, kind: str, name: str) -> list[Any]:
     """The values of a JSON tensor, which may be nested by its shape."""
     if kind != _BYTES and kind not in _NUMPY:
-        raise BadTensor(f"Tensor '{name}' has the datatype {kind}.", hint=_HINT)
+        raise BadTensor(f"Tensor '{name}' has the datatype {kind:.100}.", hint=_HINT)
     values, nested = [], [data]
     while nested:  # each value is looked at once, however deep it stands
         one = nested.pop()
