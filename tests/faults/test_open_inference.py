@@ -80,6 +80,28 @@ def test_rows_by_key(
     assert default.as_numpy("prediction").tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("of_all", "of_one", "expected"),
+    [(True, None, True), (True, False, False), (False, True, True), (None, None, False)],
+)
+def test_an_output_is_binary_as_it_says_or_as_the_request_says(
+    node: Node, of_all: bool | None, of_one: bool | None, expected: bool
+) -> None:
+    body: dict[str, object] = {
+        "inputs": [{"name": "client_id", "datatype": "INT64", "shape": [1], "data": [1]}],
+        "outputs": [
+            {"name": "prediction"}
+            | ({} if of_one is None else {"parameters": {"binary_data": of_one}})
+        ],
+    }
+    if of_all is not None:
+        body["parameters"] = {"binary_data_output": of_all}
+    with node.client() as client:
+        answer = client.post("/v2/models/scoring/infer", json=body)
+    assert answer.status_code == 200, answer.text
+    assert ("inference-header-content-length" in answer.headers) is expected
+
+
 def test_given_values_of_every_type(client: triton.InferenceServerClient, node: Node) -> None:
     rows = [features_of(client_id) for client_id in (5, 6)]
     inputs = []

@@ -226,8 +226,8 @@ def _columns(
 
 def _wanted(sent: Sent, endpoint: Endpoint) -> list[tuple[str, bool]]:
     names = [column.name for column in endpoint.live.manifest.model.outputs]
+    is_binary = bool(sent.parameters.get("binary_data_output", False))
     if not sent.outputs:
-        is_binary = bool(sent.parameters.get("binary_data_output", False))
         return [(name, is_binary) for name in names]
     wanted: dict[str, bool] = {}
     for output in sent.outputs:
@@ -239,5 +239,5 @@ def _wanted(sent: Sent, endpoint: Endpoint) -> list[tuple[str, bool]]:
         # A body has room for tens of thousands of names, and each would be in the answer.
         if output.name in wanted:
             raise BadTensor(f"Output '{output.name}' is asked for twice.", hint="ask for it once")
-        wanted[output.name] = bool(output.parameters.get("binary_data", False))
+        wanted[output.name] = bool(output.parameters.get("binary_data", is_binary))
     return [*wanted.items()]
