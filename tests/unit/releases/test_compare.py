@@ -28,6 +28,7 @@ def bundles(tmp_path: Path) -> BundleStore:
 class Releases:
     def __init__(self, catalog: Catalog, bundles: BundleStore) -> None:
         self.catalog, self.bundles, self._made = catalog, bundles, 0
+        self.code: dict[str, bytes] = {}
 
     def in_review(self, api_version: int = 1) -> str:
         with self.catalog.transaction() as session:
@@ -68,6 +69,8 @@ class Releases:
         def write(folder: Path) -> None:
             (folder / "code").mkdir()
             (folder / "code" / "model.py").write_text(f"number = {self._made}\n")
+            for name, content in self.code.items():
+                (folder / "code" / name).write_bytes(content)
             (folder / LOCK).write_text("")
 
         return self.bundles.pack(manifest, write)
@@ -76,6 +79,30 @@ class Releases:
 @pytest.fixture
 def releases(catalog: Catalog, bundles: BundleStore) -> Releases:
     return Releases(catalog, bundles)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"\0" + b"a" * 9, b"\0" + b"b" * 9),
+        (b"a" * 600_000, b"b" * 600_000),
+        (b"caf\xe9", b"caf\xe8"),
+        (b"\xff", "\ufffd".encode()),
+        (b"\xff", b"\\udcff"),
+    ],
+)
+def test_files_that_cannot_be_shown_as_they_are_are_told_apart(
+    releases: Releases, catalog: Catalog, before: bytes, after: bytes
+) -> None:
+    releases.code = {"data": before, "same": before}
+    releases.goes_live(releases.reviewed())
+    releases.code |= {"data": after}
+    found = compare(catalog, releases.bundles, releases.in_review())
+    assert {one.name for one in found.code} == {"data", "model.py"}
+    (data,) = [one for one in found.code if one.name == "data"]
+    *_, removed, added = data.diff.split("\n")
+    assert (removed[0], added[0]) == ("-", "+")
+    msgspec.json.encode(found)
 
 
 def test_one_on_its_way_is_compared_with_what_is_live(

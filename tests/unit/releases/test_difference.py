@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+import pytest
 
 from konveyer.bundle.manifest import Objective
 from konveyer.core.schema import ColumnType, ScalarColumn
@@ -22,6 +23,7 @@ def packed(
     *,
     version: str = "v1",
     code: dict[str, str] | None = None,
+    others: dict[str, str] | None = None,
     lock: str = "",
     definition: str = "",
     **changes: Any,
@@ -47,7 +49,13 @@ def packed(
     )
     manifest = msgspec.structs.replace(bundle().manifest, service=service, **changes)
     definitions = {"spend": definition}
-    return Packed(manifest=manifest, code=code or {}, lock=lock, definitions=definitions)
+    return Packed(
+        manifest=manifest,
+        code=code or {},
+        others=others or {},
+        lock=lock,
+        definitions=definitions,
+    )
 
 
 def test_all_that_differs_is_shown_and_nothing_else() -> None:
@@ -109,3 +117,46 @@ def test_nothing_differs_from_itself() -> None:
     found = difference("2", one, "1", one)
     told = (found.code, found.features, found.definitions, found.contract, found.environment)
     assert not any(told)
+
+
+def code_changed(before: str | None, after: str) -> str:
+    """How the code of two releases differs in one file."""
+    code = {} if before is None else {"model.py": before}
+    found = difference("2", packed({}, code={"model.py": after}), "1", packed({}, code=code))
+    (changed,) = found.code
+    return changed.diff
+
+
+@pytest.mark.parametrize("separator", [*"\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", "\r"])
+def test_code_that_goes_behind_a_comment_is_seen(separator: str) -> None:
+    """Python ends a line, and with it a comment, at none of them but the last."""
+    escaped = separator.encode("unicode_escape").decode()
+    diff = code_changed("# guard\nassert ok\n", f"# guard{separator}assert ok\n")
+    assert diff.split("\n")[3:] == ["-# guard", "-assert ok", f"+# guard{escaped}assert ok"]
+
+
+def test_what_is_not_seen_or_turns_what_is_shown_is_escaped() -> None:
+    diff = code_changed("x = 'a'\n", "x = 'a'  # \u202e\u200b\x1b[2K\xa0 \udcff\té\n")
+    assert diff.endswith("+x = 'a'  # \\u202e\\u200b\\x1b[2K\\xa0 \\udcff\té")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [
+        (None, "", ["+"]),
+        (None, "new\n", ["+new"]),
+        ("", "\n", [" ", "+"]),
+        ("x", "x\n", [" x", "+"]),
+        ("x\r\n", "x\n", ["-x\\r", "+x"]),
+    ],
+)
+def test_whatever_differs_is_listed(before: str | None, after: str, shown: list[str]) -> None:
+    assert code_changed(before, after).split("\n")[3:] == shown
+
+
+def test_files_that_are_not_shown_are_listed_beside_those_that_are() -> None:
+    one = packed({}, code={"a.txt": "10 bytes"}, others={"b.bin": "10 bytes"})
+    two = packed({}, code={"b.bin": "10 bytes"}, others={"a.txt": "10 bytes"})
+    found = difference("2", two, "1", one)
+    assert [text.name for text in found.code] == ["a.txt", "b.bin", "a.txt", "b.bin"]
+    assert not difference("2", one, "1", one).code

@@ -1,7 +1,5 @@
 """Reading what a release is compared with: the version that production serves, or served."""
 
-from pathlib import Path
-
 import msgspec
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -10,6 +8,7 @@ from konveyer.bundle.manifest import CODE, LOCK
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import now_us
+from konveyer.core.digest import digest_bytes
 from konveyer.execution.releases.difference import Difference, Packed, difference
 from konveyer.execution.releases.environments import PROD
 from konveyer.execution.releases.machine import State
@@ -68,9 +67,11 @@ def _packed(session: Session, bundle: Bundle) -> Packed:
         )
         for row in session.scalars(rows):
             definitions[name] = _readable(row.spec)
+    code, others = _files(bundle)
     return Packed(
         manifest=bundle.manifest,
-        code=_texts(bundle.path / CODE),
+        code=code,
+        others=others,
         lock=(bundle.path / LOCK).read_text(errors="replace"),
         definitions=definitions,
     )
@@ -94,14 +95,19 @@ def _said(spec: object) -> object:
             return spec
 
 
-def _texts(folder: Path) -> dict[str, str]:
-    """Every file of the code that is text; of others only that they are there."""
-    found = {}
+def _files(bundle: Bundle) -> tuple[dict[str, str], dict[str, str]]:
+    """Every file of the code that is text; of others the size and the digest.
+
+    Bytes that are no UTF-8 stay apart from each other, and from all that is.
+    """
+    texts: dict[str, str] = {}
+    others: dict[str, str] = {}
+    folder = bundle.path / CODE
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            content = path.read_bytes()
-            is_text = len(content) <= _MOST_BYTES and b"\0" not in content
-            said = f"{len(content):,} bytes, not shown"
-            name = str(path.relative_to(folder))
-            found[name] = content.decode(errors="replace") if is_text else said
-    return found
+            content, name = path.read_bytes(), str(path.relative_to(folder))
+            if len(content) <= _MOST_BYTES and b"\0" not in content:
+                texts[name] = content.decode(errors="surrogateescape")
+            else:
+                others[name] = f"{len(content):,} bytes, not shown, {digest_bytes(content)}"
+    return texts, others

@@ -32,10 +32,14 @@ class TextChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """What is compared: a manifest, the texts of its code, its lock, and its views' definitions."""
+    """What is compared: a manifest, its code, its lock, and its views' definitions.
+
+    `code` are the texts of its files; of what is not shown `others` say the size and the digest.
+    """
 
     manifest: Manifest
     code: Mapping[str, str]
+    others: Mapping[str, str]
     lock: str
     definitions: Mapping[str, str]
 
@@ -69,7 +73,7 @@ def difference(
     return Difference(
         release=release,
         against=against,
-        code=texts(lambda packed: packed.code),
+        code=[*texts(lambda packed: packed.code), *texts(lambda packed: packed.others)],
         features=changes(lambda packed: _features(packed.manifest)),
         definitions=texts(lambda packed: packed.definitions),
         contract=changes(lambda packed: _contract(packed.manifest)),
@@ -101,19 +105,42 @@ def _changes(
 
 
 def _texts(before: Mapping[str, str], after: Mapping[str, str]) -> list[TextChange]:
-    found = []
-    for name in sorted({*before, *after}):
-        lines = difflib.unified_diff(
-            before.get(name, "").splitlines(),
-            after.get(name, "").splitlines(),
-            name if name in before else "/dev/null",
-            name if name in after else "/dev/null",
-            lineterm="",
-        )
-        diff = "\n".join(lines)
-        if diff:
-            found.append(TextChange(name=name, diff=diff))
-    return found
+    return [
+        TextChange(name=_visible(name), diff=_diff(name, before.get(name), after.get(name)))
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _diff(name: str, before: str | None, after: str | None) -> str:
+    """Whatever differs is in it, also a line break at the end and an empty file.
+
+    Lines end at `\\n` alone: code behind another separator would be taken for a line of its own,
+    where Python reads on in a comment. Only `\\r`, which is escaped, ends a line in Python too.
+    """
+    end = "\n" if all(text is None or text.endswith("\n") for text in (before, after)) else ""
+    lines = difflib.unified_diff(
+        [] if before is None else before.removesuffix(end).split("\n"),
+        [] if after is None else after.removesuffix(end).split("\n"),
+        "/dev/null" if before is None else name,
+        "/dev/null" if after is None else name,
+        lineterm="",
+    )
+    return "\n".join(_visible(line) for line in lines)
+
+
+def _visible(text: str) -> str:
+    """Escaped where a character is not seen or changes how others are shown.
+
+    >>> _visible("a\\u2028b\\u202ec\\r")
+    'a\\\\u2028b\\\\u202ec\\\\r'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one == "\t" or one.isprintable() else one.encode("unicode_escape").decode()
+        for one in text
+    )
 
 
 def _features(manifest: Manifest) -> dict[str, str]:
