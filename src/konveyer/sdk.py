@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from konveyer.access.actor import Actor
 from konveyer.access.profiles import given_token
+from konveyer.access.roles import Permission
 from konveyer.access.tokens import authenticate
 from konveyer.core.clock import to_us
 from konveyer.core.settings import load_settings
@@ -75,11 +76,13 @@ class FeatureStore:
 
     def search(self, text: str = "") -> list[FoundFeature]:
         """Features that match every word of `text`, the best first."""
+        self.actor.require(Permission.READ)
         with self._workspace.catalog.reading() as session:
             return search_features(session, text)
 
     def show(self, view: str) -> ViewDetails:
         """Everything about one feature view."""
+        self.actor.require(Permission.READ)
         with self._workspace.catalog.reading() as session:
             return show_view(session, view)
 
@@ -189,6 +192,7 @@ class FeatureStore:
         once ETL has computed their views; until then a service is read as it was. Raises
         `ViewNotComputed` for one that was not read before.
         """
+        self.actor.require(Permission.READ)
         read = self._reader(service)
         requests = [read.fields(key) for key in keys] if read.fields is not None else ()
         rows = read.lookup.rows([read.keys(key) for key in keys], requests)

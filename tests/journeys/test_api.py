@@ -1,10 +1,13 @@
 """The REST API acts as the holder of a token, over the same services as the commands."""
 
+import re
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
+from konveyer import FeatureStore
+from konveyer.access.actor import NotAllowed
 from konveyer.access.profiles import saved_token
 from tests.support import Shop, served, wait_for
 
@@ -59,6 +62,25 @@ def test_changing_needs_the_role(api: httpx.Client, shop: Shop) -> None:
     assert [(entry["actor"], entry["action"]) for entry in audit] == [("admin", "added")]
     order = {"views": ["demographics"]}
     assert api.post("/api/etl/runs", json=order, headers=bearer(shop, "eva")).status_code == 403
+
+
+def test_a_producer_sees_nothing(api: httpx.Client, shop: Shop) -> None:
+    shop.run("people", "add", "till", "--role", "producer")
+    shop.run("people", "token", "till", "--save")
+    till = bearer(shop, "till")
+    assert api.get("/api/me", headers=till).json()["name"] == "till"
+    paths = api.get("/api/openapi.json").json()["paths"]
+    read = [path for path, does in paths.items() if path.startswith("/api/") and "get" in does]
+    assert len(read) > 8
+    for path in {*read} - {"/api/me"}:
+        answer = api.get(re.sub(r"{\w+}", "some", path), headers=till)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "not_allowed"), path
+    for command in ("release diff rel-1", "features search baskets", "people audit"):
+        assert shop.error(*command.split(), profile="till")["code"] == "not_allowed"
+    with FeatureStore(shop.root, profile="till") as store:
+        for ask in (store.search, lambda: store.show("some"), lambda: store.online("some", [])):
+            with pytest.raises(NotAllowed):
+                ask()
 
 
 def test_etl_and_a_training_set(api: httpx.Client, shop: Shop) -> None:

@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from konveyer.access.actor import Actor
+from konveyer.access.roles import Permission
 from konveyer.access.tokens import authenticate
 from konveyer.core.errors import KonveyerError
 from konveyer.wiring import Workspace
@@ -35,5 +36,12 @@ def caller(
         return authenticate(session, given.credentials)
 
 
+def reader(actor: Annotated[Actor, Depends(caller)]) -> Actor:
+    """A caller who may see what there is: everybody but producers."""
+    actor.require(Permission.READ)
+    return actor
+
+
 Here = Annotated[Workspace, Depends(workspace_of)]
 Caller = Annotated[Actor, Depends(caller)]
+Reader = Annotated[Actor, Depends(reader)]

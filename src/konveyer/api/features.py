@@ -5,7 +5,7 @@ from pathlib import Path
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from konveyer.api.access import Caller, Here
+from konveyer.api.access import Caller, Here, Reader
 from konveyer.api.body import Body, Limit
 from konveyer.core.errors import Forbidden
 from konveyer.feature_store.datamart.label_files import labels_at
@@ -49,14 +49,14 @@ class BuiltTrainingSet(BaseModel):
 
 
 @router.get("/features")
-def search(here: Here, _caller: Caller, text: str = "") -> list[FoundFeature]:
+def search(here: Here, _reader: Reader, text: str = "") -> list[FoundFeature]:
     """Features that match every word of `text`, the best first."""
     with here.catalog.reading() as session:
         return search_features(session, text)
 
 
 @router.get("/features/{view}")
-def show(here: Here, _caller: Caller, view: str) -> ViewDetails:
+def show(here: Here, _reader: Reader, view: str) -> ViewDetails:
     """Everything about one feature view."""
     with here.catalog.reading() as session:
         return show_view(session, view)
@@ -64,7 +64,7 @@ def show(here: Here, _caller: Caller, view: str) -> ViewDetails:
 
 @router.get("/etl/runs")
 def etl_runs(
-    here: Here, _caller: Caller, view: str | None = None, limit: Limit = 50
+    here: Here, _reader: Reader, view: str | None = None, limit: Limit = 50
 ) -> list[EtlRun]:
     """The record of ETL, newest first."""
     with here.catalog.reading() as session:

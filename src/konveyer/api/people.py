@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from konveyer.access.people import Person, add_person, list_people
 from konveyer.access.roles import Role
-from konveyer.api.access import Caller, Here
+from konveyer.api.access import Caller, Here, Reader
 from konveyer.api.body import Body
 from konveyer.catalog.audit import AuditEntry, entries
 
@@ -23,7 +23,7 @@ def me(caller: Caller) -> Person:
 
 
 @router.get("/people")
-def people(here: Here, _caller: Caller) -> list[Person]:
+def people(here: Here, _reader: Reader) -> list[Person]:
     """By name."""
     with here.catalog.reading() as session:
         return list_people(session)
@@ -38,7 +38,7 @@ def add(here: Here, caller: Caller, person: NewPerson) -> Person:
 
 @router.get("/audit")
 def audit(
-    here: Here, _caller: Caller, kind: str | None = None, subject: str | None = None
+    here: Here, _reader: Reader, kind: str | None = None, subject: str | None = None
 ) -> list[AuditEntry]:
     """What was changed, by whom and when; newest first."""
     with here.catalog.reading() as session:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, BackgroundTasks, Depends, Query, Response
 from sqlalchemy.orm import Session
 
 from konveyer.access.actor import Actor
-from konveyer.api.access import Caller, Here
+from konveyer.api.access import Caller, Here, Reader
 from konveyer.api.body import Body, Limit
 from konveyer.execution.releases import flow, service
 from konveyer.execution.releases.compare import compare
@@ -76,7 +76,7 @@ class RollbackOrder(Body):
 
 
 @router.get("/models")
-def models(here: Here, _caller: Caller, environment: str | None = None) -> list[LiveVersion]:
+def models(here: Here, _reader: Reader, environment: str | None = None) -> list[LiveVersion]:
     """What is served now."""
     with here.catalog.reading() as session:
         return live_versions(session, environment)
@@ -85,7 +85,7 @@ def models(here: Here, _caller: Caller, environment: str | None = None) -> list[
 @router.get("/releases")
 def releases(
     here: Here,
-    _caller: Caller,
+    _reader: Reader,
     application: str | None = None,
     limit: Limit = 50,
 ) -> list[Release]:
@@ -112,7 +112,7 @@ def submit(here: Here, caller: Caller, order: SubmitOrder, later: BackgroundTask
 
 @router.get("/lead-time")
 def lead_time(
-    here: Here, _caller: Caller, since: str = "90d", application: str | None = None
+    here: Here, _reader: Reader, since: str = "90d", application: str | None = None
 ) -> LeadTimes:
     """From submission to production since `since` (`90d`, or a time), in working days.
 
@@ -124,14 +124,14 @@ def lead_time(
 
 
 @router.get("/releases/{release}")
-def show(here: Here, _caller: Caller, release: str) -> Release:
+def show(here: Here, _reader: Reader, release: str) -> Release:
     """One release: each stage with its rule, measurement, limit and evidence."""
     with here.catalog.reading() as session:
         return load_release(session, release)
 
 
 @router.get("/releases/{release}/diff")
-def diff(here: Here, _caller: Caller, release: str) -> Difference:
+def diff(here: Here, _reader: Reader, release: str) -> Difference:
     """What the release changes against the version that production serves, or served before it."""
     return compare(here.catalog, here.bundles, release)
 

@@ -105,7 +105,7 @@ def runs(context: Context, model: str | None, limit: int) -> None:
     from konveyer.execution.batch.runs import list_batch_runs
 
     with context.workspace.catalog.reading() as session:
-        context.actor(session)
+        context.reader(session)
         application = None if model is None else model.partition("/")[0]
         found = list_batch_runs(session, application=application, limit=limit)
     if context.as_json:
@@ -129,7 +129,7 @@ def list_models(context: Context) -> None:
     workspace = context.workspace
     now_us = context.settings.clock.now_us()
     with workspace.catalog.reading() as session:
-        context.actor(session)
+        context.reader(session)
         found = scheduled_models(session, workspace.bundles, PROD, now_us)
     tables = [
         str(table_of(workspace.scores, one.live.application, one.live.api_version).folder)

@@ -47,6 +47,14 @@ class Context:
 
         return authenticate(session, given_token(self.settings.state, self.profile))
 
+    def reader(self, session: "Session") -> "Actor":
+        """An actor who may see what there is: everybody but producers."""
+        from konveyer.access.roles import Permission
+
+        actor = self.actor(session)
+        actor.require(Permission.READ)
+        return actor
+
 
 pass_context = click.make_pass_decorator(Context)
 # How many of a list are shown.

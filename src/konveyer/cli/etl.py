@@ -119,7 +119,7 @@ def runs(context: Context, view: str | None, limit: int) -> None:
     from konveyer.feature_store.etl.runs import list_runs
 
     with context.workspace.catalog.reading() as session:
-        context.actor(session)
+        context.reader(session)
         found = list_runs(session, view=view, limit=limit)
     if context.as_json:
         print_json(found)
@@ -144,7 +144,7 @@ def schedule(context: Context) -> None:
 
     workspace, settings = context.workspace, context.settings
     with workspace.catalog.reading() as session:
-        context.actor(session)
+        context.reader(session)
         views = scheduled_views(session, HeldViews(workspace.bundles), settings.clock.now_us())
     off = _why_nothing_starts(
         settings.workspace.feature_time, settings.etl.schedule, is_served(workspace.catalog)

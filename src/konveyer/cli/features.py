@@ -30,7 +30,7 @@ def search(context: Context, text: str) -> None:
     from konveyer.feature_store.datamart.search import search_features
 
     with context.workspace.catalog.reading() as session:
-        context.actor(session)
+        context.reader(session)
         found = search_features(session, text)
     if context.as_json:
         print_json(found)
@@ -52,7 +52,7 @@ def show(context: Context, view: str) -> None:
     from konveyer.feature_store.datamart.show import show_view
 
     with context.workspace.catalog.reading() as session:
-        context.actor(session)
+        context.reader(session)
         details = show_view(session, view)
     if context.as_json:
         print_json(details)

@@ -19,7 +19,7 @@ def models(context: Context) -> None:
     from konveyer.execution.serving.presence import nodes_of
 
     with context.workspace.catalog.reading() as session:
-        context.actor(session)
+        context.reader(session)
         found = live_versions(session)
     storage = context.workspace.storage
     urls = {env: nodes_of(storage, env) for env in context.settings.environments}

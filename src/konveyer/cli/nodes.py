@@ -21,7 +21,7 @@ def nodes(context: Context, environment: str | None) -> None:
 
     workspace = context.workspace
     with workspace.catalog.reading() as session:
-        context.actor(session)
+        context.reader(session)
     if environment is not None:
         context.settings.environment(environment)
     names = [environment] if environment is not None else context.settings.environments

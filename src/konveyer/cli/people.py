@@ -33,7 +33,7 @@ def list_(context: Context) -> None:
     from konveyer.access.people import list_people
 
     with context.workspace.catalog.reading() as session:
-        context.actor(session)
+        context.reader(session)
         found = list_people(session)
     if context.as_json:
         print_json([{"name": person.name, "roles": sorted(person.roles)} for person in found])
@@ -150,7 +150,7 @@ def audit(context: Context, limit: int, subject: str | None) -> None:
     from konveyer.catalog.audit import entries
 
     with context.workspace.catalog.reading() as session:
-        context.actor(session)
+        context.reader(session)
         found = entries(session, subject=subject, limit=limit)
     if context.as_json:
         print_json(found)

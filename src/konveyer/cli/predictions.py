@@ -27,7 +27,7 @@ def predictions(context: Context, environment: str, request_id: str, limit: int)
     context.settings.listen(environment)
     workspace = context.workspace
     with workspace.catalog.reading() as session:
-        context.actor(session)
+        context.reader(session)
     found = newest_predictions(
         workspace.storage,
         environment,

@@ -29,7 +29,7 @@ def diff(context: Context, release_id: str) -> None:
 
     workspace = context.workspace
     with workspace.catalog.reading() as session:
-        context.actor(session)
+        context.reader(session)
     found = compare(workspace.catalog, workspace.bundles, release_id)
     if context.as_json:
         print_json(found)

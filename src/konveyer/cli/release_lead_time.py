@@ -30,7 +30,7 @@ def lead_time(context: Context, since: str, application: str | None) -> None:
     workspace = context.workspace
     goal_days = workspace.settings.releases.lead_time_days
     with workspace.catalog.reading() as session:
-        context.actor(session)
+        context.reader(session)
         found = lead_times_since(session, since, application=application, goal_days=goal_days)
     if context.as_json:
         print_json(found)

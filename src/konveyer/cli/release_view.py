@@ -23,7 +23,7 @@ def loaded(context: Context, release_id: str) -> "Release":
     from konveyer.execution.releases.records import load_release
 
     with context.workspace.catalog.reading() as session:
-        context.actor(session)
+        context.reader(session)
         return load_release(session, release_id)
 
 

@@ -124,7 +124,7 @@ def list_(context: Context, application: str | None, limit: int) -> None:
     from konveyer.execution.releases.records import count_releases, list_releases
 
     with context.workspace.catalog.reading() as session:
-        context.actor(session)
+        context.reader(session)
         found = list_releases(session, application=application, limit=limit)
         there_are = count_releases(session, application=application)
     if context.as_json:

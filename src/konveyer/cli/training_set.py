@@ -242,7 +242,7 @@ def list_command(context: Context) -> None:
 
     workspace = context.workspace
     with workspace.catalog.reading() as session:
-        context.actor(session)
+        context.reader(session)
         kept = list_training_sets(session, workspace.release_pins(session))
     if context.as_json:
         print_json(kept)
