@@ -16,18 +16,22 @@ from konveyer.core.clock import now_us
 from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.core.storage import FolderStorage
 from konveyer.execution.releases import nodes
+from konveyer.execution.releases.gates import canary
 from konveyer.execution.releases.gates.canary import canary_stage
 from konveyer.execution.releases.gates.context import GateContext
 from konveyer.execution.releases.gates.listing import Gate
 from konveyer.execution.releases.gates.shadow import shadow_gate
-from konveyer.execution.releases.gates.watching import Refusals
+from konveyer.execution.releases.gates.watching import Refusals, stand_beside
+from konveyer.execution.releases.live import retire_others
 from konveyer.execution.releases.machine import State
 from konveyer.execution.releases.records import begin_stage, release_row, set_live
+from konveyer.execution.releases.rollback import roll_back
 from konveyer.execution.releases.service import open_release
+from konveyer.execution.releases.sides import Side
 from konveyer.execution.serving.presence import announced
 from konveyer.execution.serving.report import Refused, Report
 from tests.manifests import manifest_with
-from tests.unit.releases.test_conveyor import ANA, gate_services
+from tests.unit.releases.test_conveyor import ANA, BORIS, gate_services
 from tests.unit.releases.test_following import logged, prediction
 
 STARTING = Refused(
@@ -76,9 +80,9 @@ POLICY = ReleasePolicy(
 SCORES = {"high": 0.7, "low": 0.2, "middle": 0.1}
 
 
-def packed(bundles: BundleStore, outputs: Sequence[str]) -> Bundle:
+def packed(bundles: BundleStore, outputs: Sequence[str], policy: ReleasePolicy = POLICY) -> Bundle:
     model = ModelSpec(outputs=tuple(ScalarColumn(name, ColumnType.FLOAT64) for name in outputs))
-    return bundles.pack(manifest_with(model=model, release=POLICY), lambda _: None)
+    return bundles.pack(manifest_with(model=model, release=policy), lambda _: None)
 
 
 def released(catalog: Catalog, bundle: Bundle, state: State) -> str:
@@ -171,3 +175,30 @@ def test_an_entity_that_is_asked_again_and_again_condemns_no_canary(
     verdict = canary_stage(GateContext(services=services, release=release), candidate)
     assert verdict.passed, verdict.measured
     assert verdict.evidence["steps"][0]["live"]["rows"] == 3600
+
+
+def test_callers_are_looked_after_again_before_a_canary_answers_more_of_them(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = FolderStorage(tmp_path)
+    services = gate_services(catalog, tmp_path, storage)
+    policy = ReleasePolicy(canary=Canary(weights=(0.2, 0.5), hold_s=0.0, rows=1, within_s=60.0))
+    released(catalog, packed(services.bundles, ("risk",)), State.LIVE)
+    live = released(catalog, packed(services.bundles, ("score", "rest")), State.LIVE)
+    candidate = packed(services.bundles, ("score", "rest", "extra"), policy)
+    release = released(catalog, candidate, State.CANARY)
+    with catalog.transaction() as session:
+        retire_others(session, release_row(session, live), "conveyor")
+        begin_stage(session, release, State.INTEGRATION, waiting_us=0, by="")
+    answered = prediction(1, now_us() + 10_000_000, bundle=candidate.digest, release=release)
+    logged(tmp_path, replace(answered, side="canary", outputs=(0.5, 0.5, 0.0)))
+
+    def rolled_back_then(context: GateContext, side: Side, share: float) -> None:
+        stand_beside(context, side, share)
+        roll_back(catalog, services.bundles, storage, BORIS, live, reason="refuses all")
+
+    monkeypatch.setattr(canary, "stand_beside", rolled_back_then)
+    verdict = canary_stage(GateContext(services=services, release=release), candidate)
+    assert not verdict.passed
+    assert "the answer has 3 outputs instead of 1" in verdict.measured
+    assert [step["weight"] for step in verdict.evidence["steps"]] == [0.2]

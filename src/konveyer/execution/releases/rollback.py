@@ -40,6 +40,8 @@ class FeaturesLeftBehind(Conflict):
     code = "features_left_behind"
 
 
+# Production may serve such a release again.
+_RESTORABLE = (State.RETIRED, State.ROLLED_BACK)
 # Production serves such a release in part, or goes back to what is live when it cannot.
 _TAKING_OVER = (State.CANARY, State.PRODUCTION)
 _URL = re.compile(r"(?P<application>[a-z][a-z0-9-]*)/v(?P<version>[0-9]{1,9})")
@@ -162,7 +164,9 @@ def _earlier(session: Session, row: ReleaseRow, to: str | None) -> ReleaseRow:
         .where(LiveVersionRow.release_id != row.id)
         .order_by(LiveVersionRow.id.desc())
     )
-    known = list(dict.fromkeys(live.release_id for live in served if live.release_id is not None))
+    ids = dict.fromkeys(live.release_id for live in served if live.release_id is not None)
+    # One that nodes did not take up was never live, whatever stood in the document.
+    known = [one for one in ids if release_row(session, one).state in _RESTORABLE]
     if to is not None and release_row(session, to).id in known:
         return release_row(session, to)
     before = [one for one in known if release_row(session, one).state == State.RETIRED]

@@ -10,8 +10,8 @@ from konveyer.execution.releases.verdict import Verdict
 
 
 def stumbling(context: GateContext, bundle: Bundle, rule: str) -> Verdict | None:
-    """A no, when production went back to a release that integration has not compared this one with,
-    and whose callers could not stay as they are.
+    """A no, when production went back to a release that integration may not have compared this one
+    with, and whose callers could not stay as they are.
     """
     manifest = bundle.manifest
     with context.services.catalog.reading() as session:
@@ -19,7 +19,7 @@ def stumbling(context: GateContext, bundle: Bundle, rule: str) -> Verdict | None
         compared = stage_row_or_none(session, context.release, State.INTEGRATION)
     if live is None or compared is None or live.digest == bundle.digest:
         return None
-    if live.since_us <= (compared.finished_us or 0):
+    if live.since_us < compared.started_us:
         return None
     breaking = breaking_changes(context.services.bundles.open(live.digest).manifest, manifest)
     if not breaking:
@@ -27,8 +27,8 @@ def stumbling(context: GateContext, bundle: Bundle, rule: str) -> Verdict | None
     return Verdict(
         passed=False,
         rule=rule,
-        measured=f"production went back to {live.release_id} after integration, and its callers "
-        f"cannot stay as they are: {'; '.join(breaking)}: raise api_version",
+        measured=f"production went back to {live.release_id} since integration began, and its "
+        f"callers cannot stay as they are: {'; '.join(breaking)}: raise api_version",
         limit="no breaking change",
         evidence={"breaking_changes": breaking},
     )

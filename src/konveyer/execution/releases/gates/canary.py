@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -59,7 +59,7 @@ def canary_stage(context: GateContext, bundle: Bundle) -> Verdict:
     manifest = bundle.manifest
     policy = manifest.release.canary or Canary()
     url = Url(application=manifest.application, api_version=manifest.api_version)
-    said = nothing_live(context, url) or stumbling(context, bundle, _RULE)
+    said = nothing_live(context, url)
     if said is not None:
         return said
     _, kept = kept_evidence(context, State.CANARY)
@@ -75,6 +75,9 @@ def canary_stage(context: GateContext, bundle: Bundle) -> Verdict:
     for number, weight in enumerate(policy.weights):
         if number < len(steps) and steps[number]["decision"] == Decision.NEXT:
             continue
+        said = stumbling(context, bundle, _RULE)
+        if said is not None:
+            return replace(said, evidence={**said.evidence, "steps": steps})
         if number == len(steps):
             steps.append({"weight": weight, "since_us": now_us(), "decision": Decision.WAIT})
             tell(context, State.CANARY, f"{weight:.0%} begins", {"steps": steps})
