@@ -301,9 +301,11 @@ class Workspace:
 
     def leave_steps(self) -> None:
         """To be called when the process ends in the middle of steps, because it was told to."""
+        from sqlalchemy.exc import OperationalError
+
         from konveyer.feature_store.etl.runs import told_to_end
 
-        with suppress(KonveyerError), self.catalog.transaction() as session:
+        with suppress(KonveyerError, OperationalError), self.catalog.transaction() as session:
             told_to_end(session)
 
     def close(self) -> None:
@@ -363,6 +365,8 @@ def run_worker(workspace: Workspace) -> None:
 
     Ends the process. Runs under way go on with the next worker.
     """
+    from sqlalchemy.exc import OperationalError
+
     from konveyer.catalog.leases import lease
     from konveyer.execution.serving.json_logs import log_json
     from konveyer.pipeline.run import LEASE, SERVING
@@ -382,8 +386,13 @@ def run_worker(workspace: Workspace) -> None:
             worker.start_due(due)
             if stopping.wait(_LOOK_EVERY_S):
                 break
-            _keep_told(workspace)
-            worker.start(workspace.lost_runs(), unless_under_way=lambda run: run.payload["release"])
+            try:
+                _keep_told(workspace)
+                lost = workspace.lost_runs()
+            except OperationalError as error:  # runs under way wait for the catalog too
+                logging.getLogger(__name__).warning("the catalog is away: %s", error.orig)
+                continue
+            worker.start(lost, unless_under_way=lambda run: run.payload["release"])
         # A step under way cannot be interrupted; ending at once is what a kill does, and the next
         # worker runs the step again.
         workspace.leave_steps()

@@ -25,9 +25,11 @@ from konveyer.access.tokens import (
     issue_token,
     revoke_tokens,
 )
-from konveyer.catalog import audit
+from konveyer.catalog import audit, leases
 from konveyer.catalog.leases import LeaseHeld, holder_of, lease
 from konveyer.catalog.session import Catalog, CatalogNewer, CatalogOutdated
+from tests.outages import failing
+from tests.support import wait_for
 
 
 def test_migrating_twice_is_harmless_and_gives_the_tables_that_the_code_has(
@@ -205,3 +207,11 @@ def test_a_dead_or_silent_holder_is_replaced(catalog: Catalog) -> None:
             connection.execute(text("UPDATE leases SET host = 'elsewhere', expires_us = 1"))
         with lease(catalog, "worker", purpose="next"):
             pass
+
+
+def test_a_holder_outlives_a_catalog_that_is_away(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "RENEW_EVERY_S", 0.05)
+    with lease(catalog, "worker", purpose="first"), failing(catalog, 1, 2) as begun:
+        wait_for(lambda: len(begun) > 3)

@@ -5,11 +5,11 @@ import secrets
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from sqlalchemy import delete, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from konveyer.catalog.base import Base
@@ -117,7 +117,8 @@ def _take(catalog: Catalog, name: str, owner: str, purpose: str) -> None:
 
 def _renew(catalog: Catalog, owner: str, ended: threading.Event) -> None:
     while not ended.wait(RENEW_EVERY_S):
-        with catalog.transaction() as session:
+        # A catalog that is away for a moment ends no lease: the next time may be early enough.
+        with suppress(OperationalError), catalog.transaction() as session:
             later = now_us() + int(TTL_S * 1e6)
             session.execute(
                 update(LeaseRow).where(LeaseRow.owner == owner).values(expires_us=later)

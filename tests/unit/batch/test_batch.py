@@ -17,12 +17,12 @@ from konveyer.access.roles import Role
 from konveyer.bundle.compiled import compiled_model
 from konveyer.bundle.errors import ModelFailed
 from konveyer.bundle.manifest import MODEL, ModelSpec
-from konveyer.catalog import audit
+from konveyer.catalog import audit, outages
 from konveyer.core.clock import parse_instant
 from konveyer.core.errors import KonveyerError
 from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.execution.batch import flow, runs
-from konveyer.execution.batch.flow import BatchFailed
+from konveyer.execution.batch.flow import BatchFailed, batch_flow
 from konveyer.execution.batch.frame import RowsMissing, RowsUnfit
 from konveyer.execution.batch.order import Given
 from konveyer.execution.batch.output import (
@@ -38,6 +38,7 @@ from konveyer.execution.batch.score import ScoreFile
 from konveyer.execution.releases.machine import State
 from konveyer.execution.releases.records import live_versions, release_row, set_tried
 from konveyer.feature_store.offline.delta import PartFile
+from tests.outages import SealedSteps, failing
 from tests.unit.batch.scorer import DAY_US, DEFINITIONS, NOW, Scorer, opened_scorer, packed
 
 FIRST, SECOND = "2026-01-05T00:00:00Z", "2026-01-08T00:00:00Z"
@@ -469,6 +470,24 @@ def test_a_bundle_that_cannot_be_opened_is_not_due_until_it_can(scorer: Scorer) 
     assert due([]) == []
     model.write_bytes(content)
     assert len(due([])) == 1
+
+
+def test_a_period_in_which_the_catalog_is_away_keeps_no_other_from_being_scored(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outages, "_LOOK_EVERY_S", 0.01)
+    catalog = scorer.services.catalog
+    scorer.release()
+    order = scorer.plan(FIRST, SECOND)
+    with failing(catalog, 1, 2, 3):
+        batch_flow(scorer.services).run(SealedSteps(), msgspec.to_builtins(order))
+    assert [period.status for period in scorer.periods(order)] == ["succeeded"] * 2
+    order = scorer.plan(FIRST, SECOND)
+    with failing(catalog, 1, 3, 5, 6), pytest.raises(BatchFailed):
+        batch_flow(scorer.services).run(SealedSteps(), msgspec.to_builtins(order))
+    failed, scored = scorer.periods(order)
+    assert (failed.status, scored.status) == ("failed", "succeeded")
+    assert "the database is away" in (failed.error or {})["message"]
 
 
 class _Plain:

@@ -1,9 +1,8 @@
 """What people may do with a release, and what is recorded of it."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -14,7 +13,7 @@ from konveyer.bundle.errors import BundleNotFound
 from konveyer.bundle.manifest import ModelSpec
 from konveyer.bundle.release_policy import Canary, ReleasePolicy
 from konveyer.bundle.store import Bundle, BundleStore
-from konveyer.catalog import audit
+from konveyer.catalog import audit, outages
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import now_us
 from konveyer.core.schema import ColumnType, ScalarColumn
@@ -22,6 +21,8 @@ from konveyer.core.settings import ReleasesSettings
 from konveyer.core.storage import FolderStorage
 from konveyer.execution.releases.flow import ReleaseServices, goes_on, release_flow, run_from
 from konveyer.execution.releases.gates import production
+from konveyer.execution.releases.gates.context import GateContext
+from konveyer.execution.releases.gates.listing import GATES
 from konveyer.execution.releases.lead_time import lead_time
 from konveyer.execution.releases.live import publish_end, put_live, retire_others
 from konveyer.execution.releases.machine import Action, State, WrongState
@@ -57,8 +58,10 @@ from konveyer.execution.releases.service import (
 )
 from konveyer.execution.releases.sides import Side, put_side
 from konveyer.execution.releases.transitions import move
+from konveyer.execution.releases.verdict import Verdict
 from konveyer.execution.serving.desired import Share, read_desired
 from konveyer.execution.serving.presence import Presence
+from tests.outages import SealedSteps, failing
 from tests.unit.releases.test_conveyor import ANA, BORIS, EVA, bundle, gate_services, opened
 
 QUINN = Actor("quinn", frozenset({Role.QA}))
@@ -375,13 +378,6 @@ def test_test_follows_production_when_that_is_rolled_back(
         assert [one.release for one in read_desired(storage, environment).versions] == [first]
 
 
-class _Steps:
-    """Steps that nothing interrupts."""
-
-    def step(self, name: str, work: Callable[[], Any]) -> Any:
-        return work()
-
-
 class _AnyBundle(BundleStore):
     """Every digest opens, as a bundle that reads no features."""
 
@@ -403,7 +399,7 @@ def run_on(
     services = ReleaseServices(catalog=catalog, bundles=gates.bundles, gates=gates)
     run = run_from(stage, release)
     assert run is not None
-    release_flow(services).run(_Steps(), run.payload)
+    release_flow(services).run(SealedSteps(), run.payload)
 
 
 def served(catalog: Catalog, digest: str = "sha256:aa") -> str:
@@ -536,11 +532,12 @@ class _FirstAnswersAScore(_AnyBundle):
         return replace(found, manifest=msgspec.structs.replace(found.manifest, model=model))
 
 
+@pytest.mark.parametrize("when", ["after integration", "while it ran"])
 @pytest.mark.parametrize(
     ("stage", "end"), [(State.CANARY, State.ROLLED_BACK), (State.PRODUCTION, State.FAILED)]
 )
 def test_callers_of_what_production_went_back_to_can_stay_as_they_are(
-    catalog: Catalog, storage: FolderStorage, tmp_path: Path, stage: State, end: State
+    catalog: Catalog, storage: FolderStorage, tmp_path: Path, stage: State, end: State, when: str
 ) -> None:
     """The release was compared with one whose callers it suits, and that was rolled back since."""
     bundles = _FirstAnswersAScore(tmp_path)
@@ -549,8 +546,12 @@ def test_callers_of_what_production_went_back_to_can_stay_as_they_are(
     with catalog.transaction() as session:
         release_row(session, third).required = [State.CANARY]
         begin_stage(session, third, State.INTEGRATION, waiting_us=0, by="conveyor")
+    if when == "while it ran":
+        roll_back(catalog, bundles, storage, BORIS, second, reason="callers cannot read it")
+    with catalog.transaction() as session:
         stage_row(session, third, State.INTEGRATION).finished_us = now_us()
-    roll_back(catalog, bundles, storage, BORIS, second, reason="callers cannot read it")
+    if when == "after integration":
+        roll_back(catalog, bundles, storage, BORIS, second, reason="callers cannot read it")
     run_on(third, stage, catalog, storage, tmp_path, bundles)
     with catalog.reading() as session:
         found = load_release(session, third)
@@ -561,6 +562,67 @@ def test_callers_of_what_production_went_back_to_can_stay_as_they_are(
 
 def failed_in_flight(catalog: Catalog) -> str:
     return opened(catalog, State.FAILED, digest="sha256:dd")
+
+
+def test_what_nodes_did_not_take_up_is_nothing_to_go_back_to(
+    catalog: Catalog, storage: FolderStorage, tmp_path: Path
+) -> None:
+    """It stood in the document of production, and failed there."""
+    bundles = _AnyBundle(tmp_path)
+    served(catalog)
+    second = served(catalog, "sha256:bb")
+    third = opened(catalog, State.PRODUCTION, digest="sha256:cc")
+    with catalog.transaction() as session:
+        set_live(session, "prod", release_row(session, third))
+        move(session, release_row(session, third), Action.FAIL, "conveyor")
+    with catalog.reading() as session, pytest.raises(NothingToRollBackTo) as planned:
+        plan_rollback(session, bundles, BORIS, second, third)
+    with pytest.raises(NothingToRollBackTo) as done:
+        roll_back(catalog, bundles, storage, BORIS, second, reason="x", to=third)
+    assert str(planned.value) == str(done.value)
+    assert third not in (done.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("away", "looks", "end"),
+    [
+        # 1 begins the stage, 2 is the gate's, 3 ends the stage; then it is the next stage's turn.
+        ((1,), 1, State.LIVE),
+        ((1, 2, 3, 4), 1, State.LIVE),
+        ((2, 3, 4), 2, State.LIVE),
+        ((3,), 2, State.LIVE),
+        # Every second one looks whether the catalog is back.
+        ((1, 3, 5, 6, 8), 0, State.FAILED),
+        ((2, 5, 8, 9, 10), 3, State.FAILED),
+    ],
+)
+def test_a_release_outlives_a_catalog_that_is_away(
+    catalog: Catalog,
+    storage: FolderStorage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    away: Sequence[int],
+    looks: int,
+    end: State,
+) -> None:
+    monkeypatch.setattr(outages, "_LOOK_EVERY_S", 0.01)
+    looked = []
+
+    def gate(context: GateContext, _: Bundle) -> Verdict:
+        looked.append(context.release)
+        with context.services.catalog.reading():
+            return Verdict(passed=True, rule="", measured="", limit="")
+
+    monkeypatch.setitem(GATES, State.LOAD, gate)
+    release = opened(catalog, State.LOAD)
+    with failing(catalog, *away):
+        run_on(release, State.LOAD, catalog, storage, tmp_path)
+    with catalog.reading() as session:
+        found = load_release(session, release)
+    assert (found.state, len(looked)) == (end, looks)
+    assert found.stages[0].finished_us is not None
+    if end is State.FAILED:
+        assert "the database is away" in (found.reason or "")
 
 
 def test_a_rollback_to_a_bundle_that_is_gone_changes_nothing(

@@ -12,6 +12,7 @@ import msgspec
 from konveyer.bundle.manifest import ISOLATED
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog import audit
+from konveyer.catalog.outages import lasting
 from konveyer.catalog.session import Catalog
 from konveyer.core.errors import Conflict, KonveyerError
 from konveyer.execution.batch import runs
@@ -29,6 +30,9 @@ from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.offline.delta import DeltaOfflineStore, PartFile
 from konveyer.feature_store.sources.staging import staging_folder
 from konveyer.pipeline.flow import Flow, Json, Payload, Steps, packed_error
+
+# A period in which the catalog cannot be used so often fails.
+_TRIES = 3
 
 
 class BatchFailed(KonveyerError):
@@ -69,11 +73,14 @@ def _run(services: BatchServices, steps: Steps, payload: Payload) -> Json:
     failed: dict[str, dict[str, Any]] = {}
     for period in order.periods:
         try:
-            steps.step(f"score {period.name}", partial(_score, services, order, period))
+            work = partial(_score, services, order, period)
+            name = f"score {period.name}"
+            steps.step(name, partial(lasting, services.catalog, work, tries=_TRIES))
         except KonveyerError as error:
             failed[period.name] = packed_error(error)
             packed = failed[period.name]
-            steps.step(f"fail {period.name}", partial(_fail, services, order, period, packed))
+            fail = partial(_fail, services, order, period, packed)
+            steps.step(f"fail {period.name}", partial(lasting, services.catalog, fail))
     if failed:
         first = next(iter(failed.values()))
         raise BatchFailed(
@@ -191,6 +198,7 @@ def _fail(
     services: BatchServices, order: BatchOrder, period: Period, error: dict[str, Any]
 ) -> None:
     with services.catalog.transaction() as session:
+        runs.begin(session, order, period)  # it may have failed before that
         runs.fail(session, order, period, error)
         audit.record(
             session,

@@ -57,6 +57,7 @@ def begin(session: Session, order: BatchOrder, period: Period) -> None:
                 started_us=now_us(),
             )
         )
+        session.flush()
 
 
 def progressed(session: Session, order: BatchOrder, period: Period, rows: int, asked: int) -> None:

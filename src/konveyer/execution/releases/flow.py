@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from konveyer.bundle.store import BundleStore
+from konveyer.catalog.outages import lasting
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import now_us
 from konveyer.core.errors import KonveyerError
@@ -46,6 +47,8 @@ NAME = "release"
 _AT_ONCE = 16
 # Who is on record for what no person decided.
 _CONVEYOR = "conveyor"
+# A stage in which the catalog cannot be used so often fails.
+_TRIES = 3
 
 
 class ReleasePayload(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,10 +106,12 @@ def _run(services: ReleaseServices, steps: Steps, payload: Payload) -> Json:
     stage = State(order.start)
     while stage in STAGES and stage is not State.REVIEW:
         try:
-            state = steps.step(str(stage), partial(_stage, services, order, stage))
+            work = partial(_stage, services, order, stage)
+            state = steps.step(str(stage), partial(lasting, services.catalog, work, tries=_TRIES))
         except KonveyerError as error:
             packed = packed_error(error)
-            state = steps.step(f"fail {stage}", partial(_broke, services, order, stage, packed))
+            fail = partial(_broke, services, order, stage, packed)
+            state = steps.step(f"fail {stage}", partial(lasting, services.catalog, fail))
         if state == stage:
             break
         stage = State(state)
@@ -127,8 +132,7 @@ def _stage(services: ReleaseServices, order: ReleasePayload, stage: State) -> st
             return _skip(session, row, stage, "neither the model nor the workspace asks for it")
         if stage in HUMAN:
             return row.state
-        waiting_us = last_finish_us(session, row)
-        begin_stage(session, row.id, stage, waiting_us=waiting_us, by=_CONVEYOR)
+        _begin(session, row, stage)
         context = GateContext(services=services.gates, release=row.id)
         digest = row.digest
     try:
@@ -142,6 +146,11 @@ def _stage(services: ReleaseServices, order: ReleasePayload, stage: State) -> st
             evidence=packed_error(error),
         )
     return _conclude(services, order, stage, verdict)
+
+
+def _begin(session: Session, row: ReleaseRow, stage: State) -> None:
+    waiting_us = last_finish_us(session, row)
+    begin_stage(session, row.id, stage, waiting_us=waiting_us, by=_CONVEYOR)
 
 
 def _skip(session: Session, row: ReleaseRow, stage: State, why: str) -> str:
@@ -164,6 +173,7 @@ def _conclude(
             return _skip(session, row, stage, verdict.measured)
         if stage is State.PRODUCTION and verdict.passed and not _is_live(session, row):
             verdict = replace(verdict, passed=False, measured=WENT_BACK)
+        _begin(session, row, stage)  # it may have failed before that
         record = stage_row(session, row.id, stage)
         record.verdict = "passed" if verdict.passed else "failed"
         record.rule, record.measured, record.limit = verdict.rule, verdict.measured, verdict.limit

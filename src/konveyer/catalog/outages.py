@@ -1,0 +1,41 @@
+"""Work that outlives a time in which the catalog cannot be used."""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+from sqlalchemy.exc import OperationalError
+
+from konveyer.catalog.session import Catalog
+
+T = TypeVar("T")
+_LOOK_EVERY_S = 1.0
+_log = logging.getLogger(__name__)
+
+
+def lasting(catalog: Catalog, work: Callable[[], T], *, tries: int | None = None) -> T:
+    """What `work` gives. When the catalog could not be used it starts over, as after a kill, once
+    that is back, however long it takes.
+
+    After so many `tries` (None: never) the error is raised: it may be one of `work` itself.
+    """
+    tried = 0
+    while True:
+        try:
+            return work()
+        except OperationalError as error:
+            tried += 1
+            if tried == tries:
+                raise
+            _log.warning("waiting for the catalog: %s", error.orig)
+        _wait_for(catalog)
+
+
+def _wait_for(catalog: Catalog) -> None:
+    while True:
+        time.sleep(_LOOK_EVERY_S)
+        with suppress(OperationalError), catalog.transaction() as session:
+            session.connection()
+            return
