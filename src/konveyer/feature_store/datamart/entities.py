@@ -118,7 +118,8 @@ class _WriteBucket:
         # A view that names its keys in another order has them in other buckets.
         places = [bucket] if view.keys == hashed else range(view.table.ref.buckets)
         found = pa.concat_tables([self._read(view, place) for place in places])
-        return found.filter(pa.array(bucket_numbers(hashed, found) % self.buckets == bucket))
+        numbers = bucket_numbers(hashed, found) & (self.buckets - 1)
+        return found.filter(pa.array(numbers == bucket))
 
     def _read(self, view: PinnedView, bucket: int) -> pa.Table:
         names = [key.name for key in self.keys]

@@ -225,7 +225,7 @@ def places_by_bucket(
         return [np.arange(len(spine), dtype=np.int64)]
     entities, codes = distinct_unsorted(spine)
     # NumPy sorts numbers of 16 bits by counting them.
-    numbers = (_bucket_numbers(entities, keys, engine) % buckets).astype(np.uint16)[codes]
+    numbers = (_bucket_numbers(entities, keys, engine) & (buckets - 1)).astype(np.uint16)[codes]
     order = np.argsort(numbers, kind="stable")
     bounds = np.searchsorted(numbers[order], np.arange(buckets + 1))
     return [order[start:end] for start, end in pairwise(bounds)]
