@@ -52,3 +52,17 @@ def test_a_configuration_that_duckdb_does_not_know_is_an_error(options: str) -> 
 def test_sql_that_needs_an_extension_is_refused_and_nothing_is_fetched() -> None:
     with pytest.raises(QueryFailed, match="it exists in the inet extension"):
         DuckDBEngine().query("SELECT CAST('10.0.0.1' AS INET) AS address")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT amount % profile_visits AS rest FROM (SELECT 1 AS amount, 0 AS profile_visits)",
+        "SELECT amount // streams AS rest FROM (SELECT 1 AS amount, 0 AS streams)",
+        "SELECT strptime(page, '%Y') AS year FROM (SELECT 'profile' AS page)",
+    ],
+)
+def test_what_fails_over_columns_and_texts_named_like_files_is_wrong_sql(sql: str) -> None:
+    with pytest.raises(QueryFailed, match=r"profile|streams") as caught:
+        DuckDBEngine().query(sql)
+    assert caught.value.hint == "correct the SQL of the definition"

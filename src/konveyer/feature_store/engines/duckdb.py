@@ -41,6 +41,8 @@ _ABOUT_DATA = re.compile(
     r"|(?![a-z ]+ error:)",
     re.IGNORECASE,
 )
+# What messages quote of the SQL or of its values, which may speak of files too.
+_QUOTED = re.compile(r'".*"| in expression .*')
 
 
 class BadConfiguration(KonveyerError):
@@ -218,7 +220,7 @@ def _explained(error: Exception) -> KonveyerError:
             f"DuckDB: {first}",
             hint="run again; if it happens again, a file of the source may be damaged",
         )
-    if _ABOUT_DATA.match(first):
+    if _ABOUT_DATA.match(_QUOTED.sub("", first)):
         return SourceUnreadable(
             f"DuckDB: {first}",
             hint="restore the files of the source, then run again; nothing was changed",
