@@ -162,6 +162,60 @@ def test_an_on_demand_feature_has_no_limits(root: Path, limit: str) -> None:
     assert caught.value.code == "bad_definition"
 
 
+ON_DEMAND = """
+def doubled({field}):
+    return {{"{feature}": {field}}}
+{name} = OnDemandView(
+    name="{name}", function=doubled, request=(RequestField("{field}", "{dtype}"),),
+    features=(Feature(name="{feature}", dtype="float64"),),
+)
+"""
+
+
+@pytest.mark.parametrize(
+    ("field", "dtype", "code", "message"),
+    [
+        ("price", "float64", None, ""),
+        ("client_id", "int64", None, ""),
+        ("client_id", "string", "feature_clash", "'client_id' is string in 'later', and int64"),
+        ("price", "int64", "feature_clash", "'price' is int64 in 'later', and float64"),
+        ("spent", "float64", "feature_clash", "feature 'spent' from 'spend', and 'later'"),
+        ("late", "float64", "feature_clash", "feature 'late' from 'later', and 'later'"),
+    ],
+)
+def test_what_callers_send_is_a_column_of_a_label_frame_beside_keys_and_features(
+    root: Path, field: str, dtype: str, code: str | None, message: str
+) -> None:
+    now = ON_DEMAND.format(name="now", field="price", dtype="float64", feature="twice")
+    later = ON_DEMAND.format(name="later", field=field, dtype=dtype, feature="late")
+    services = 'features=("spend:amount_sum_7d as spent", "now", "later")'
+    text = GOOD.replace("scoring =", now + later + "scoring =")
+    text = text.replace('features=("spend",)', services)
+    if code is None:
+        assert compiled(root, text)
+        return
+    with pytest.raises(KonveyerError, match=message) as caught:
+        compiled(root, text)
+    assert caught.value.code == code
+    assert caught.value.hint
+
+
+def test_inputs_of_on_demand_views_bring_their_join_keys(root: Path) -> None:
+    text = GOOD.replace(
+        "scoring =",
+        'other = Entity(name="other", join_keys=(JoinKey("client_id", "string"),))\n'
+        'visits = FeatureView(name="visits", entity="other", source="events", '
+        'aggregations=(Aggregation(function="count", over="7d", name="visits"),))\n'
+        "def whole(visits):\n    return {'all': visits}\n"
+        "total = OnDemandView(name='total', function=whole, inputs=('visits:visits',), "
+        "features=(Feature(name='all', dtype='float64'),))\n"
+        "scoring =",
+    ).replace('features=("spend",)', 'features=("spend", "total")')
+    with pytest.raises(KonveyerError, match="join key 'client_id' is int64 in one view") as caught:
+        compiled(root, text)
+    assert caught.value.code == "feature_clash"
+
+
 def test_sql_says_when_its_rows_became_known_where_its_source_does(root: Path) -> None:
     known = GOOD.replace('event_time="at"', 'event_time="at", created_time="at"')
     view = (

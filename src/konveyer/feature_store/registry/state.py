@@ -195,6 +195,33 @@ def _check_features(service: FeatureService, known: dict[Key, Definition], where
                     hint=f"rename one of them: '{view.name}:{feature} as other_name'",
                 )
             owner[name] = view.name
+    _check_request(service, known, where, keys, owner)
+
+
+def _check_request(
+    service: FeatureService,
+    known: dict[Key, Definition],
+    where: str,
+    keys: dict[str, str],
+    owner: dict[str, str],
+) -> None:
+    """What callers send is a column of a label frame too; `owner` has the view of each feature."""
+    types = dict(keys)
+    for name in dict.fromkeys(reference.view for reference in service.references):
+        view = known.get((Kind.ON_DEMAND, name))
+        for field in view.request if isinstance(view, OnDemandView) else ():
+            if field.name in owner:
+                raise FeatureClash(
+                    f"{where} has feature '{field.name}' from '{owner[field.name]}', and "
+                    f"'{name}' has a request field of that name.",
+                    hint="rename the feature, as in 'view:feature as other_name'",
+                )
+            if types.setdefault(field.name, field.dtype) != field.dtype:
+                raise FeatureClash(
+                    f"{where}: request field '{field.name}' is {field.dtype} in '{name}', and "
+                    f"{types[field.name]} as a join key or in another view.",
+                    hint="give the request field another name, or the same type",
+                )
 
 
 def _check_keys(
@@ -202,8 +229,8 @@ def _check_keys(
 ) -> dict[str, str]:
     """The join keys of all views with their types: a label frame has one column for each."""
     types: dict[str, str] = {}
-    for reference in service.references:
-        view = known.get((Kind.VIEW, reference.view))
+    for name in _stored_views(service, known):
+        view = known.get((Kind.VIEW, name))
         if not isinstance(view, FeatureView):
             continue
         entity = known.get((Kind.ENTITY, view.entity))
@@ -215,6 +242,16 @@ def _check_keys(
                     hint="give the keys of one of the entities another name",
                 )
     return types
+
+
+def _stored_views(service: FeatureService, known: dict[Key, Definition]) -> Iterator[str]:
+    """The feature views that a service takes features of, itself or for its on-demand views."""
+    for reference in service.references:
+        view = known.get((Kind.ON_DEMAND, reference.view))
+        if isinstance(view, OnDemandView):
+            yield from (name for name, _ in view.input_features)
+        else:
+            yield reference.view
 
 
 def _check_feature(view: Definition, feature: str, where: str) -> None:
