@@ -61,6 +61,11 @@ newest = FeatureView(
     accuracy="exact",
 )
 scoring = FeatureService(name="scoring", features=("spend", "newest"))
+notes = Source(
+    name="notes",
+    pushed=(PushedColumn("text", "string"), PushedColumn("at", "timestamp")),
+    event_time="at",
+)
 """
 # Each push in a process of its own, which kills itself at the named place.
 PUSH = """
@@ -352,6 +357,24 @@ def test_the_api_takes_json_arrow_and_parquet(bank: Shop, api: httpx.Client) -> 
         answer = api.post("/api/sources/payments/rows", content=body, headers=headers)
         assert (answer.status_code, answer.json()["number"]) == (200, 2), answer.text
     assert online(bank, 1) == [(2, 11, 5)]
+
+
+def test_the_api_refuses_texts_that_are_not_utf8(bank: Shop, api: httpx.Client) -> None:
+    texts = pa.array([b"ok", b"\xff"])
+    text = pa.Array.from_buffers(pa.string(), len(texts), texts.buffers())
+    table = pa.table({"text": text, "at": pa.array([0, 0], pa.timestamp("us", tz="UTC"))})
+    sink, file = pa.BufferOutputStream(), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    pq.write_table(table, file)
+    for kind, content in (("arrow.stream", sink), ("parquet", file)):
+        headers = {"Idempotency-Key": kind, "Content-Type": f"application/vnd.apache.{kind}"}
+        body = content.getvalue().to_pybytes()
+        answer = api.post("/api/sources/notes/rows", content=body, headers=headers)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"]) == (422, "pushed_rows_invalid"), answer.text
+        assert "row 2, column 'text'" in error["message"]
+    assert listed(bank) == []
 
 
 def test_the_api_says_what_is_wrong(bank: Shop, api: httpx.Client) -> None:

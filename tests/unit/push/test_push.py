@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,11 @@ _NARROW = [
 ]
 
 
+TEXTS = pa.array([b"web", b"w\xffb"])
+# As Arrow and Parquet files have them: reading one checks no text.
+NOT_UTF8 = pa.Array.from_buffers(pa.string(), len(TEXTS), TEXTS.buffers())
+
+
 @pytest.mark.parametrize(
     ("column", "values", "row", "problem"),
     [
@@ -238,6 +244,11 @@ _NARROW = [
         ("amount", pa.array([1, 2**53 + 1]), 2, "9007199254740993"),
         ("paid_at", pa.array([0, 1_001], pa.timestamp("ns")), 2, "lose data"),
         ("shop", pa.array([["web"], ["web"]]), 1, "not string"),
+        ("shop", NOT_UTF8, 2, "not UTF-8"),
+        ("shop", NOT_UTF8.cast(pa.large_string()), 2, "not UTF-8"),
+        ("shop", pa.DictionaryArray.from_arrays([0, 1], NOT_UTF8), 1, "not UTF-8"),
+        ("paid_at", pa.array([0, 2**60], pa.timestamp("us")), 2, "not in the years 1 to 9999"),
+        ("paid_at", pa.array([0, -(2**60)], pa.timestamp("us")), 2, "not in the years 1 to 9999"),
     ],
 )
 def test_a_bad_table_is_refused_with_row_and_column(
@@ -271,7 +282,27 @@ def test_training_does_not_see_a_row_before_it_came(till: Till) -> None:
     assert till.trained([1], at="2026-01-31T12:00:00Z") == [(5.0, 1, "web", 5.0)]
 
 
-@pytest.mark.parametrize("rows", [5, "rows", {"client": [1, 2], "paid_at": [1]}, iter([{}])])
+def test_a_time_that_is_none_or_finer_than_ours_is_refused_with_row_and_column(till: Till) -> None:
+    pandas = pytest.importorskip("pandas")
+    for time in (pandas.NaT, pandas.Timestamp("2026-01-31T12:00:00.000000001")):
+        with pytest.raises(PushedRowsInvalid, match=r"row 1, column 'paid_at': .* not timestamp"):
+            till.push([{**payment(1, None), "paid_at": time}], key="a")
+    whole = pandas.Timestamp("2026-01-31T12:00:00.000001")
+    till.push([{**payment(1, None), "paid_at": whole}], key="a")
+    assert [row["paid_at"] for row in till.kept()] == [whole.to_pydatetime().replace(tzinfo=UTC)]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        5,
+        "rows",
+        {"client": [1, 2], "paid_at": [1]},
+        {"client": np.array([1j])},
+        pa.Table.from_arrays([[1]], schema=pa.schema([pa.field(b"\xff", pa.int64())])),
+        iter([{}]),
+    ],
+)
 def test_what_is_no_rows(till: Till, rows: Any) -> None:
     with pytest.raises(PushedRowsInvalid):
         till.push(rows, key="a")

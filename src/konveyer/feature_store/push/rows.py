@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any
 
@@ -36,6 +36,9 @@ MOST_ROWS = 1_000_000
 AHEAD_US = 5_000_000
 _TOLD = 20
 _EXACT = 2**53
+# The moments that Python's datetimes have, and ISO 8601 can write.
+_FIRST_US = to_us(datetime.min.replace(tzinfo=UTC))
+_LAST_US = to_us(datetime.max.replace(tzinfo=UTC))
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _TOO_FINE = re.compile(r"\.\d{7}")
 
@@ -78,12 +81,13 @@ def checked_rows(
 def _read(source: Source, rows: Any) -> pa.Table:
     try:
         table = pa.table(rows)
-    except (TypeError, ValueError) as error:
+        names = table.column_names  # a ValueError where one is not UTF-8
+    except (TypeError, ValueError, pa.ArrowException) as error:
         raise PushedRowsInvalid(
             f"Source '{source.name}': a {type(rows).__name__} is not rows: {error}",
             hint="give a list of dicts, or an Arrow, Polars or pandas frame",
         ) from error
-    twice = {name for name in table.column_names if table.column_names.count(name) > 1}
+    twice = {name for name in names if names.count(name) > 1}
     _refuse(source, [Problem(1, name, "it is there more than once") for name in twice], len(table))
     return table
 
@@ -162,7 +166,10 @@ def _cell(value: Any, dtype: Dtype) -> Any:
         case ColumnType.STRING if isinstance(value, str):
             value.encode()  # half a character is a ValueError
             return value
-        case ColumnType.TIMESTAMP if isinstance(value, datetime):
+        # pandas has datetimes that are finer, and one that is none, with NaN for it.
+        case ColumnType.TIMESTAMP if isinstance(value, datetime) and not getattr(
+            value, "nanosecond", 0
+        ):
             return to_us(value)
         case ColumnType.TIMESTAMP if isinstance(value, str) and not _TOO_FINE.search(value):
             try:
@@ -224,6 +231,10 @@ def _of_table(source: Source, columns: Sequence[Column], given: pa.Table) -> pa.
 
 def _cast(values: pa.ChunkedArray, column: Column) -> pa.ChunkedArray:
     """Raises `ValueError` (Arrow's own is one) where a value would change."""
+    try:
+        values.validate(full=True)  # Arrow's readers take texts that are not UTF-8
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"it is damaged, or has a text that is not UTF-8: {error}") from error
     values = decoded(values)
     if pa.types.is_null(values.type):
         return values.cast(column.dtype.arrow)
@@ -279,16 +290,25 @@ def _wrong_values(
     needed = column.name in keys or column.name == source.event_time
     if needed and column.nullable and values.null_count:
         what = "the event time" if column.name == source.event_time else "a join key"
-        for place in pc.indices_nonzero(values.is_null()).to_pylist():
+        for place in _places(values.is_null()):
             yield Problem(place + 1, column.name, f"{what} is null")
     if keys.get(column.name) is ColumnType.UUID and pa.types.is_string(values.type):
         canonical = pc.match_substring_regex(values, CANONICAL_UUID, ignore_case=True)
-        for place in pc.indices_nonzero(pc.invert(canonical).fill_null(False)).to_pylist():
+        for place in _places(pc.invert(canonical)):
             what = f"{values[place].as_py()!r:.80} is no UUID, 8-4-4-4-12 hexadecimal digits"
             yield Problem(place + 1, column.name, what)
-    if column.name == source.event_time:
+    if pa.types.is_timestamp(values.type):
         times_us = values.cast(pa.int64())
-        later = pc.greater(times_us, now_us + AHEAD_US).fill_null(False)
-        for place in pc.indices_nonzero(later).to_pylist():
-            when = format_us(times_us[place].as_py())
-            yield Problem(place + 1, column.name, f"{when} is later than now, {format_us(now_us)}")
+        beyond = pc.or_(pc.less(times_us, _FIRST_US), pc.greater(times_us, _LAST_US))
+        for place in _places(beyond):
+            yield Problem(place + 1, column.name, "it is not in the years 1 to 9999")
+        if column.name == source.event_time:
+            later = pc.greater(times_us, now_us + AHEAD_US)
+            for place in _places(pc.and_not(later, beyond)):
+                what = f"{format_us(times_us[place].as_py())} is later than now"
+                yield Problem(place + 1, column.name, f"{what}, {format_us(now_us)}")
+
+
+def _places(wrong: pa.ChunkedArray) -> list[int]:
+    found: list[int] = pc.indices_nonzero(wrong.fill_null(False)).to_pylist()
+    return found
