@@ -6,11 +6,12 @@ from uuid import UUID
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from konveyer.core.errors import KonveyerError
 from konveyer.core.schema import ColumnType, ScalarColumn
-from konveyer.feature_store.datamart.label_files import labels_at
+from konveyer.feature_store.datamart.label_files import LabelsUnreadable, labels_at
 from konveyer.feature_store.datamart.labels import Labels, check_labels
 from konveyer.feature_store.definitions.resolved import ResolvedService, ResolvedView
 
@@ -73,6 +74,40 @@ def test_categories_and_uuids_of_any_library_are_values() -> None:
     assert table["card"].to_pylist() == [str(uuids[0]), None]
 
 
+def test_a_column_may_have_any_name() -> None:
+    same = {"client_id": pa.array([1, 1]), "at": pa.array([0, 0], pa.timestamp("us"))}
+    for name in ("", "row", "0", "row_count"):
+        assert len(checked(frame(**same, **{name: pa.array([7, 8])})).table) == 2
+        with pytest.raises(KonveyerError, match="more than once"):
+            checked(frame(**same, **{name: pa.array([7, 7])}))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([1, None], pa.timestamp("s", "Europe/Moscow")),
+        pa.array([DAY // 1_000, None], pa.date64()),
+        pa.array([1, None], pa.time32("s")),
+        pa.array([1, None], pa.duration("s")),
+        pa.array([1, None], pa.uint32()),
+    ],
+)
+def test_a_frame_that_is_kept_as_parquet_is_the_same_again(
+    tmp_path: Path, values: pa.Array
+) -> None:
+    table = checked(frame(other=values)).table
+    pq.write_table(table, tmp_path / "labels.parquet")
+    assert labels_at(tmp_path / "labels.parquet") == table
+    assert table["other"].to_pylist() == values.cast(table["other"].type).to_pylist()
+
+
+def test_a_moment_in_seconds_that_is_too_far_is_refused() -> None:
+    far = pa.array([0, 2**60], pa.timestamp("s"))
+    with pytest.raises(KonveyerError, match="'other' of the label frame") as raised:
+        checked(frame(other=far))
+    assert raised.value.code == "labels_wrong_type"
+
+
 def test_two_columns_of_one_name_are_refused() -> None:
     labels = frame().append_column("label", pa.array([1, 2]))
     with pytest.raises(KonveyerError, match="more than one column 'label'") as raised:
@@ -120,6 +155,53 @@ def test_an_empty_frame_is_refused() -> None:
 def test_one_entity_twice_at_a_time_is_told_apart_by_another_column() -> None:
     same = {"client_id": pa.array([1, 1]), "at": pa.array([0, 0], pa.timestamp("us"))}
     assert len(checked(frame(**same, campaign=pa.array([7, 8]))).table) == 2
+
+
+KEYS = pa.array([7], pa.int64())
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (KEYS, pa.array(["007"])),
+        (pa.array(["7"]), KEYS),
+        (KEYS, pa.array(["7"]).dictionary_encode()),
+        (KEYS, pa.array([True])),
+        (pa.array([0], pa.date32()), pa.array([1], pa.timestamp("us"))),
+    ],
+)
+def test_files_with_other_types_of_a_column_are_refused(
+    tmp_path: Path, first: pa.Array, second: pa.Array
+) -> None:
+    for name, values in (("a", first), ("b", second)):
+        table = pa.table({"client_id": values, "label": [1]})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    with pytest.raises(LabelsUnreadable) as caught:
+        labels_at(tmp_path)
+    assert "Column 'client_id' is" in caught.value.message
+    assert "b.parquet, but" in caught.value.message
+    assert labels_at(tmp_path, ["client_id"]).num_rows == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (KEYS, pa.array([8], pa.int16())),
+        (KEYS, pa.array([8.0])),
+        (KEYS, pa.nulls(1)),
+        (pa.array(["7"]), pa.array(["8"]).dictionary_encode()),
+        (pa.array([0], pa.timestamp("us", "UTC")), pa.array([1], pa.timestamp("ms"))),
+    ],
+)
+def test_files_may_have_related_types_of_a_column(
+    tmp_path: Path, first: pa.Array, second: pa.Array
+) -> None:
+    for name, values in (("a", first), ("b", second)):
+        pq.write_table(pa.table({"client_id": values}), tmp_path / f"{name}.parquet")
+    found = labels_at(tmp_path)
+    assert isinstance(found, pa.Table)
+    expected = [*first, *second.cast(first.type)]
+    assert found["client_id"].to_pylist() == [value.as_py() for value in expected]
 
 
 @pytest.mark.parametrize(

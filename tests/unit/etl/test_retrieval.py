@@ -205,6 +205,17 @@ def test_a_manifest_gives_the_same_again_after_the_tables_have_moved_on(
         store.rebuilt(built, labels([1, 2, 4]))
 
 
+def test_labels_in_seconds_and_milliseconds_are_the_same_again(store: Store) -> None:
+    frame = labels([1, 2])
+    seconds, days = frame["at"].cast(pa.timestamp("s", "UTC")), frame["at"].cast(pa.date64())
+    frame = frame.append_column("asked", seconds).append_column("day", days)
+    frame = frame.append_column("hour", pa.array([1, 2], pa.time32("s")))
+    built = store.training_set(frame)
+    kept = kept_labels(built.path.parent, built.manifest)
+    assert store.rebuilt(built, kept).equals(built.table)
+    assert store.rebuilt(built, frame).equals(built.table)
+
+
 def test_every_entity_at_a_cadence_is_every_entity_known_by_then(store: Store) -> None:
     services = store.services
 

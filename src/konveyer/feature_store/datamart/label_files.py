@@ -13,6 +13,13 @@ from konveyer.core.errors import KonveyerError, NotFound
 # More labels than these stay in files.
 MOST_ROWS_IN_MEMORY = 1_000_000
 _BATCH_ROWS = 65_536
+_FAMILIES = {
+    "number": (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),
+    "text": (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+    "instant": (pa.types.is_timestamp,),
+    "date": (pa.types.is_date,),
+    "time": (pa.types.is_time,),
+}
 
 
 class LabelFileMissing(NotFound):
@@ -93,16 +100,43 @@ def label_files(path: Path, leave_out: Collection[str] = ()) -> LabelFiles:
         raise LabelFileMissing(
             f"The folder {path} has no label files.", hint="their names end in .parquet"
         )
-    ends, rows = [], 0
+    ends, rows, schemas = [], 0, []
     for file in files:
         try:
-            rows += pq.read_metadata(file).num_rows
+            with pq.ParquetFile(file) as opened:
+                rows += opened.metadata.num_rows
+                schemas.append(opened.schema_arrow)
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(file, error) from error
         ends.append(rows)
-    schema = pq.read_schema(files[0])
-    kept = pa.schema([field for field in schema if field.name not in leave_out])
+    kept = pa.schema([field for field in schemas[0] if field.name not in leave_out])
+    for file, schema in zip(files, schemas, strict=True):
+        _check_types(file, schema, files[0], kept)
     return LabelFiles(files=tuple(files), ends=tuple(ends), schema=kept.remove_metadata())
+
+
+def _check_types(file: Path, schema: pa.Schema, first: Path, wanted: pa.Schema) -> None:
+    """Arrow would make the number 7 of the text '007'. A column of nulls is one of any type."""
+    for field in wanted:
+        place = schema.get_field_index(field.name)
+        if place < 0:
+            continue  # reading it says what it lacks
+        found = schema.field(place).type
+        if _family(found) not in ("null", _family(field.type)):
+            raise LabelsUnreadable(
+                f"Column '{field.name}' is {found} in {file}, but {field.type} in {first}.",
+                hint="write it with one type in all files",
+            )
+
+
+def _family(kind: pa.DataType) -> str:
+    """Values become those of another type in the family, or casting them is an error."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    for family, kinds in _FAMILIES.items():
+        if any(is_one(kind) for is_one in kinds):
+            return family
+    return str(kind)
 
 
 def _unreadable(path: Path, error: Exception) -> LabelsUnreadable:

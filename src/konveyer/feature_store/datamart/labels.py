@@ -215,9 +215,30 @@ def _plain(table: pa.Table) -> pa.Table:
         elif pa.types.is_timestamp(kind) and kind.unit == "ns":
             kind = pa.timestamp("us", kind.tz)
             column = _whole_microseconds(column)
+        else:
+            kind = _as_kept(kind)
         if kind != field.type:
-            table = table.set_column(place, field.name, column.cast(kind, safe=False))
+            table = table.set_column(place, field.name, _cast(column, field.name, kind))
     return table.replace_schema_metadata(None)
+
+
+def _as_kept(kind: pa.DataType) -> pa.DataType:
+    """The type for the same values that Parquet gives back as it was given."""
+    if pa.types.is_timestamp(kind) and kind.unit == "s":
+        return pa.timestamp("us", kind.tz)
+    if pa.types.is_date64(kind):
+        return pa.date32()
+    return pa.time32("ms") if pa.types.is_time32(kind) else kind
+
+
+def _cast(column: pa.ChunkedArray, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+    try:
+        return column.cast(kind)
+    except pa.ArrowInvalid as error:
+        raise LabelsWrongType(
+            f"Column '{name}' of the label frame has a value that {kind} cannot hold: {error}.",
+            hint="leave such rows out",
+        ) from error
 
 
 def _valued(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -313,12 +334,15 @@ class Repeats:
 
 def repeats_in(table: pa.Table, numbers: pa.Array) -> Repeats | None:
     """What occurs more than once in `table`, whose rows have `numbers`."""
-    names = table.column_names
-    numbered = table.append_column("", numbers)
-    counted = numbered.group_by(names, use_threads=False).aggregate([("", "count"), ("", "min")])
+    # A frame's own columns may be called anything.
+    names = [str(place) for place in range(table.num_columns)]
+    numbered = table.rename_columns(names).append_column("row", numbers)
+    counted = numbered.group_by(names, use_threads=False).aggregate(
+        [("row", "count"), ("row", "min")]
+    )
     if len(counted) == len(table):
         return None
-    firsts = counted.filter(pc.greater(counted["_count"], 1))["_min"]
+    firsts = counted.filter(pc.greater(counted["row_count"], 1))["row_min"]
     return Repeats(rows=len(firsts), first=pc.min(firsts).as_py())
 
 
