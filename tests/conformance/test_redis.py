@@ -245,6 +245,17 @@ def test_readers_and_writers_need_no_more_rights_than_the_documents_say(
         reader.close()
 
 
+def test_a_database_that_is_not_the_first_needs_the_right_to_select_it(server: RedisServer) -> None:
+    url = f"{server.url.replace('//', '//chooser:pw@')}/1"
+    with server.client as client:
+        client.execute_command("ACL SETUSER", "chooser", "on", ">pw", "~konveyer:*", "+get")
+        store = opened(url)
+        assert "rights" in str(refusal(store))
+        client.execute_command("ACL SETUSER", "chooser", "+select")
+        assert got(store, "s", [b"a"]) == [None]
+        store.close()
+
+
 def test_a_certificate_is_verified_unless_the_url_says_otherwise(
     server: RedisServer, tmp_path: Path
 ) -> None:

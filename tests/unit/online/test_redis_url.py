@@ -65,6 +65,8 @@ def test_a_cluster() -> None:
         ("redis://host?socket_timeout=soon", "'socket_timeout'"),
         ("redis://host?socket_timeout=-1", "'socket_timeout'"),
         ("redis://host?socket_timeout=inf", "'socket_timeout'"),
+        ("redis://host?max_connections=0", "'max_connections'"),
+        ("redis://host?max_connections=-5", "'max_connections'"),
         ("redis://host?decode_responses=true", "'decode_responses'"),
         ("redis://host?ssl_ca_certs=ca.pem", "does not use TLS"),
         ("rediss://host?ssl_cert_reqs=perhaps", "'ssl_cert_reqs'"),

@@ -39,6 +39,13 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise ValueError(text)
+    return count
+
+
 def _yes_or_no(text: str) -> bool:
     return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
 
@@ -50,7 +57,7 @@ def _verification(text: str) -> str:
 _OPTIONS: Mapping[str, Callable[[str], Any]] = {
     "socket_timeout": _seconds,
     "socket_connect_timeout": _seconds,
-    "max_connections": int,
+    "max_connections": _count,
     "ssl_ca_certs": Path,
     "ssl_ca_path": Path,
     "ssl_certfile": Path,
