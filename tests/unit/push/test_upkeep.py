@@ -16,6 +16,7 @@ from konveyer.catalog.session import Catalog
 from konveyer.core.clock import parse_instant
 from konveyer.feature_store.datamart.forget import forget
 from konveyer.feature_store.datamart.held import Held, find_entity
+from konveyer.feature_store.engines.base import SourceUnreadable
 from konveyer.feature_store.offline import layout
 from konveyer.feature_store.push import accept
 from konveyer.feature_store.push.compaction import compact
@@ -207,6 +208,18 @@ def test_who_is_forgotten_leaves_pushed_rows_and_may_not_come_back(till: Till) -
     with pytest.raises(EntityForgotten):
         till.push(mixed, key="a")
     assert [row.number for row in till.pushes()] == [first.number, 2]
+
+
+def test_a_damaged_file_of_pushed_rows_keeps_anybody_from_being_said_to_be_gone(till: Till) -> None:
+    pushed(till, 1)
+    (file,) = till.segments()
+    content = file.read_bytes()
+    for damaged in (content[:-8], content[:4] + bytes(40) + content[44:]):
+        file.write_bytes(damaged)
+        with pytest.raises(SourceUnreadable, match=rf"'payments', file .*{file.name}"):
+            forgotten(till)
+    file.write_bytes(content)
+    assert len(forgotten(till).segments) == 1
 
 
 def of_cards(name: str, dtype: str) -> tuple[Source, FeatureView]:

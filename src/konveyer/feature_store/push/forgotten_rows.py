@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.feature_store.offline.identity import Key
-from konveyer.feature_store.sources.segments import write_segment
+from konveyer.feature_store.sources.segments import unreadable, write_segment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,14 +23,27 @@ class HeldSegment:
 
 
 def segments_with(folder: Path, columns: Sequence[ScalarColumn], key: Key) -> Iterator[HeldSegment]:
-    """Files whose columns are named like the entity's join keys, and that have rows with `key`."""
+    """Files whose columns are named like the entity's join keys, and that have rows with `key`.
+
+    Raises `SourceUnreadable` for a damaged one: nobody can tell who is in it.
+    """
     for file in sorted(folder.glob("*/*.parquet")):
-        schema = pq.read_schema(file)
-        if all(_can_hold(schema, column) for column in columns):
-            rows = pq.read_table(file, columns=list(key), partitioning=None)
-            count = pc.sum(_mine(rows, columns, key)).as_py()
-            if count:
-                yield HeldSegment(source=file.parent.name, path=file, rows=count)
+        try:
+            count = _rows_in(file, columns, key)
+        except FileNotFoundError:
+            continue  # merged with others, or removed, since the folder was listed
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(file.parent.name, file, error) from error
+        if count:
+            yield HeldSegment(source=file.parent.name, path=file, rows=count)
+
+
+def _rows_in(file: Path, columns: Sequence[ScalarColumn], key: Key) -> int:
+    schema = pq.read_schema(file)
+    if not all(_can_hold(schema, column) for column in columns):
+        return 0
+    rows = pq.read_table(file, columns=list(key), partitioning=None)
+    return pc.sum(_mine(rows, columns, key)).as_py() or 0
 
 
 def take_out(segment: HeldSegment, columns: Sequence[ScalarColumn], key: Key) -> None:

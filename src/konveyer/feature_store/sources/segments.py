@@ -117,7 +117,11 @@ def _schema(source: Source, file: Path) -> pa.Schema:
             hint="restore the file from a backup: the catalog lists it",
         ) from error
     except (pa.ArrowException, OSError) as error:
-        raise SourceUnreadable(
-            f"Source '{source.name}', file {file}: {str(error).splitlines()[0]}",
-            hint="restore the file from a backup; nothing was changed",
-        ) from error
+        raise unreadable(source.name, file, error) from error
+
+
+def unreadable(source: str, file: Path, error: Exception) -> SourceUnreadable:
+    return SourceUnreadable(
+        f"Source '{source}', file {file}: {str(error).splitlines()[0]}",
+        hint="restore the file from a backup; nothing was changed",
+    )
