@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,18 +51,21 @@ class Store:
         return check_definitions(state, self.services.engine, self.services.places)
 
     def etl(self, *views: str, pins: Sequence[Pin] = ()) -> None:
-        self._run(views, pins, again=False)
+        self.planned(views, pins, again=False)()
 
     def publish(self, *views: str) -> None:
         """Put what is readable online once more."""
-        self._run(views, (), again=True)
+        self.planned(views, (), again=True)()
 
-    def _run(self, views: Sequence[str], pins: Sequence[Pin], *, again: bool) -> None:
+    def planned(
+        self, views: Sequence[str], pins: Sequence[Pin], *, again: bool
+    ) -> Callable[[], object]:
+        """A run; called once more, it goes on after a kill."""
         with self.services.catalog.reading() as session:
             plan = plan_etl(
                 session, self.admin, views, as_of_us=self.now_us, pins=pins, again=again
             )
-        flow.etl_flow(self.services).run(PlainSteps(), msgspec.to_builtins(plan))
+        return partial(flow.etl_flow(self.services).run, PlainSteps(), msgspec.to_builtins(plan))
 
     def training_set(
         self,

@@ -1,6 +1,6 @@
 """An online store for each environment: all are written, and one that fails fails the run."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import pyarrow as pa
@@ -156,6 +156,44 @@ def test_a_store_that_is_new_is_filled_without_computing(desk: Desk) -> None:
     assert (after.table_version, after.published) == (before.table_version, 2)
     assert after.as_of_us == before.as_of_us
     assert desk.show("spend").profiles["all"]
+
+
+class Meanwhile(MemoryOnlineStore):
+    """A store that does something else before it writes next."""
+
+    first: Callable[[], None] | None = None
+
+    def put(self, space: str, records: Iterable[Record], *, even_older: bool = False) -> None:
+        first, self.first = self.first, None
+        if first is not None:
+            first()
+        super().put(space, records, even_older=even_older)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_who_leaves_while_it_is_published_again_is_taken_away(desk: Desk, killed: bool) -> None:
+    online = Meanwhile()
+    store = stores_of(desk, prod=online)
+    store.apply(*DEFINITIONS)
+    store.etl()
+
+    def is_killed() -> None:
+        raise KeyboardInterrupt
+
+    def leaves() -> None:
+        rows = pq.read_table(desk.root / "payments.parquet")
+        pq.write_table(rows.slice(0, 1), desk.root / "payments.parquet")
+        store.etl()
+        online.first = is_killed if killed else None
+
+    online.first = leaves
+    publishes = store.planned((), (), again=True)
+    if killed:
+        with pytest.raises(KeyboardInterrupt):
+            publishes()
+        assert read_by(store, online, 1, 2) == [(5,), (16,)]
+    publishes()
+    assert read_by(store, online, 1, 2) == [(5,), None]
 
 
 def test_nothing_is_published_of_what_was_never_computed(desk: Desk) -> None:

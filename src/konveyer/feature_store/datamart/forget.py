@@ -1,6 +1,6 @@
 """The right to be forgotten: one entity leaves what is readable, and with `everywhere` the rest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 
 from konveyer.access.actor import Actor
@@ -16,9 +16,16 @@ from konveyer.feature_store.datamart.manifest import DRAFTS, data_files
 from konveyer.feature_store.datamart.tables import TrainingSetRow
 from konveyer.feature_store.etl.flow import EtlServices
 from konveyer.feature_store.etl.forgotten import leave_out, note_done
-from konveyer.feature_store.etl.runs import readable_table, rewritten, running_views
+from konveyer.feature_store.etl.runs import (
+    RUNNING,
+    readable_table,
+    rewritten,
+    running_views,
+    unfinished_tables,
+)
 from konveyer.feature_store.offline.files import remove_files
 from konveyer.feature_store.offline.identity import rewrite_without, rows_in_file, without
+from konveyer.feature_store.offline.table_version import TableRef
 from konveyer.feature_store.online.codec import encode_key
 from konveyer.feature_store.push.forgotten_rows import remove_drafts, segments_with, take_out
 from konveyer.feature_store.registry.lookup import space_of
@@ -64,13 +71,16 @@ def forget(
                 )
             _take_out(services, actor, held)
         _check_nothing_runs(services, held)
-        encoded = encode_key(list(held.key.values()))
-        for view in held.views:
-            services.online.delete(space_of(*view), [encoded])
+        _leave_online(services, held)
         # An ETL run that ended since the plan was made had begun before it: look again.
+        had = {table.ref for table in held.tables}
         while tables := find().tables:
             for table in tables:
                 _rewrite(services, actor, held, table)
+                had.add(table.ref)
+        # What was readable until then may have been put online once more.
+        _check_not_published(services, had)
+        _leave_online(services, held)
         searched: set[str] | None = None
         if everywhere:
             remove_left(training_sets / DRAFTS)
@@ -135,6 +145,30 @@ def _check_nothing_runs(services: EtlServices, held: Held) -> None:
             hint="when that run has ended, give the same command again ('konveyer etl run' "
             "finishes a run that was killed)",
         )
+
+
+def _check_not_published(services: EtlServices, tables: Set[TableRef]) -> None:
+    with services.catalog.reading() as session:
+        unfinished = unfinished_tables(session)
+    views = {
+        one.ref.view
+        for of_view in unfinished.values()
+        for one in of_view
+        if one.run.status == RUNNING and one.ref in tables
+    }
+    if views:
+        raise BeingComputed(
+            f"{', '.join(sorted(views))} began to be published again before this and may still "
+            "have the entity; later runs leave it out.",
+            hint="when that run has ended, give the same command again ('konveyer etl run' "
+            "finishes a run that was killed)",
+        )
+
+
+def _leave_online(services: EtlServices, held: Held) -> None:
+    encoded = encode_key(list(held.key.values()))
+    for view in held.views:
+        services.online.delete(space_of(*view), [encoded])
 
 
 def _rewrite(services: EtlServices, actor: Actor, held: Held, table: HeldTable) -> None:

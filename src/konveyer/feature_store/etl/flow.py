@@ -290,7 +290,8 @@ def _publish_again(services: EtlServices, order: EtlPayload, one: PlannedView) -
     """Put what is readable online as it was published, also where a store has lost it.
 
     It is a run like others, so that whoever forgets an entity waits for it. When another run made
-    a newer table readable meanwhile, that one is published too.
+    a newer table readable meanwhile, that one is published too, and what only the earlier ones had
+    is taken away.
     """
     loaded = _load(services, one)
     while True:
@@ -307,6 +308,11 @@ def _publish_again(services: EtlServices, order: EtlPayload, one: PlannedView) -
             )
         _begin(services, order, one, f"publish {ref.table_version}")
         before = _begin_publishing(services, order, ref, run.as_of_us)
+        # Whoever is forgotten looks for this run after he has left the readable table: of the two
+        # one at least finds the other.
+        with services.catalog.reading() as session:
+            if runs.readable_table(session, one.view, one.version)[0] != ref:
+                continue
         outdated = _outdated(services, loaded, ref, run.as_of_us, before)
         progress = _stages(services, order, one)
         published = _put(services, loaded, ref, run.as_of_us, outdated, progress)
@@ -320,6 +326,7 @@ def _publish_again(services: EtlServices, order: EtlPayload, one: PlannedView) -
                 rows=run.rows or 0,
                 published=published,
                 undone=before,
+                made_by=run,
             )
             profiles = runs.profiles_of(session, run.run_id, one.view, one.version)
             runs.keep_profiles(session, order.run_id, one.view, one.version, profiles)
@@ -371,19 +378,16 @@ def _begin_publishing(
 ) -> Sequence[PutTable]:
     """Note it in the catalog; of which other tables records may be online.
 
-    That is the readable one, and those whose publication did not come to its end since.
+    That is the readable one, those that were while this run put them, and those whose publication
+    did not come to its end since.
     """
     key = ref.view, ref.version
     with services.catalog.transaction() as session:
         runs.publishing(session, order.run_id, ref, as_of_us=as_of_us)
     # Read after it was noted: of two runs at once, one at least finds the other.
     with services.catalog.reading() as session:
-        before = runs.unfinished_tables(session).get(key, [])
-        try:
-            readable, run = runs.readable_table(session, *key)
-            before = [PutTable(ref=readable, run=run), *before]
-        except runs.ViewNotComputed:
-            pass
+        before = runs.readable_tables(session, order.run_id, *key)
+        before += runs.unfinished_tables(session).get(key, [])
     return [one for one in before if one.ref != ref]
 
 

@@ -111,9 +111,13 @@ def told_to_end(session: Session) -> None:
 
 
 def publishing(session: Session, run_id: str, ref: TableRef, *, as_of_us: int) -> None:
-    """Note that from now on records of `ref` may be online, whatever becomes of the run."""
+    """Note that from now on records of `ref` may be online, whatever becomes of the run.
+
+    Of a run that puts one readable table after another the first stays noted.
+    """
     row = session.get_one(EtlRunRow, (run_id, ref.view, ref.version))
-    row.table_version, row.buckets, row.as_of_us = ref.table_version, ref.buckets, as_of_us
+    if row.table_version is None:
+        row.table_version, row.buckets, row.as_of_us = ref.table_version, ref.buckets, as_of_us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +145,23 @@ def unfinished_tables(session: Session) -> dict[tuple[str, str], list[PutTable]]
     return unfinished
 
 
+def readable_tables(session: Session, run_id: str, view: str, version: str) -> list[PutTable]:
+    """What was readable since the run noted such a table itself; at least what is readable now.
+
+    Nothing where no run has succeeded yet.
+    """
+    query = (
+        select(EtlRunRow)
+        .where(EtlRunRow.view == view, EtlRunRow.version == version)
+        .where(EtlRunRow.status == SUCCEEDED, EtlRunRow.table_version.is_not(None))
+        .order_by(EtlRunRow.finished_us)
+    )
+    rows = session.scalars(query).all()
+    noted = session.get_one(EtlRunRow, (run_id, view, version)).table_version
+    since = max((n for n, row in enumerate(rows) if row.table_version == noted), default=-1)
+    return [PutTable(ref=_ref(row), run=_run(row)) for row in rows[since:]]
+
+
 def succeed(
     session: Session,
     run_id: str,
@@ -149,8 +170,12 @@ def succeed(
     rows: int,
     published: int,
     undone: Iterable[PutTable] = (),
+    made_by: EtlRun | None = None,
 ) -> None:
-    """Make `ref` the readable version of its view; nothing is left online of those `undone`."""
+    """Make `ref` the readable version of its view; nothing is left online of those `undone`.
+
+    `made_by` is the run that wrote `ref`, where that is another.
+    """
     for one in undone:
         # What was still being put while it was compared may be online after all.
         if one.run.status == FAILED:
@@ -160,6 +185,8 @@ def succeed(
     row.status, row.finished_us, row.error, row.stage = SUCCEEDED, now_us(), None, None
     row.rows, row.published = rows, published
     row.table_version, row.buckets = ref.table_version, ref.buckets
+    if made_by is not None:
+        row.as_of_us, row.last_push = made_by.as_of_us, made_by.last_push
 
 
 def fail(session: Session, run_id: str, view: str, version: str, error: dict[str, Any]) -> None:
