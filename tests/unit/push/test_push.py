@@ -1,6 +1,6 @@
 """Pushed rows land online at once and offline in the same history, exactly once for each key."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
@@ -431,9 +431,40 @@ def test_a_push_while_the_online_store_is_away_is_kept_and_lands_later(till: Til
             till.push([payment(1, "31T12:00", 5.0)], key="a")
         assert (caught.value.code, caught.value.status) == ("push_not_online", 503)
     assert len(till.pushes()) == 1
+    with pytest.raises(PushNotOnline, match="Push 2 is kept"):
+        till.push([payment(2, "31T12:00", 7.0)], key="b")
+    with pytest.raises(PushNotOnline, match="Push 2 is kept"):
+        till.push([payment(2, "31T12:00", 7.0)], key="b")
+    with pytest.raises(PushedRowsInvalid):
+        till.push([payment(None, "31T12:00")], key="c")
+    assert [row["client"] for row in till.kept()] == [1, 2]
     online.is_away = False
     assert till.push([payment(1, "31T12:00", 5.0)], key="a").online == ("newest", "spend")
-    assert till.online(1) == [(5.0, 1, "web", 5.0)]
+    assert till.online(1, 2) == [(5.0, 1, "web", 5.0), (7.0, 1, "web", 7.0)]
+    assert all(row.is_online for row in till.pushes())
+
+
+def test_a_table_that_came_while_another_was_published_again_has_its_own_pushes(till: Till) -> None:
+    class _Meanwhile(MemoryOnlineStore):
+        first: Callable[[], None] | None = None
+
+        def put(self, space: str, records: Iterable[Record], *, even_older: bool = False) -> None:
+            first, self.first = self.first, None
+            if first is not None:
+                first()
+            super().put(space, records, even_older=even_older)
+
+    online = _Meanwhile()
+    till = Till(replace(till.store, services=replace(till.store.services, online=online)))
+    for key in "abc":
+        till.push([payment(1, "31T12:00", 1.0)], key=key)
+        if key == "a":
+            till.store.etl()
+        elif key == "b":
+            online.first = till.store.etl
+            till.store.publish("spend")
+            assert [run.last_push for run in till.runs("spend")] == [2, 2, 1]
+        assert till.online(1)[0][1] == "abc".index(key) + 1
 
 
 def test_at_a_cadence_nobody_is_known_before_a_row_of_his_arrived(till: Till) -> None:

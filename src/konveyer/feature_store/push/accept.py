@@ -161,9 +161,8 @@ class Pusher:
             ]
         if before is not None:
             _check_same(before, offer)
-        if left and not dry_run:
-            self._land_again(left)
-        if before is not None:
+            if before.number in left and not dry_run:
+                self._land_again(left, before.number)
             return self._answer(offer, before.number)
         number, arrived_us = last.number + 1, max(self._clock.now_us(), last.arrived_us)
         arrived_us = max(arrived_us, _newest_us(offer))
@@ -179,7 +178,10 @@ class Pusher:
         )
         if dry_run:
             return push
-        return push if self._commit(offer, push, rows) and self._put(push, evaluated) else None
+        if not self._commit(offer, push, rows):
+            return None
+        self._put(push, evaluated, left)
+        return push
 
     def _evaluated(
         self,
@@ -227,7 +229,10 @@ class Pusher:
             return False
         return True
 
-    def _put(self, push: Push, evaluated: list[Evaluated]) -> bool:
+    def _put(self, push: Push, evaluated: list[Evaluated], left: list[int]) -> None:
+        """Online, after what was `left`: whatever is away, these rows are kept by now."""
+        if left:
+            self._land_again(left, push.number)
         try:
             for one in evaluated:
                 self._landing.put(one, number=push.number)
@@ -237,7 +242,6 @@ class Pusher:
             note_online(session, push.number, push.online)
         if push.number % _COMPACTED_EVERY == 0:
             self._compact()
-        return True
 
     def _compact(self) -> None:
         """The push is done: whatever this meets, the next one tries again."""
@@ -246,12 +250,14 @@ class Pusher:
         except (OSError, pa.ArrowException):
             _log.exception("segments could not be merged")
 
-    def _land_again(self, numbers: list[int]) -> None:
-        """What a killed process, or an online store that was away, left behind."""
+    def _land_again(self, numbers: list[int], kept: int) -> None:
+        """What a killed process, or an online store that was away, left behind; errors are of push
+        `kept`.
+        """
         try:
             landed = self._landing.land_again(numbers)
         except KonveyerError as error:
-            raise _not_online(numbers[0], error) from error
+            raise _not_online(kept, error) from error
         with self._catalog.transaction() as session:
             for number, views in landed.items():
                 note_online(session, number, views)
