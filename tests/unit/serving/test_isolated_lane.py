@@ -17,6 +17,7 @@ import uvloop
 
 from konveyer.bundle.errors import ModelFailed
 from konveyer.bundle.manifest import Isolated
+from konveyer.bundle.origin import hex_of
 from konveyer.bundle.parity import parity
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.execution.serving.errors import (
@@ -25,12 +26,14 @@ from konveyer.execution.serving.errors import (
     ModelTimedOut,
     ModelUnavailable,
 )
-from konveyer.execution.serving.families import Families
+from konveyer.execution.serving.families import Families, families_following
 from konveyer.execution.serving.isolated import IsolatedLane, socket_of
 from konveyer.execution.serving.lanes import lane_of
+from tests.serving_nodes import running_below
 from tests.support import wait_for
-from tests.unit.bundle.workbench import trained
+from tests.unit.bundle.workbench import Trained, trained
 from tests.unit.serving.isolation import FAULTY, packed, row
+from tests.unit.serving.test_mirror import Site, follow, served
 
 
 class Keeper:
@@ -88,11 +91,14 @@ def keeper(zoo: Path) -> Iterator[Keeper]:
 
 
 @pytest.fixture(scope="module")
-def faulty(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
+def run(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return trained(tmp_path_factory.mktemp("faulty") / "run", zoo, FAULTY, given="codes")
+
+
+@pytest.fixture(scope="module")
+def faulty(run: Trained, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
     """Bundles of the same faulty model, each with a digest of its own."""
-    folder = tmp_path_factory.mktemp("faulty")
-    run = trained(folder / "run", zoo, FAULTY, given="codes")
-    bundles = BundleStore(folder / "bundles")
+    bundles = BundleStore(tmp_path_factory.mktemp("faulty") / "bundles")
 
     def made(number: int, memory_mb: int = 300) -> Bundle:
         limits = Isolated(memory_mb=memory_mb, limit_ms=1000 + number)
@@ -397,6 +403,48 @@ def test_what_is_not_wanted_any_more_ends(keeper: Keeper, faulty: Callable[..., 
     keeper.wanted = [second]
     keeper.until(lambda: not Path(f"/proc/{worker}").exists())
     assert keeper.ask(lane, row(3)) == [(6.0,)]
+
+
+def test_what_was_live_before_and_is_not_on_the_disk_any_more_keeps_no_other_away(
+    run: Trained, zoo: Path, tmp_path: Path
+) -> None:
+    site = Site(tmp_path)
+    first, second = (packed(run, site.packing, limits=Isolated(limit_ms=ms)) for ms in (900, 901))
+    mirror = site.mirror(keep_s=0.0)
+    with TemporaryDirectory(prefix="konveyer-") as name:
+        folder = Path(name)
+        router = site.router(families=folder)
+
+        def release(bundle: Bundle) -> None:
+            site.desire(bundle)
+            follow(mirror)
+            wait_for(lambda: router.refresh() and served(router) == bundle.digest)
+
+        def family() -> list[int]:
+            found = running_below(os.getpid(), "konveyer.bundle.native.family")
+            return [one.pid for one in found if one.ppid() == os.getpid()]
+
+        with families_following(
+            "prod",
+            storage=site.cache,
+            bundles=BundleStore(site.folder),
+            environments=zoo.parents[2],
+            folder=folder,
+        ):
+            release(first)
+            release(second)
+            assert not (site.folder / hex_of(first.digest)).exists()
+            time.sleep(0.5)  # it runs all the same, for a rollback
+            assert socket_of(folder, first.digest).exists()
+            (killed,) = family()
+            os.kill(killed, signal.SIGKILL)
+            wait_for(lambda: family() not in ([], [killed]))
+            wait_for(lambda: socket_of(folder, second.digest).exists())
+            assert not socket_of(folder, first.digest).exists()
+            # It is brought for a rollback, and answers only when its process is there again.
+            release(first)
+            assert socket_of(folder, first.digest).exists()
+        assert [*folder.glob("*.sock")] == []
 
 
 def test_who_waits_for_a_model_learns_that_its_environment_cannot_be_built(

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,7 @@ class Site:
             check_every_s=check_every_s,
         )
 
-    def router(self) -> Router:
+    def router(self, **more: Any) -> Router:
         return Router(
             "prod",
             storage=self.cache,
@@ -89,6 +90,7 @@ class Site:
             clock=FeatureClock(0),
             rates=SharedRates(self.folder.parent / "rates"),
             waits_for_document=True,
+            **more,
         )
 
     def desire(self, bundle: Bundle, *, canary: Bundle | None = None) -> None:

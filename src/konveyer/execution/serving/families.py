@@ -17,7 +17,7 @@ from typing import Any
 
 from konveyer.bundle.manifest import ISOLATED, LOCK, NATIVE
 from konveyer.bundle.store import Bundle, BundleStore
-from konveyer.core.digest import digest_file
+from konveyer.core.digest import short
 from konveyer.core.errors import KonveyerError
 from konveyer.core.files import write_atomically
 from konveyer.core.storage import Storage
@@ -56,18 +56,27 @@ class Families:
         """Start what is missing, stop what is not wanted; call it often, it waits for nothing."""
         wanted: dict[str, dict[str, Bundle]] = {}
         for bundle in bundles:
-            lock = bundle.path / LOCK
-            wanted.setdefault(digest_file(lock), {})[bundle.digest] = bundle
-        for digest in [*self._families]:
-            if digest not in wanted:
-                self._families.pop(digest).stop()
-        for digest, models in wanted.items():
-            told = [_wanted(one, self.folder) for one in models.values()]
-            if digest not in self._families:
-                first = next(iter(models.values()))
-                _unsay(told)  # what an earlier family said of them
-                self._families[digest] = _Family(first.path / LOCK, self._environments)
-            self._families[digest].want(told)
+            # What was live before may have been removed from the disk meanwhile. It goes on while
+            # it runs, and is not started again.
+            if not bundle.path.is_dir() and not socket_of(self.folder, bundle.digest).exists():
+                continue
+            lock = bundle.manifest.files.get(LOCK, "")
+            wanted.setdefault(lock, {})[bundle.digest] = bundle
+        for lock in [*self._families]:
+            if lock not in wanted:
+                self._families.pop(lock).stop()
+        for lock, models in wanted.items():
+            try:
+                self._want(lock, [*models.values()])
+            except Exception:  # noqa: BLE001 - one family must not keep others away
+                _log.exception("the isolated models of lock %s cannot be started", short(lock))
+
+    def _want(self, lock: str, models: Sequence[Bundle]) -> None:
+        told = [_wanted(one, self.folder) for one in models]
+        if lock not in self._families:
+            _unsay(told)  # what an earlier family said of them
+            self._families[lock] = _Family(models[0].path / LOCK, self._environments)
+        self._families[lock].want(told)
 
     def stop(self) -> None:
         for family in self._families.values():
@@ -90,8 +99,10 @@ def _modules_of(models: list[dict[str, Any]]) -> list[str]:
     """What their libraries had imported when they were trained."""
     found: dict[str, None] = {}
     for one in models:
-        content = json.loads((Path(one["bundle"]) / NATIVE / "native.json").read_text())
-        found |= dict.fromkeys(content["modules"])
+        # A bundle that a disk has damaged keeps no other away: its worker says what is wrong.
+        with suppress(OSError, ValueError):
+            content = json.loads((Path(one["bundle"]) / NATIVE / "native.json").read_text())
+            found |= dict.fromkeys(content["modules"])
     return [*found]
 
 
@@ -107,12 +118,15 @@ class _Family:
         self._process: subprocess.Popen[bytes] | None = None
         self._told: list[dict[str, Any]] | None = None
         self._failures, self._due, self._started = 0, 0.0, 0.0
-        self._builder = threading.Thread(target=self._build, args=(lock, environments), daemon=True)
+        self._lock = lock
+        self._builder = threading.Thread(target=self._build, args=(environments,), daemon=True)
         self._builder.start()
 
     def want(self, models: list[dict[str, Any]]) -> None:
         python = self._python
         if python is None:
+            # All have the same one, and the bundle that had it first may be removed meanwhile.
+            self._lock = Path(models[0]["bundle"]) / LOCK
             if self._unbuilt:
                 _say(models, self._unbuilt)
             return
@@ -142,10 +156,12 @@ class _Family:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        _stop_listening(self._told or ())
 
-    def _build(self, lock: Path, environments: Path) -> None:
+    def _build(self, environments: Path) -> None:
         pause_s = _FIRST_PAUSE_S
         while self._python is None:
+            lock = self._lock
             try:
                 self._python = ensure_environment(lock, environments)
             except (KonveyerError, OSError) as error:
@@ -184,13 +200,18 @@ class _Family:
         with suppress(OSError):
             _input(process).close()
         _log.error("a worker family ended with exit status %s", process.returncode)
-        for model in self._told or ():
-            Path(model["socket"]).unlink(missing_ok=True)
-        _say(self._told or (), f"its family ended with exit status {process.returncode}")
+        _stop_listening(self._told or ())
         lived_s = time.monotonic() - self._started
         self._failures = 1 if lived_s > _LONGEST_PAUSE_S else self._failures + 1
         pause_s = min(_FIRST_PAUSE_S * 2 ** (self._failures - 1), _LONGEST_PAUSE_S)
         self._process, self._due = None, time.monotonic() + pause_s
+        # Last: a full disk for temporary files must not keep it from its next start.
+        _say(self._told or (), f"its family ended with exit status {process.returncode}")
+
+
+def _stop_listening(models: Iterable[dict[str, Any]]) -> None:
+    for model in models:
+        Path(model["socket"]).unlink(missing_ok=True)
 
 
 def _say(models: Iterable[dict[str, Any]], why: str) -> None:
@@ -270,8 +291,7 @@ class _Opened:
             if digest not in self._opened:
                 try:
                     self._opened[digest] = self._bundles.open(digest)
-                except KonveyerError:
-                    # The router refuses it, and says so.
+                except Exception:  # noqa: BLE001, S112 - the router refuses it, and says so
                     continue
         self._opened = {digest: one for digest, one in self._opened.items() if digest in digests}
         return [one for one in self._opened.values() if one and one.manifest.model.form == ISOLATED]

@@ -23,6 +23,9 @@ class Lane(Protocol):
 
     async def predict(self, rows: Sequence[Sequence[Value]]) -> list[tuple[Value, ...]]: ...
 
+    def check_ready(self) -> None:
+        """Raises `LaneNotReady` while nobody is there who would answer."""
+
     def close(self) -> None:
         """Give back what the lane holds, once no request uses it any more."""
 
@@ -35,6 +38,9 @@ class CompiledLane:
 
     async def predict(self, rows: Sequence[Sequence[Value]]) -> list[tuple[Value, ...]]:
         return [*self._model.predict(rows)]
+
+    def check_ready(self) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -113,8 +113,8 @@ class Router:
     A version that cannot be loaded is refused with its reason, and what answered before goes on;
     it is tried again every five seconds. What was live before stays loaded, for a rollback.
 
-    `families` is the folder of the sockets of isolated models. One whose process has not started is
-    refused too, and is asked for again four times a second.
+    `families` is the folder of the sockets of isolated models. One whose process has not started,
+    or has ended since it was live, is refused too, and is asked for again four times a second.
 
     Of all requests that wait for models or for a store on a network, `most_waiting` is the limit,
     which no version can use up (`room.py`).
@@ -307,6 +307,8 @@ class Router:
             )
             self._refused[refused] = None
             if isinstance(error, LaneNotReady):
+            if not self._answers(share.digest):
+                loaded.lane.check_ready()
                 self._retry_s = min(self._retry_s, time.monotonic() + _RETRY_STARTING_S)
             return None
         return LiveVersion(
@@ -329,6 +331,10 @@ class Router:
             contract=RequestContract(service, serving.given),
             reader=FeatureReader(
                 service, serving, self._online, self._remote, self._clock, portion
+    def _answers(self, digest: str) -> bool:
+        sides = (side for endpoint in self._endpoints.values() for side in endpoint.sides)
+        return any(side.digest == digest for side in sides)
+
             ),
             lane=lane_of(bundle, self._families, portion),
         )
