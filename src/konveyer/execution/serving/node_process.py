@@ -6,7 +6,6 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from konveyer.execution.serving.predictor import ask_alone
 from konveyer.execution.serving.router import Router
 from konveyer.execution.serving.server import Limits, Server
 from konveyer.execution.serving.shadows import Shadows
-from konveyer.execution.serving.siblings import tell
+from konveyer.execution.serving.siblings import has_told, tell
 
 REFRESH_EVERY_S = 0.2
 DRAIN_WITHIN_S = 10.0
@@ -46,22 +45,21 @@ def run_process(
     """
     log_json()
 
-    def follow() -> None:
-        _follow(router, lambda: tell(folder, number, router.report))
+    follower = Follower(router, folder, number)
 
     def keep_following() -> None:
         while not done.wait(REFRESH_EVERY_S):
-            follow()
+            follower.follow()
 
-    follow()
+    follower.follow()
     done = threading.Event()
-    follower = threading.Thread(target=keep_following, name="follower")
-    follower.start()
+    thread = threading.Thread(target=keep_following, name="follower")
+    thread.start()
     try:
         uvloop.run(_serve(router, log, folder, listener, control, limits))
     finally:
         done.set()
-        follower.join()
+        thread.join()
         router.close()
         log.close()
 
@@ -116,15 +114,37 @@ async def _beat(control: socket.socket, stop: asyncio.Event) -> None:
         await asyncio.sleep(BEAT_EVERY_S)
 
 
-def _follow(router: Router, changed: Callable[[], None]) -> None:
-    try:
-        if router.refresh():
-            metrics.LIVE.set(len(router.endpoints))
-            changed()
-            _log.info("now serving %d version(s)", len(router.endpoints))
-            # What is loaded stays: later collections need not look at it.
-            gc.collect()
-            gc.freeze()
-    except Exception:  # noqa: BLE001 - logged
-        # The thread must live: without it the node would hear of no rollback and no revoked key.
-        _log.exception("the desired versions cannot be read")
+class Follower:
+    """Keeps a router as its document says, and tells the node what the process serves since."""
+
+    def __init__(self, router: Router, folder: Path, number: int) -> None:
+        self._router, self._folder, self._number = router, folder, number
+        self._has_news = self._is_unheard = False
+
+    def follow(self) -> None:
+        """One look. Raises nothing: without further ones the node would hear of no rollback and of
+        no revoked key.
+        """
+        try:
+            if self._router.refresh():
+                self._has_news = True
+                metrics.LIVE.set(len(self._router.endpoints))
+                _log.info("now serving %d version(s)", len(self._router.endpoints))
+                # What is loaded stays: later collections need not look at it.
+                gc.collect()
+                gc.freeze()
+        except Exception:  # noqa: BLE001 - logged
+            _log.exception("the desired versions cannot be read")
+        if self._has_news or not has_told(self._folder, self._number):
+            self._tell()
+
+    def _tell(self) -> None:
+        """What cannot be written, because a disk is full, is tried again with the next look."""
+        try:
+            tell(self._folder, self._number, self._router.report)
+        except OSError as error:
+            if not self._is_unheard:
+                _log.error("cannot tell what this process serves: %s", error)
+            self._is_unheard = True
+        else:
+            self._has_news = self._is_unheard = False

@@ -29,6 +29,11 @@ def forget(folder: Path, number: int) -> None:
 
 
 def node_report(folder: Path) -> Report:
+def has_told(folder: Path, number: int) -> bool:
+    """Whether what a process has told is still there."""
+    return _file(folder, number).exists()
+
+
     """The versions that every process of the node serves, and what any of them refused."""
     told: list[Report] = []
     for path in sorted(folder.glob("process-*.json")):
