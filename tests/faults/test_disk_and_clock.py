@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.serving_nodes import Load, rows_logged, serving
+from konveyer.bundle.store import Bundle
+from tests.serving_nodes import Load, kill, rows_logged, serving, wait_for_bundle
 from tests.serving_space import ServingSpace
 from tests.support import Shop, wait_for
 
@@ -37,6 +39,13 @@ def small_disk(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(filler: Path) -> None:
+    """Until its disk has no room at all."""
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
 
 
 def lost(client: httpx.Client) -> float:
@@ -68,15 +77,38 @@ def test_a_full_disk_costs_rows_of_the_log_and_no_answer(
         assert lost(client) == 0
 
 
+def test_a_process_that_is_killed_on_a_full_disk_comes_again(
+    space: ServingSpace, second: Bundle, tmp_path: Path
+) -> None:
+    """All that the node writes is on that disk."""
+    with small_disk(tmp_path / "disk") as disk:
+        shutil.move(space.state, disk)
+        space.state.symlink_to(disk / "state")
+        with serving(space, processes=2) as node, node.client() as client:
+            filler = disk / "filler"
+            fill(filler)
+            with Load(node.url) as load:
+                load.more(200)
+                (victim, _) = node.processes()
+                kill(victim)
+                wait_for(lambda: len(node.processes()) == 2 and victim not in node.processes())
+                wait_for(lambda: client.get("/health/ready").is_success)
+                load.more(500)
+            assert load.statuses == {200}
+            assert len(load.broken) <= load.connections
+            assert node.log().count("it starts again in") == 1
+            filler.unlink()
+            space.desire(second)
+            wait_for_bundle(node, second.digest)
+
+
 def test_a_command_on_a_full_disk_says_so_and_works_when_there_is_room(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         shop = Shop(disk / "shop")
         shop.run("init", str(shop.root))
         shop.run("people", "add", "ana", "--role", "analyst")
         filler = disk / "filler"
-        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while file.write(bytes(4096)):
-                pass
+        fill(filler)
         error = shop.error("people", "list")
         assert "its disk works and has room" in error["hint"]
         os.truncate(filler, filler.stat().st_size - 40_960)  # enough to look, not to write

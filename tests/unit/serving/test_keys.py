@@ -103,6 +103,14 @@ def test_processes_of_a_node_count_together(tmp_path: Path) -> None:
         one.caller({b"x-api-key": b"quick"}, "scoring")
 
 
+def test_the_disk_has_the_room_of_all_cells(tmp_path: Path) -> None:
+    """On one that is full by then the first use of a cell would end the process."""
+    path = tmp_path / "rates"
+    for _ in range(2):
+        SharedRates(path)
+        assert path.stat().st_blocks * 512 >= path.stat().st_size > 0
+
+
 @pytest.fixture
 def four_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates, "_CELLS", 4)

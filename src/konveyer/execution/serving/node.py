@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -26,7 +27,7 @@ from konveyer.execution.serving.control import READY, SILENT_S, STOP
 from konveyer.execution.serving.json_logs import log_json
 from konveyer.execution.serving.presence import announced
 from konveyer.execution.serving.segments import log_folder, ready_segments
-from konveyer.execution.serving.siblings import forget, metrics_folder, node_report
+from konveyer.execution.serving.siblings import forget, metrics_folder, node_report, remove_counts
 
 BIND_WITHIN_S = 3.0
 STOP_WITHIN_S = 15.0
@@ -38,6 +39,8 @@ _HEALTHY_S = 60.0
 # Read when prometheus_client is first imported, here and by every process that answers. A process
 # that has it leaves files there, so that short ones must not.
 _COUNTS = "PROMETHEUS_MULTIPROC_DIR"
+# A folder in memory, and how much of it must be free: processes share far less.
+_MEMORY, _ROOM_BYTES = Path("/dev/shm"), 32_000_000  # noqa: S108 - names there are new ones
 _log = logging.getLogger(__name__)
 
 # The command of a process: its number, and the descriptors of its listener and its control.
@@ -82,7 +85,7 @@ def run_node(
 
     The node is known in `storage` under the URL `advertised`, where that is not where it listens.
     What it serves is brought to this machine and what it logs is sent within `following`. The
-    prediction log is written below the folder `logs`; the processes share a folder below `run`.
+    prediction log is written below the folder `logs`; `run` has a link to what the processes share.
 
     The end of the process `parent`, when given, is such a signal too.
 
@@ -189,6 +192,8 @@ class _Node:
         if status is not None:
             self._bury(process, status, now_s)
 
+        # Whoever cleans up folders of temporary files may have removed it.
+        metrics_folder(self._folder).mkdir(parents=True, exist_ok=True)
     def _start(self, process: _Process, now_s: float) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -228,6 +233,9 @@ class _Node:
             self._selector.unregister(process.control)
             process.control.close()
         forget(self._folder, process.number)
+        if not process.is_ready and process.running is not None:
+            # It has counted nothing, and one that fails again and again must not fill the folder.
+            remove_counts(self._folder, process.running.pid)
         if not self._was_ready:
             raise NodeFailed(
                 f"Process {process.number} of the node ended with {status} before it could answer.",
@@ -276,16 +284,39 @@ def _listening(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def _run_folder(run: Path, environment: str) -> Iterator[Path]:
-    """What the processes of this node share; those of dead nodes are removed."""
+    """What the processes of this node share; those of dead nodes are removed.
+
+    It is in memory where that can be had: a process that writes into a file that it has mapped is
+    killed when the disk is full. The link to it in `run` is how the next node finds it.
+    """
     for old in run.glob(f"{environment}-*"):
         if not is_alive(int(old.name.rpartition("-")[2])):
-            shutil.rmtree(old, ignore_errors=True)
-    folder = run / f"{environment}-{os.getpid()}"
+            _remove(old)
+    link = run / f"{environment}-{os.getpid()}"
     # In a container every node has the same id: what one before has said is not of this one.
-    shutil.rmtree(folder, ignore_errors=True)
-    metrics_folder(folder).mkdir(parents=True, exist_ok=True)
-    os.environ[_COUNTS] = str(metrics_folder(folder))
+    _remove(link)
+    run.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="konveyer.", dir=_MEMORY if _has_memory() else run))
     try:
         yield folder
+        link.symlink_to(folder.resolve())
+        metrics_folder(folder).mkdir()
+        os.environ[_COUNTS] = str(metrics_folder(folder))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        _remove(link)
+
+
+def _has_memory() -> bool:
+    try:
+        has_room = shutil.disk_usage(_MEMORY).free >= _ROOM_BYTES
+    except OSError:
+        return False
+    return has_room and os.access(_MEMORY, os.W_OK)
+
+
+def _remove(link: Path) -> None:
+    """The folder of a node, and the link to it."""
+    shutil.rmtree(link.resolve(), ignore_errors=True)
+    with suppress(OSError):
+        link.unlink()

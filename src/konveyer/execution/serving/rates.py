@@ -7,6 +7,7 @@ such a key is as good as a new one.
 """
 
 import mmap
+import os
 import struct
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from konveyer.core.files import locked
 _CELL = struct.Struct("=8sq")  # the first bytes of the key's digest, its time in nanoseconds
 _TIME, _MARK_BYTES = struct.Struct("=q"), 8
 _CELLS = 16_384
+_BYTES = _CELLS * _CELL.size
 _NOBODY = bytes(8)
 _S = 1_000_000_000
 
@@ -39,8 +41,9 @@ class SharedRates:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = path.with_suffix(".lock")
-        with path.open("a+b") as file:
-            file.truncate(_CELLS * _CELL.size)
+        with path.open("a+b") as file, locked(self._lock):
+            if file.seek(0, os.SEEK_END) < _BYTES:
+                _reserve(file.fileno())
             self._memory = mmap.mmap(file.fileno(), 0)
 
     def limit(self, digest: str, rate_per_s: float) -> "Limit":
@@ -81,6 +84,14 @@ class SharedRates:
             f"A node counts {_CELLS:,} keys with a rate at once.",
             hint="revoke keys, or leave out rates",
         )
+
+
+def _reserve(descriptor: int) -> None:
+    """A full disk is an error now; later it would kill who first writes to a cell."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, _BYTES)
+    else:
+        os.truncate(descriptor, _BYTES)
 
 
 class Limit:

@@ -13,6 +13,12 @@ def metrics_folder(folder: Path) -> Path:
     return folder / "metrics"
 
 
+def remove_counts(folder: Path, pid: int) -> None:
+    """Those of one process, which then are added up no more."""
+    for path in metrics_folder(folder).glob(f"*_{pid}.db"):
+        path.unlink(missing_ok=True)
+
+
 def rates_file(folder: Path) -> Path:
     """For the cells of `rates`."""
     return folder / "rates"
@@ -23,17 +29,17 @@ def tell(folder: Path, number: int, report: Report) -> None:
     write_atomically(_file(folder, number), msgspec.json.encode(report))
 
 
+def has_told(folder: Path, number: int) -> bool:
+    """Whether what a process has told is still there."""
+    return _file(folder, number).exists()
+
+
 def forget(folder: Path, number: int) -> None:
     """A process that is gone serves nothing."""
     _file(folder, number).unlink(missing_ok=True)
 
 
 def node_report(folder: Path) -> Report:
-def has_told(folder: Path, number: int) -> bool:
-    """Whether what a process has told is still there."""
-    return _file(folder, number).exists()
-
-
     """The versions that every process of the node serves, and what any of them refused."""
     told: list[Report] = []
     for path in sorted(folder.glob("process-*.json")):
