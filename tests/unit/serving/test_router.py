@@ -23,6 +23,7 @@ from konveyer.execution.serving.desired import (
     Desired,
     DesiredVersion,
     desired_name,
+    read_desired,
     write_desired,
 )
 from konveyer.execution.serving.errors import (
@@ -31,6 +32,7 @@ from konveyer.execution.serving.errors import (
     ModelUnavailable,
     VersionNotFound,
 )
+from konveyer.execution.serving.inference import INFER, Asked, endpoint_of
 from konveyer.execution.serving.rates import SharedRates, TooManyKeys
 from konveyer.execution.serving.router import Router
 from konveyer.feature_store.definitions.resolved import (
@@ -64,6 +66,7 @@ SERVICE = ResolvedService(
     ),
 )
 
+LATEST = Asked("scoring", None, INFER)
 CATEGORIES: dict[str, tuple[str, ...]] = {"city": ("Oslo", "Rome")}
 
 
@@ -131,6 +134,12 @@ def desire(root: Path, *digests: str) -> None:
         for place, digest in enumerate(digests)
     )
     write_desired(FolderStorage(root), Desired(environment="prod", versions=versions))
+
+
+def desire_only_the_last(root: Path) -> None:
+    storage = FolderStorage(root)
+    desired = read_desired(storage, "prod")
+    write_desired(storage, msgspec.structs.replace(desired, versions=desired.versions[-1:]))
 
 
 def test_a_node_waits_for_models_that_start_but_not_for_ever(
@@ -258,6 +267,36 @@ def test_a_bundle_that_makes_no_sense_keeps_no_other_back(
     router.refresh()
     assert router.refused["scoring/v1"].startswith("TypeError: ")
     assert router.find("scoring", 2).live.digest == good.digest
+
+
+def test_no_version_means_the_highest_also_on_a_node_that_refuses_it(
+    router: Router, bundles: BundleStore, tmp_path: Path
+) -> None:
+    first, second = packed(bundles, 1), packed(bundles, 2)
+    (second.path / MODEL).write_bytes(b"")
+    desire(tmp_path, first.digest, second.digest)
+    router.refresh()
+    with pytest.raises(ModelUnavailable, match="'scoring' v2 cannot be served yet"):
+        endpoint_of(router, LATEST)
+    desire_only_the_last(tmp_path)
+    router.refresh()
+    with pytest.raises(ModelUnavailable, match="'scoring' v2 cannot be served yet"):
+        endpoint_of(router, LATEST)
+
+
+def test_no_version_does_not_mean_one_that_is_prepared_while_another_answers(
+    bundles: BundleStore, tmp_path: Path
+) -> None:
+    first = packed(bundles, 1)
+    isolated = packed(bundles, 2, ModelSpec(form=ISOLATED, reason="a test"))
+    router = made_router(tmp_path, bundles, families=tmp_path)
+    desire(tmp_path, first.digest, isolated.digest)
+    router.refresh()
+    assert endpoint_of(router, LATEST).live.digest == first.digest
+    desire_only_the_last(tmp_path)
+    router.refresh()
+    with pytest.raises(ModelUnavailable, match="'scoring' v2 cannot be served yet"):
+        endpoint_of(router, LATEST)
 
 
 def test_what_should_be_served_and_is_not_there_yet_is_unavailable(

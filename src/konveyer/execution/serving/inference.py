@@ -90,11 +90,10 @@ def parse_url(url: bytes) -> Asked | None:
 
 
 def endpoint_of(router: Router, asked: Asked) -> Endpoint:
-    """The version that is asked for, or the highest that is served."""
+    """The version that is asked for, or the highest; `ModelUnavailable` while it cannot answer."""
     name = asked.model or ""
-    if asked.version is not None:
-        return router.find(name, asked.version)
-    return router.find(name, max(_versions(router, name), default=1))
+    version = router.latest(name) if asked.version is None else asked.version
+    return router.find(name, version)
 
 
 def server_metadata() -> dict[str, Any]:

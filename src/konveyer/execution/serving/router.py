@@ -145,7 +145,7 @@ class Router:
         self._rates, self._keys_are_required = rates, keys_are_required
         self._remote = RemoteReads(online) if online.is_remote else None
         self._endpoints: MappingProxyType[Route, Endpoint] = MappingProxyType({})
-        self._unserved: Mapping[Route, str] = MappingProxyType({})
+        self._unserved: Mapping[Route, Refused] = MappingProxyType({})
         self._loaded: dict[str, Loaded] = {}
         self._before: dict[Route, str] = {}
         self._desired: Desired | None = None
@@ -165,10 +165,10 @@ class Router:
         found = endpoints.get((application, api_version))
         if found is not None:
             return found
-        reason = self._unserved.get((application, api_version))
-        if reason is not None:
+        refused = self._unserved.get((application, api_version))
+        if refused is not None:
             raise ModelUnavailable(
-                f"'{application}' v{api_version} cannot be served yet: {reason}",
+                f"'{application}' v{api_version} cannot be served yet: {refused.reason}",
                 hint="it is tried again; send the request again in a second",
             )
         if self._desired is None:
@@ -187,6 +187,17 @@ class Router:
                 application, names, otherwise=f"served: {', '.join(sorted(names)) or 'none yet'}"
             ),
         )
+
+    def latest(self, application: str) -> int:
+        """The API version that is meant where none is named: the highest, also when it was refused.
+
+        Other nodes may serve it, and callers would get answers of two models. One that is being
+        prepared does not count before it is there, while another one answers. 1 when there is none.
+        """
+        refused = [one for one in self._unserved.values() if one.application == application]
+        versions = [version for name, version in self._endpoints if name == application]
+        versions += [one.api_version for one in refused if not (versions and one.is_preparing)]
+        return max(versions, default=1)
 
     @property
     def _is_starting(self) -> bool:
@@ -249,7 +260,7 @@ class Router:
             self._endpoints = MappingProxyType(endpoints)
             self._desired, self._absent = desired, absent
             refusals = self.report.refused
-            unserved = {(one.application, one.api_version): one.reason for one in refusals}
+            unserved = {(one.application, one.api_version): one for one in refusals}
             self._lacks_models = self._lacks_models and bool(unserved.keys() - endpoints.keys())
             # Swapped whole, like the endpoints: requests read it while a refresh is under way.
             self._unserved = MappingProxyType(unserved)
@@ -296,6 +307,8 @@ class Router:
         """None when its bundle cannot be loaded, which is then noted."""
         try:
             loaded = self._loaded.get(share.digest) or self._load(share.digest)
+            if not self._answers(share.digest):
+                loaded.lane.check_ready()
         except Exception as error:  # noqa: BLE001 - one bundle must not keep others from being served
             is_known = isinstance(error, KonveyerError)
             refused = Refused(
@@ -307,8 +320,6 @@ class Router:
             )
             self._refused[refused] = None
             if isinstance(error, LaneNotReady):
-            if not self._answers(share.digest):
-                loaded.lane.check_ready()
                 self._retry_s = min(self._retry_s, time.monotonic() + _RETRY_STARTING_S)
             return None
         return LiveVersion(
@@ -319,6 +330,10 @@ class Router:
             per_mille=share.per_mille,
             meter=Meter(one.application, one.api_version, side),
         )
+
+    def _answers(self, digest: str) -> bool:
+        sides = (side for endpoint in self._endpoints.values() for side in endpoint.sides)
+        return any(side.digest == digest for side in sides)
 
     def _load(self, digest: str) -> Loaded:
         bundle = self._bundles.open(digest)
@@ -331,10 +346,6 @@ class Router:
             contract=RequestContract(service, serving.given),
             reader=FeatureReader(
                 service, serving, self._online, self._remote, self._clock, portion
-    def _answers(self, digest: str) -> bool:
-        sides = (side for endpoint in self._endpoints.values() for side in endpoint.sides)
-        return any(side.digest == digest for side in sides)
-
             ),
             lane=lane_of(bundle, self._families, portion),
         )
