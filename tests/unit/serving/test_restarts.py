@@ -2,6 +2,7 @@
 
 import io
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -58,8 +59,8 @@ def environment(tmp_path: Path, now_s: list[float], monkeypatch: pytest.MonkeyPa
 def process(tmp_path: Path) -> Iterator[Pause]:
     with socket.socket() as listener:
         parent = node._Node(listener, tmp_path, tmp_path, lambda *_: (), 1)
-        parent._was_ready = True
         (one,) = parent._processes
+        one.was_ready = True
 
         def pause(lived_s: float) -> float:
             one.started_s = 1000.0 - lived_s
@@ -84,3 +85,34 @@ def test_pauses_double_up_to_their_limit_and_start_anew_after_a_long_run(
     assert pause(healthy_s - 1) == longest_s
     assert pause(healthy_s + 1) == pytest.approx(first_s)
     assert [pause(1.0) for _ in range(12)][-1] == longest_s
+
+
+# Says that it is ready, but for the first one only when it may, and ends with the parent.
+PROCESS = """
+import os, pathlib, sys, time
+number, control, folder = int(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
+while number and not (folder / "go").exists():
+    time.sleep(0.01)
+os.write(control, b"r")
+os.read(control, 1)
+"""
+
+
+def test_a_process_that_ends_while_others_start_is_started_again(tmp_path: Path) -> None:
+    def command(number: int, _: int, control: int, folder: Path) -> list[str]:
+        return [sys.executable, "-c", PROCESS, str(number), str(control), str(folder)]
+
+    with socket.socket() as listener:
+        parent = node._Node(listener, tmp_path, tmp_path, command, 2)
+        one, other = parent._processes
+        try:
+            parent.run_until(lambda: one.is_ready)
+            killed = one.running
+            assert killed is not None
+            killed.kill()
+            parent.run_until(lambda: one.is_ready and one.running is not killed)
+            assert not other.is_ready
+            (tmp_path / "go").touch()
+            parent.run_until(lambda: parent.is_ready)
+        finally:
+            parent.stop()

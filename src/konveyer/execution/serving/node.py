@@ -61,6 +61,7 @@ class _Process:
     running: "subprocess.Popen[bytes] | None" = None
     control: socket.socket | None = None
     is_ready: bool = False
+    was_ready: bool = False
     failures: int = 0
     started_s: float = 0.0
     heard_s: float = 0.0
@@ -126,7 +127,6 @@ class _Node:
         self._command = command
         self._processes = [_Process(number) for number in range(count)]
         self._selector = selectors.DefaultSelector()
-        self._was_ready = False
         self._packer: subprocess.Popen[bytes] | None = None
         self._pack_at_s = 0.0
 
@@ -137,7 +137,7 @@ class _Node:
     def run_until(
         self, is_over: Callable[[], bool], changed: Callable[[], None] | None = None
     ) -> None:
-        """Keep the processes running; raises when one of them never could.
+        """Keep the processes running; raises when one of them ended that never was ready.
 
         `changed` is called when they serve something else than before.
         """
@@ -153,7 +153,6 @@ class _Node:
             self._pack(now_s)
             for key, _ in self._selector.select(_TURN_S):
                 self._hear(key.data)
-            self._was_ready = self._was_ready or self.is_ready
 
     def stop(self) -> None:
         """Ask all to finish, kill those that do not, and pack what they have logged."""
@@ -192,9 +191,9 @@ class _Node:
         if status is not None:
             self._bury(process, status, now_s)
 
+    def _start(self, process: _Process, now_s: float) -> None:
         # Whoever cleans up folders of temporary files may have removed it.
         metrics_folder(self._folder).mkdir(parents=True, exist_ok=True)
-    def _start(self, process: _Process, now_s: float) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         command = self._command(
@@ -226,9 +225,11 @@ class _Node:
             process.control.close()
             process.control = None
         process.is_ready = process.is_ready or READY in said
+        process.was_ready = process.was_ready or process.is_ready
         process.heard_s = time.monotonic()
 
     def _bury(self, process: _Process, status: int, now_s: float) -> None:
+        self._hear(process)  # it may have become ready since
         if process.control is not None:
             self._selector.unregister(process.control)
             process.control.close()
@@ -236,7 +237,7 @@ class _Node:
         if not process.is_ready and process.running is not None:
             # It has counted nothing, and one that fails again and again must not fill the folder.
             remove_counts(self._folder, process.running.pid)
-        if not self._was_ready:
+        if not process.was_ready:
             raise NodeFailed(
                 f"Process {process.number} of the node ended with {status} before it could answer.",
                 hint="its own words stand above",
@@ -298,10 +299,10 @@ def _run_folder(run: Path, environment: str) -> Iterator[Path]:
     run.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="konveyer.", dir=_MEMORY if _has_memory() else run))
     try:
-        yield folder
         link.symlink_to(folder.resolve())
         metrics_folder(folder).mkdir()
         os.environ[_COUNTS] = str(metrics_folder(folder))
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         _remove(link)
