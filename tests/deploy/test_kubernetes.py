@@ -215,10 +215,13 @@ def test_pods_may_do_nothing_that_they_need_not(manifests: list[Manifest]) -> No
             p["spec"]["podSelector"]["matchLabels"].items() <= labels.items() for p in policies
         ]
         assert sum(selected) == 1
+    # Who is not named comes in nowhere.
+    rules = [rule for policy in policies for rule in policy["spec"].get("ingress", ())]
+    assert all(rule["from"] for rule in rules)
 
 
 def test_a_node_writes_only_where_it_may(manifests: list[Manifest]) -> None:
-    """Its root is read-only: all that it writes is below `state`, or temporary."""
+    """Its root is read-only: all that it writes is below `state`, or temporary, or in memory."""
     for deployment in nodes(manifests):
         (container,) = deployment["spec"]["template"]["spec"]["containers"]
         mounts = {one["mountPath"]: one for one in container["volumeMounts"]}
