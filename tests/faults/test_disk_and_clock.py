@@ -42,8 +42,8 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 
 def fill(filler: Path) -> None:
-    """Until its disk has no room at all."""
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+    """Until its disk has no room, or none again."""
+    with filler.open("ab", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(bytes(4096)):
             pass
 
@@ -91,8 +91,14 @@ def test_a_process_that_is_killed_on_a_full_disk_comes_again(
                 load.more(200)
                 (victim, _) = node.processes()
                 kill(victim)
-                wait_for(lambda: len(node.processes()) == 2 and victim not in node.processes())
-                wait_for(lambda: client.get("/health/ready").is_success)
+
+                def is_back() -> bool:
+                    fill(filler)  # the end of a process makes room
+                    running = node.processes()
+                    is_ready = client.get("/health/ready").is_success
+                    return len(running) == 2 and victim not in running and is_ready
+
+                wait_for(is_back)
                 load.more(500)
             assert load.statuses == {200}
             assert len(load.broken) <= load.connections
