@@ -7,6 +7,7 @@ from sqlglot import exp
 from sqlglot.errors import ErrorLevel, SqlglotError
 
 from konveyer.feature_store.engines.base import QueryFailed
+from konveyer.feature_store.engines.spark_functions import difference
 
 # DuckDB reads the bytes of an MD5 from the right. These are the lowest 16 bits of its upper half,
 # which tell 65,536 buckets: a bucket's number needs no more of `md5_number(x) >> 64`.
@@ -23,6 +24,8 @@ _UUID = (
 _ROUNDED = (
     "CASE WHEN TYPEOF(x) IN ('double', 'float') THEN {cast}(RINT(CAST(x AS DOUBLE)) AS {kind}) "
     "WHEN TYPEOF(x) LIKE 'decimal%' THEN {cast}(ROUND(CAST(x AS DECIMAL(38, 18))) AS {kind}) "
+    "WHEN TYPEOF(x) = 'string' AND CAST(x AS STRING) RLIKE '{other}' THEN "
+    "RAISE_ERROR(CONCAT('Spark does not read this text as a whole number: ', CAST(x AS STRING))) "
     "ELSE {cast}(x AS {kind}) END"
 )
 _WHOLE = {
@@ -55,8 +58,24 @@ _TEXT = (
     "ELSE CAST(x AS STRING) END"
 )
 _BOUNDS = "CAST(TIMESTAMPDIFF({unit}, DATE_TRUNC('{unit}', x), DATE_TRUNC('{unit}', y)) AS BIGINT)"
-# Functions that Spark has too, for something else.
-_DIFFERENT = frozenset({"date_part", "datepart", "hash", "weekday"})
+# DuckDB has a letter for each letter; Java's rules may give two, and look at the letters around.
+_CASED = (
+    "CASE WHEN LENGTH({name}(x)) <> LENGTH(x) OR CONTAINS(x, '\u03a3') THEN "
+    "RAISE_ERROR(CONCAT('Spark writes this text otherwise in {name}: ', x)) ELSE {name}(x) END"
+)
+_FROM_SECONDS = "TIMESTAMP_MICROS(CAST(RINT(CAST(x AS DOUBLE) * 1E6D) AS BIGINT))"
+# What DuckDB takes for spaces.
+_SPACES = "".join(map(chr, (0x20, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000)))
+# Of a negative length, all but so many characters.
+_LENGTH = "IF(y < 0, GREATEST(LENGTH(x) + y, 0), y)"
+_LOGARITHM = (
+    "CASE WHEN x < 0 THEN CAST('NaN' AS DOUBLE) "
+    "WHEN x = 0 THEN CAST('-Infinity' AS DOUBLE) ELSE {logarithm} END"
+)
+# Texts that DuckDB takes for whole numbers.
+_OTHER_WHOLE = (
+    "^ *[+-]?([0-9]*[.][0-9]*|[0-9.]+[eE][+-]?[0-9]+|[0-9]+(_[0-9]+)+|0[xXbB][0-9a-fA-F]+) *$"
+)
 
 
 def to_spark(sql: str, tables: Mapping[str, str] | None = None) -> str:
@@ -72,6 +91,10 @@ def to_spark(sql: str, tables: Mapping[str, str] | None = None) -> str:
         for table in parsed.find_all(exp.Table):
             if tables and table.name in tables:
                 table.set("this", exp.to_identifier(tables[table.name]))
+        for node in parsed.walk():
+            found = difference(node)
+            if found is not None:
+                raise _untranslatable(f"{found} is not known to mean the same there")
         return parsed.transform(_translated).sql("spark", unsupported_level=ErrorLevel.RAISE)
     except SqlglotError as error:
         raise _untranslatable(str(error).splitlines()[0]) from error
@@ -90,11 +113,13 @@ def _translated(node: exp.Expression) -> exp.Expression:
             return _filled("UNIX_MICROS(CAST(x AS TIMESTAMP_NTZ)) / 1E6D", x=instant)
         case exp.Cast(this=value, to=exp.DataType(this=exp.DataType.Type.UUID)):
             return _filled(_UUID, x=value)
-        case exp.Cast(this=value, to=exp.DataType(this=kind)) if (
-            kind in _WHOLE and not _is_no_fraction(value)
+        case exp.Cast(this=value, to=exp.DataType(this=kind)) if kind in _WHOLE and (
+            _is_text(value) or not _is_no_fraction(value)
         ):
             cast = "TRY_CAST" if isinstance(node, exp.TryCast) else "CAST"
-            return _filled(_ROUNDED.format(cast=cast, kind=_WHOLE[kind]), x=value)
+            return _filled(
+                _ROUNDED.format(cast=cast, kind=_WHOLE[kind], other=_OTHER_WHOLE), x=value
+            )
         case exp.Cast(
             this=value,
             to=exp.DataType(
@@ -117,8 +142,53 @@ def _translated(node: exp.Expression) -> exp.Expression:
             return exp.Concat(expressions=texts)
         case exp.Div(this=left, expression=right):
             return _filled("CAST(x AS DOUBLE) / y", x=left, y=exp.paren(right, copy=True))
-        case exp.Log(this=value) if node.expression is None:
-            return _filled("LOG10(x)", x=value)
+        case exp.Ln(this=value):
+            return _filled(_LOGARITHM.format(logarithm="LN(x)"), x=value)
+        case exp.Log(this=value, expression=None):
+            return _filled(_LOGARITHM.format(logarithm="LOG10(x)"), x=value)
+        case exp.Log(this=base, expression=value):
+            return _filled(_LOGARITHM.format(logarithm="LOG(y, x)"), x=value, y=base)
+        case exp.Sign(this=value):
+            return _filled("CASE WHEN ISNAN(CAST(x AS DOUBLE)) THEN 0 ELSE SIGN(x) END", x=value)
+        case exp.IsNan(this=value):
+            return _filled("IF(x IS NULL, NULL, ISNAN(x))", x=value)
+        case exp.Upper(this=value) | exp.Lower(this=value):
+            return _filled(_CASED.format(name=node.key.upper()), x=value)
+        case exp.Trim(this=value, expression=None):
+            side = str(node.args.get("position") or "BOTH")
+            return _filled(f"TRIM({side} '{_SPACES}' FROM x)", x=value)
+        case exp.Left(this=value, expression=length):
+            return _filled(f"LEFT(x, {_LENGTH})", x=value, y=length)
+        case exp.Right(this=value, expression=length):
+            return _filled(f"RIGHT(x, {_LENGTH})", x=value, y=length)
+        case exp.ArgMax(this=value, expression=order):
+            # DuckDB does not look at rows where the value is null.
+            return _aggregate("MAX_BY(x, IF(x IS NULL, NULL, y))", x=value, y=order)
+        case exp.ArgMin(this=value, expression=order):
+            return _aggregate("MIN_BY(x, IF(x IS NULL, NULL, y))", x=value, y=order)
+        case exp.CountIf(this=condition):
+            return _aggregate("SUM(CASE WHEN x THEN 1 WHEN NOT x THEN 0 END)", x=condition)
+        case exp.PercentileCont(this=value, expression=exp.Expression() as share):
+            return _aggregate("PERCENTILE(x, y)", x=value, y=share)
+        case exp.Anonymous(this=str() as name, expressions=[value]) if name.lower() == "mean":
+            return _aggregate("AVG(x)", x=value)
+        case exp.DateTrunc(this=day, unit=exp.Expression() as unit):
+            return _filled(f"DATE_TRUNC('{unit.name}', x)", x=day)  # a moment, also of a day
+        case exp.UnixToTime(this=seconds) if node.args.get("scale") is None:
+            return _filled(_FROM_SECONDS, x=seconds)
+        case exp.Week(this=day):
+            return _filled("WEEKOFYEAR(x)", x=day)
+        case exp.ArrayConcat(this=first, expressions=others):
+            # DuckDB leaves out lists that are null.
+            empty = exp.Array(expressions=[])
+            parts = [
+                exp.Coalesce(this=p.transform(_translated), expressions=[empty.copy()])
+                for p in (first, *others)
+            ]
+            return exp.Anonymous(this="CONCAT", expressions=parts)
+        case exp.Cast(this=value, to=exp.DataType(this=exp.DataType.Type.TIMESTAMPTZ)):
+            cast = "TRY_CAST" if isinstance(node, exp.TryCast) else "CAST"
+            return _filled(f"{cast}(x AS TIMESTAMP_LTZ)", x=value)
         case exp.DayOfWeek(this=day):
             return _filled("DAYOFWEEK(x) - 1", x=day)
         case exp.DayOfWeekIso(this=day):
@@ -126,18 +196,17 @@ def _translated(node: exp.Expression) -> exp.Expression:
         case exp.DateDiff(this=end, expression=start, unit=exp.Var(this=str() as unit)):
             # DuckDB counts the bounds of units between the two, Spark whole units.
             return _filled(_BOUNDS.format(unit=unit), x=start, y=end)
-        case exp.ArrayContains():
-            raise _untranslatable("list_contains() means something else there of lists with nulls")
-        case exp.Anonymous(this=str() as name) if name.lower() in _DIFFERENT:
-            raise _untranslatable(f"{name.lower()}() means something else there")
-        case exp.Dayname() | exp.Monthname() | exp.Extract(this=exp.Var(this="DOW" | "ISODOW")):
-            raise _untranslatable(f"{node.sql('duckdb')} means something else there")
         case exp.Extract(this=exp.Var(this="SECOND"), expression=instant):
             return _filled("SECOND(x)", x=instant)
-        case exp.Extract(this=exp.Literal()):
-            raise _untranslatable(f"{node.sql('duckdb')} may mean something else there")
         case _:
             return node
+
+
+def _aggregate(template: str, **values: exp.Expression) -> exp.Expression:
+    """Without parentheses, for `FILTER` and `OVER` may follow."""
+    inner = _filled(template, **values).this
+    assert isinstance(inner, exp.Expression)  # noqa: S101 - what stands in them
+    return inner
 
 
 def _decimal(
@@ -153,6 +222,15 @@ def _decimal(
 
 def _text(value: exp.Expression) -> exp.Expression:
     return _filled("CAST(x AS STRING)" if _is_no_fraction(value) else _TEXT, x=value)
+
+
+def _is_text(value: exp.Expression) -> bool:
+    """By its form."""
+    match value:
+        case exp.Cast(to=exp.DataType(this=kind)):
+            return kind is exp.DataType.Type.TEXT
+        case _:
+            return value.is_string or isinstance(value, exp.Concat | exp.DPipe)
 
 
 def _is_list(value: exp.Expression) -> bool:
