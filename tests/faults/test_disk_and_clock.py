@@ -94,11 +94,10 @@ def test_a_process_that_is_killed_on_a_full_disk_comes_again(
 
                 def is_back() -> bool:
                     fill(filler)  # the end of a process makes room
-                    running = node.processes()
-                    is_ready = client.get("/health/ready").is_success
-                    return len(running) == 2 and victim not in running and is_ready
+                    return node.log().count("now serving") == 3
 
                 wait_for(is_back)
+                wait_for(lambda: client.get("/health/ready").is_success)
                 load.more(500)
             assert load.statuses == {200}
             assert len(load.broken) <= load.connections
