@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from konveyer.bundle.manifest import Objective
+from konveyer.bundle.manifest import LOCK, Objective
 from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.execution.releases.difference import Change, Packed, difference
 from konveyer.feature_store.definitions.resolved import (
@@ -16,6 +16,7 @@ from konveyer.feature_store.definitions.resolved import (
 from tests.unit.releases.test_conveyor import bundle
 
 KEY = ScalarColumn("client_id", ColumnType.INT64)
+LOCKED = "numpy==2.2.0 \\\n    --hash=sha256:aa\n"
 
 
 def packed(
@@ -62,7 +63,7 @@ def test_all_that_differs_is_shown_and_nothing_else() -> None:
     before = packed(
         {"a": "int64", "b": "float64"},
         code={"model.py": "x = 1\n", "old.py": "gone\n", "same.py": "same\n"},
-        lock="numpy==2.2.0 --hash=sha256:aa\n    --hash=sha256:bb\npandas==3.0 \\\n",
+        lock="numpy==2.2.0 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\n    # via a\npandas==3.0\n",
         parameters={"rounds": 100, "seed": 7},
         metrics={"auc": 0.71},
         definition="SELECT a",
@@ -117,6 +118,23 @@ def test_nothing_differs_from_itself() -> None:
     found = difference("2", one, "1", one)
     told = (found.code, found.features, found.definitions, found.contract, found.environment)
     assert not any(told)
+
+
+@pytest.mark.parametrize(
+    ("lock", "name"),
+    [
+        ("numpy==2.2.0 \\\n    --hash=sha256:bb\n", "numpy"),
+        (LOCKED + "other @ https://example.org/a.whl --hash=sha256:cc\n", "other @ https"),
+        (LOCKED + "other[extra]==1 --hash=sha256:cc\n", "other[extra]"),
+        (LOCKED + "# a comment \\\nother==1 --hash=sha256:cc\n", "other"),
+        (LOCKED + "# a comment\u2028other==1\n", LOCK),
+    ],
+)
+def test_nothing_that_a_lock_installs_comes_unseen(lock: str, name: str) -> None:
+    found = difference("2", packed({}, lock=lock), "1", packed({}, lock=LOCKED))
+    (change,) = found.environment
+    assert change.name.startswith(name)
+    assert change.before != change.after
 
 
 def code_changed(before: str | None, after: str) -> str:

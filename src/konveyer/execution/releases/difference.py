@@ -8,9 +8,11 @@ from typing import Any
 
 import msgspec
 
-from konveyer.bundle.manifest import Manifest
+from konveyer.bundle.manifest import LOCK, Manifest
+from konveyer.core.digest import digest_bytes, short
 
-_PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)")
+_PINNED = re.compile(r"([A-Za-z0-9._-]+(?:\[[^\]]*\])?)==([^ ;]+)")
+_COMMENT = re.compile(r"(^|[ \t])#[^\n]*", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,18 +81,48 @@ def difference(
         contract=changes(lambda packed: _contract(packed.manifest)),
         parameters=changes(lambda packed: _flat(packed.manifest.parameters)),
         metrics=changes(lambda packed: _metrics(packed.manifest), same=True),
-        environment=changes(lambda packed: pinned(packed.lock)),
+        environment=_environment(None if before is None else before.lock, after.lock),
     )
 
 
-def pinned(lock: str) -> dict[str, str]:
-    """The packages of a lock and their versions.
+def _environment(before: str | None, after: str) -> list[Change]:
+    """Packages in other versions, or in the same of other files; else that the lock differs."""
+    if before == after:
+        return []
+    old, new = _packages(before or ""), _packages(after)
+    same = {name for name, (version, _) in new.items() if old.get(name, ("",))[0] == version}
 
-    >>> pinned("numpy==2.2.1 --hash=sha256:aa\\n    # via model\\nlightgbm==4.6.0")
-    {'numpy': '2.2.1', 'lightgbm': '4.6.0'}
+    def told(packages: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+        return {
+            name: f"{version}, files {files}" if name in same else version
+            for name, (version, files) in packages.items()
+        }
+
+    changes = _changes(told(old), told(new))
+    return changes or _changes({LOCK: _named_by(before or "")}, {LOCK: _named_by(after)})
+
+
+def _packages(lock: str) -> dict[str, tuple[str, str]]:
+    """What a lock installs: of each package the version, and a name for the files that it may be.
+
+    What pins no version is told as it stands.
+
+    >>> _packages("numpy==2.2.1 --hash=sha256:aa  # via model")
+    {'numpy': ('2.2.1', 'f70b9367ab6e')}
     """
-    found = (_PINNED.match(line) for line in lock.splitlines())
-    return {match[1].lower(): match[2] for match in found if match is not None}
+    found = {}
+    for line in _COMMENT.sub("", lock).replace("\\\n", " ").split("\n"):
+        said = " ".join(line.split())
+        match = _PINNED.match(said)
+        if match is not None:
+            found[match[1].lower()] = match[2], _named_by(said)
+        elif said:
+            found[said] = "yes", ""
+    return found
+
+
+def _named_by(text: str) -> str:
+    return short(digest_bytes(text.encode()))
 
 
 def _changes(
@@ -98,7 +130,7 @@ def _changes(
 ) -> list[Change]:
     names = [*after, *(name for name in before if name not in after)]
     return [
-        Change(name=name, before=before.get(name), after=after.get(name))
+        Change(name=_visible(name), before=_shown(before.get(name)), after=_shown(after.get(name)))
         for name in names
         if keep_same or before.get(name) != after.get(name)
     ]
@@ -127,6 +159,10 @@ def _diff(name: str, before: str | None, after: str | None) -> str:
         lineterm="",
     )
     return "\n".join(_visible(line) for line in lines)
+
+
+def _shown(value: str | None) -> str | None:
+    return None if value is None else _visible(value)
 
 
 def _visible(text: str) -> str:
