@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/konveyer demo
 
 test: setup chromium wrk faketime
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not spark and not slow"
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not spark and not slow"
 
 test-spark: setup
 	$(BIN)/python -m pytest -m spark $(or $(TESTS),tests/parity)

@@ -63,7 +63,8 @@ def test_all_that_differs_is_shown_and_nothing_else() -> None:
     before = packed(
         {"a": "int64", "b": "float64"},
         code={"model.py": "x = 1\n", "old.py": "gone\n", "same.py": "same\n"},
-        lock="numpy==2.2.0 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\n    # via a\npandas==3.0\n",
+        lock="numpy==2.2.0 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\n    # via a\n"
+        "pandas==3.0\n",
         parameters={"rounds": 100, "seed": 7},
         metrics={"auc": 0.71},
         definition="SELECT a",
