@@ -27,6 +27,7 @@ from konveyer.access.tokens import (
 )
 from konveyer.catalog import audit, leases
 from konveyer.catalog.leases import LeaseHeld, holder_of, lease
+from konveyer.catalog.outages import lasting
 from konveyer.catalog.session import Catalog, CatalogNewer, CatalogOutdated
 from tests.outages import failing
 from tests.support import wait_for
@@ -215,3 +216,12 @@ def test_a_holder_outlives_a_catalog_that_is_away(
     monkeypatch.setattr(leases, "RENEW_EVERY_S", 0.05)
     with lease(catalog, "worker", purpose="first"), failing(catalog, 1, 2) as begun:
         wait_for(lambda: len(begun) > 3)
+
+
+def test_work_that_asks_for_what_is_not_there_is_not_tried_for_ever(catalog: Catalog) -> None:
+    def work() -> None:
+        with catalog.reading() as session:
+            session.execute(text("SELECT a FROM nowhere"))
+
+    with pytest.raises(DBAPIError, match="nowhere"):
+        lasting(catalog, work)

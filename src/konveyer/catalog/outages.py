@@ -27,7 +27,7 @@ def lasting(catalog: Catalog, work: Callable[[], T], *, tries: int | None = None
             return work()
         except OperationalError as error:
             tried += 1
-            if tried == tries:
+            if tried == tries or _is_defect(error):
                 raise
             _log.warning("waiting for the catalog: %s", error.orig)
         _wait_for(catalog)
@@ -39,3 +39,8 @@ def _wait_for(catalog: Catalog) -> None:
         with suppress(OperationalError), catalog.transaction() as session:
             session.connection()
             return
+
+
+def _is_defect(error: OperationalError) -> bool:
+    """SQLite says of a table that is not there what PostgreSQL says of a server that is not."""
+    return getattr(error.orig, "sqlite_errorname", None) == "SQLITE_ERROR"

@@ -127,6 +127,7 @@ def test_nothing_differs_from_itself() -> None:
         ("numpy==2.2.0 \\\n    --hash=sha256:bb\n", "numpy"),
         (LOCKED + "other @ https://example.org/a.whl --hash=sha256:cc\n", "other @ https"),
         (LOCKED + "other[extra]==1 --hash=sha256:cc\n", "other[extra]"),
+        (LOCKED + "numpy==9 ; sys_platform == 'win32' --hash=sha256:cc\n", "numpy==9"),
         (LOCKED + "# a comment \\\nother==1 --hash=sha256:cc\n", "other"),
         (LOCKED + "# a comment\u2028other==1\n", LOCK),
     ],

@@ -15,7 +15,7 @@ from konveyer.bundle.lightgbm import LightGBMScorer
 from konveyer.bundle.manifest import ISOLATED, MODEL, PREPARATION, ModelSpec
 from konveyer.bundle.native.preparation import Preparation
 from konveyer.bundle.store import Bundle, BundleStore
-from konveyer.core.clock import FeatureClock
+from konveyer.core.clock import FeatureClock, now_us
 from konveyer.core.schema import Column, ColumnType, ScalarColumn
 from konveyer.core.storage import FolderStorage
 from konveyer.execution.serving.desired import (
@@ -126,10 +126,14 @@ def router(tmp_path: Path, bundles: BundleStore) -> Router:
     return made_router(tmp_path, bundles)
 
 
-def desire(root: Path, *digests: str) -> None:
+def desire(root: Path, *digests: str, since_us: int = 0) -> None:
     versions = tuple(
         DesiredVersion(
-            application="scoring", api_version=place + 1, digest=digest, release="r", since_us=0
+            application="scoring",
+            api_version=place + 1,
+            digest=digest,
+            release="r",
+            since_us=since_us,
         )
         for place, digest in enumerate(digests)
     )
@@ -278,6 +282,9 @@ def test_no_version_means_the_highest_also_on_a_node_that_refuses_it(
     router.refresh()
     with pytest.raises(ModelUnavailable, match="'scoring' v2 cannot be served yet"):
         endpoint_of(router, LATEST)
+    desire(tmp_path, first.digest, second.digest, since_us=now_us())
+    router.refresh()
+    assert endpoint_of(router, LATEST).live.digest == first.digest, "its release is under way"
     desire_only_the_last(tmp_path)
     router.refresh()
     with pytest.raises(ModelUnavailable, match="'scoring' v2 cannot be served yet"):

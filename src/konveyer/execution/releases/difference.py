@@ -110,11 +110,12 @@ def _packages(lock: str) -> dict[str, tuple[str, str]]:
     >>> _packages("numpy==2.2.1 --hash=sha256:aa  # via model")
     {'numpy': ('2.2.1', 'f70b9367ab6e')}
     """
-    found = {}
+    found: dict[str, tuple[str, str]] = {}
     for line in _COMMENT.sub("", lock).replace("\\\n", " ").split("\n"):
         said = " ".join(line.split())
         match = _PINNED.match(said)
-        if match is not None:
+        # A package may stand there for each of several platforms: one of them goes by its name.
+        if match is not None and match[1].lower() not in found:
             found[match[1].lower()] = match[2], _named_by(said)
         elif said:
             found[said] = "yes", ""

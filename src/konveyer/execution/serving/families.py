@@ -71,6 +71,10 @@ class Families:
             except Exception:  # noqa: BLE001 - one family must not keep others away
                 _log.exception("the isolated models of lock %s cannot be started", short(lock))
 
+    def start(self, bundle: Bundle) -> None:
+        """Only this one, when it is missing; call it often. Errors are the caller's."""
+        self._want(bundle.manifest.files.get(LOCK, ""), [bundle])
+
     def _want(self, lock: str, models: Sequence[Bundle]) -> None:
         told = [_wanted(one, self.folder) for one in models]
         if lock not in self._families:
@@ -321,7 +325,7 @@ def _one_family(bundle: Bundle, environments: Path, folder: Path) -> Iterator[Pa
     deadline = time.monotonic() + START_WITHIN_S
     try:
         while True:
-            families.reconcile([bundle])
+            families.start(bundle)
             try:
                 lane.check_ready()
                 break

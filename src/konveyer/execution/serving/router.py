@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from konveyer.bundle.manifest import Manifest
 from konveyer.bundle.store import BundleStore
-from konveyer.core.clock import FeatureClock
+from konveyer.core.clock import FeatureClock, now_us
 from konveyer.core.errors import KonveyerError, did_you_mean
 from konveyer.core.storage import Storage
 from konveyer.execution.serving.contract import RequestContract
@@ -46,6 +46,7 @@ from konveyer.feature_store.online.base import OnlineStore
 
 Route = tuple[str, int]
 _RETRY_REFUSED_S, _RETRY_STARTING_S = 5.0, 0.25
+_SETTLED_AFTER_US = 600_000_000
 _log = logging.getLogger(__name__)
 
 
@@ -191,13 +192,25 @@ class Router:
     def latest(self, application: str) -> int:
         """The API version that is meant where none is named: the highest, also when it was refused.
 
-        Other nodes may serve it, and callers would get answers of two models. One that is being
-        prepared does not count before it is there, while another one answers. 1 when there is none.
+        Other nodes may serve it, and callers would get answers of two models. While another one
+        answers, a version counts only once it can, or has been wanted for longer than its release
+        waits for nodes: what fails in its release takes no answers away. 1 when there is none.
         """
-        refused = [one for one in self._unserved.values() if one.application == application]
         versions = [version for name, version in self._endpoints if name == application]
-        versions += [one.api_version for one in refused if not (versions and one.is_preparing)]
+        wanted = () if self._desired is None else self._desired.versions
+        settled_us = now_us() - _SETTLED_AFTER_US
+        versions += [
+            one.api_version
+            for one in wanted
+            if (application, one.api_version) in self._unserved
+            and one.application == application
+            and (not versions or self._is_settled(one, settled_us))
+        ]
         return max(versions, default=1)
+
+    def _is_settled(self, one: DesiredVersion, settled_us: int) -> bool:
+        refused = self._unserved[one.application, one.api_version]
+        return one.since_us < settled_us and not refused.is_preparing
 
     @property
     def _is_starting(self) -> bool:
