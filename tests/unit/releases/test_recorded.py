@@ -1,11 +1,21 @@
 """The features of logged requests, as a candidate with other features takes them."""
 
 from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from konveyer.core.schema import ColumnType, ScalarColumn
+from konveyer.bundle.manifest import GOLDEN, LINEAR, PREPARATION, ModelSpec
+from konveyer.bundle.store import Bundle, BundleStore
+from konveyer.core.schema import ColumnType, DecimalType, ScalarColumn
+from konveyer.execution.releases.gates.answers import answering
+from konveyer.execution.releases.gates.integration import (
+    Predictions,
+    Served,
+    compared_predictions,
+)
 from konveyer.execution.releases.recorded import features_then, same_features
 from konveyer.feature_store.definitions.resolved import (
     ResolvedFeature,
@@ -14,6 +24,7 @@ from konveyer.feature_store.definitions.resolved import (
     ResolvedService,
     ResolvedView,
 )
+from tests.manifests import manifest_with
 
 INT, FLOAT = ColumnType.INT64, ColumnType.FLOAT64
 
@@ -118,3 +129,50 @@ def test_what_a_caller_gave_is_taken_whatever_its_view_is_now() -> None:
     then = features_then(wanted, [keyed, by_values], {"live": live}, retrieve)
     assert then.rows == [(-1.0, 0.5), (3.0, 0.7)]
     assert (asked, then.retrieved) == ([(1,)], ("count",))
+
+
+PRICED = msgspec.structs.replace(
+    service("city:price"),
+    features=(
+        ResolvedFeature(name="price", view="city", feature="price", dtype=DecimalType(12, 2)),
+    ),
+)
+
+
+def priced(root: Path) -> Bundle:
+    """A model with an ordinal encoder on a decimal; one of its prices was recorded."""
+    codes = {"feature": 0, "codes": [[0.1, 1.0], [0.25, 2.0]], "unseen": -1.0}
+    content: dict[str, Any] = {
+        PREPARATION: {"sources": [codes], "steps": [], "finite": False},
+        LINEAR: {"coefficients": [[1.0]], "intercepts": [0.0], "link": "identity"},
+        GOLDEN: {"cases": [{"features": [0.1], "outputs": [1.0]}]},
+    }
+
+    def write(draft: Path) -> None:
+        for name, one in content.items():
+            (draft / name).parent.mkdir(exist_ok=True)
+            (draft / name).write_bytes(msgspec.json.encode(one))
+
+    manifest = manifest_with(service=PRICED, model=ModelSpec(form="linear"))
+    return BundleStore(root).pack(manifest, write)
+
+
+def test_an_encoder_of_a_decimal_is_asked_for_what_was_logged(tmp_path: Path) -> None:
+    served = [
+        Served(keys=(1,), features=("0.10",), outputs=(1.0,)),
+        Served(keys=(2,), features=("0.25",), outputs=(2.0,)),
+        Served(keys=(3,), features=(None,), outputs=None),
+    ]
+    compared = compared_predictions(priced(tmp_path), served, tmp_path)
+    assert compared == Predictions(compared=2, recorded=1, worst_difference=0.0)
+
+
+def test_an_encoder_of_a_decimal_is_asked_for_what_was_recorded_and_retrieved(
+    tmp_path: Path,
+) -> None:
+    rows = [row(1, "live", 0.0) | {"features": ["0.10"]}, row(2, "older")]
+    older = msgspec.structs.replace(PRICED, features=())
+    then = features_then(PRICED, rows, {"live": PRICED, "older": older}, lambda *_: [("0.25",)])
+    assert then.rows == [(Decimal("0.10"),), (Decimal("0.25"),)]
+    with answering(priced(tmp_path), tmp_path) as answer:
+        assert answer(then.rows) == [(1.0,), (2.0,)]

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from konveyer.bundle.values import exact_feature
+from konveyer.core.schema import Column, DecimalType
 from konveyer.execution.releases.observed import Row
 from konveyer.feature_store.definitions.resolved import ResolvedFeature, ResolvedService
 
@@ -14,7 +16,7 @@ Retrieve = Callable[[Sequence[Values], Sequence[Values], Sequence[int]], list[tu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Then:
-    """The features of logged rows, in the order of the candidate's service.
+    """The features of logged rows, as a node reads them, in the order of the candidate's service.
 
     `retrieved` names those that the log of some row does not have: the feature store was asked what
     they were at the time of the request.
@@ -22,6 +24,16 @@ class Then:
 
     rows: list[tuple[Any, ...]]
     retrieved: tuple[str, ...]
+
+
+def as_read(features: Values, columns: Sequence[Column]) -> tuple[Any, ...]:
+    """The features of a logged row as a node reads them: the log has decimals as text, of which an
+    encoder knows none.
+    """
+    return tuple(
+        exact_feature(value, column.dtype) if isinstance(column.dtype, DecimalType) else value
+        for value, column in zip(features, columns, strict=True)
+    )
 
 
 def features_then(
@@ -62,7 +74,7 @@ def features_then(
         features = [*next(retrieved)] if lacks else [None] * len(names)
         for place, recorded in places.items():
             features[place] = row["features"][recorded]
-        found.append(tuple(features))
+        found.append(as_read(features, wanted.columns))
         if lacks:
             new |= set(range(len(names))) - places.keys()
     return Then(rows=found, retrieved=tuple(names[place] for place in sorted(new)))

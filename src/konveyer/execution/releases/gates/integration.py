@@ -15,6 +15,7 @@ import httpx
 import msgspec
 
 from konveyer.bundle.manifest import GOLDEN, Entities, Golden
+from konveyer.bundle.native.inputs import plain
 from konveyer.bundle.store import Bundle
 from konveyer.core.ids import new_id
 from konveyer.execution.releases.compatibility import breaking_changes
@@ -25,6 +26,7 @@ from konveyer.execution.releases.gates.context import GateContext, is_unknown, p
 from konveyer.execution.releases.gates.coverage import Coverage, coverage
 from konveyer.execution.releases.gates.sampled import bodies_of, offline_features, sampled_entities
 from konveyer.execution.releases.nodes import NodeAccess
+from konveyer.execution.releases.recorded import as_read
 from konveyer.execution.releases.records import current_live
 from konveyer.execution.releases.verdict import Verdict
 from konveyer.execution.serving.prediction_reader import read_predictions
@@ -168,11 +170,13 @@ def compared_predictions(
     cases = msgspec.json.decode((bundle.path / GOLDEN).read_bytes(), type=Golden).cases
     recorded = {repr(case.features): case.outputs for case in cases if not case.error}
     rows = [one for one in served if one.outputs is not None and one.features is not None]
+    columns = bundle.manifest.service.columns
+    features = [as_read(one.features or (), columns) for one in rows]
     with answering(bundle, environments) as answer:
-        own = answer([list(one.features or ()) for one in rows])
+        own = answer(features)
     worst, found = 0.0, 0
-    for one, computed in zip(rows, own, strict=True):
-        known = recorded.get(repr(list(one.features or ())))
+    for one, used, computed in zip(rows, features, own, strict=True):
+        known = recorded.get(repr([plain(value) for value in used]))
         found += known is not None
         worst = max(worst, distance(one.outputs or (), computed if known is None else known))
     return Predictions(compared=len(rows), recorded=found, worst_difference=worst)
