@@ -87,6 +87,11 @@ def test_pauses_double_up_to_their_limit_and_start_anew_after_a_long_run(
     assert [pause(1.0) for _ in range(12)][-1] == longest_s
 
 
+def test_a_model_that_ends_on_a_full_disk_is_started_again(tmp_path: Path, model: Pause) -> None:
+    (tmp_path / "model.why").symlink_to("/dev/full")
+    assert [model(1.0) for _ in range(2)] == pytest.approx([0.1, 0.2])
+
+
 # Says that it is ready, but for the first one only when it may, and ends with the parent.
 PROCESS = """
 import os, pathlib, sys, time

@@ -91,12 +91,13 @@ class Worker:
         """Nobody can connect until another has started, after a pause that grows."""
         self.kill_others()
         self.socket.unlink(missing_ok=True)
-        if reason:
-            self.said.write_text(reason)
         lived_s = time.monotonic() - self.started
         self.failures = 1 if lived_s > WELL_AFTER_S else self.failures + 1
         pause_s = min(FIRST_PAUSE_S * 2 ** (self.failures - 1), LONGEST_PAUSE_S)
         self.pid, self.due = 0, time.monotonic() + pause_s
+        if reason:
+            with suppress(OSError):  # a full disk must not end the family, and all models with it
+                self.said.write_text(reason)
 
 
 def _bytes_of(pid: int) -> int:
