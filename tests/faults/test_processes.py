@@ -118,11 +118,15 @@ def test_a_killed_process_loses_at_most_the_last_second_of_its_log(space: Servin
     assert {f"early-{number}" for number in range(50)} <= ids
 
 
-def counted(node: Node) -> float:
+def measured(node: Node, name: str) -> float:
     with node.client() as client:
         lines = client.get("/metrics").text.splitlines()
-    name = 'konveyer_requests_total{api_version="1",application="scoring",side="live",status="200"}'
     return next(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+def counted(node: Node) -> float:
+    name = 'konveyer_requests_total{api_version="1",application="scoring",side="live",status="200"}'
+    return measured(node, name)
 
 
 def test_counts_are_those_of_all_processes_also_of_one_that_was_killed(
@@ -137,3 +141,14 @@ def test_counts_are_those_of_all_processes_also_of_one_that_was_killed(
         with node.client() as client:
             wait_for(lambda: client.get("/health/ready").json()["versions"])
         assert counted(node) == load.total
+
+
+def test_what_a_process_served_that_was_killed_is_served_no_more(space: ServingSpace) -> None:
+    space.desire(space.pack(1), space.pack(2, application="other"))
+    with serving(space, processes=1) as node:
+        wait_for(lambda: measured(node, "konveyer_live_versions") == 2)
+        (victim,) = node.processes()
+        kill(victim)
+        space.desire(space.pack(1))
+        wait_for(lambda: victim not in node.processes())
+        wait_for(lambda: measured(node, "konveyer_live_versions") == 1)

@@ -31,7 +31,9 @@ STORAGE_UP = Gauge(
     multiprocess_mode="livemostrecent",
 )
 LIVE = Gauge(
-    "konveyer_live_versions", "Versions that a process of the node serves", multiprocess_mode="max"
+    "konveyer_live_versions",
+    "Versions that a process of the node serves",
+    multiprocess_mode="livemax",
 )
 
 OK = 200

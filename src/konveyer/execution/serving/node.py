@@ -27,7 +27,13 @@ from konveyer.execution.serving.control import READY, SILENT_S, STOP
 from konveyer.execution.serving.json_logs import log_json
 from konveyer.execution.serving.presence import announced
 from konveyer.execution.serving.segments import log_folder, ready_segments
-from konveyer.execution.serving.siblings import forget, metrics_folder, node_report, remove_counts
+from konveyer.execution.serving.siblings import (
+    forget,
+    metrics_folder,
+    node_report,
+    remove_counts,
+    remove_gauges,
+)
 
 BIND_WITHIN_S = 3.0
 STOP_WITHIN_S = 15.0
@@ -234,9 +240,11 @@ class _Node:
             self._selector.unregister(process.control)
             process.control.close()
         forget(self._folder, process.number)
-        if not process.is_ready and process.running is not None:
-            # It has counted nothing, and one that fails again and again must not fill the folder.
-            remove_counts(self._folder, process.running.pid)
+        if process.running is not None:
+            remove_gauges(self._folder, process.running.pid)
+            if not process.is_ready:
+                # It has counted nothing; one that fails again and again must not fill the folder.
+                remove_counts(self._folder, process.running.pid)
         if not process.was_ready:
             raise NodeFailed(
                 f"Process {process.number} of the node ended with {status} before it could answer.",
