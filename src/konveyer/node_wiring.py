@@ -59,6 +59,7 @@ class NodePlaces:
             bundles=self.bundles,
             environments=self.settings.state / "venvs",
             folder=sockets,
+            secrets=self.settings.secrets,
         )
         with self.following(shared), families:
             yield

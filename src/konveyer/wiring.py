@@ -197,6 +197,7 @@ class Workspace:
             scores=self.scores,
             staging=self.settings.state / "scoring",
             environments=self.settings.state / "venvs",
+            secrets=self.settings.secrets,
         )
 
     @property
@@ -239,6 +240,7 @@ class Workspace:
             environments=state / "venvs",
             node_command=self.node_command,
             load_seconds=self.settings.load_seconds,
+            secrets=self.settings.secrets,
         )
         return ReleaseServices(catalog=self.catalog, bundles=self.bundles, gates=gates)
 

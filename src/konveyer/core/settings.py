@@ -8,6 +8,7 @@ import msgspec
 from konveyer.core.clock import FeatureClock, parse_instant
 from konveyer.core.errors import KonveyerError, NotFound, did_you_mean
 from konveyer.core.plugins import path_of
+from konveyer.core.variables import variables_in
 
 FILE_NAME = "konveyer.toml"
 
@@ -146,6 +147,12 @@ class Settings(_Section, frozen=True):
             if url not in urls.values():
                 urls[f"environment '{name}'"] = url
         return urls
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The variables that URLs take from the environment."""
+        urls = [*self.online_urls.values(), *(one.url for one in self.databases.values())]
+        return frozenset(variable for url in urls for variable in variables_in(url))
 
     @property
     def clock(self) -> FeatureClock:

@@ -18,7 +18,7 @@ class VariableMissing(KonveyerError):
 def variables_of(url: str, environment: Mapping[str, str], *, setting: str) -> dict[str, str]:
     """The variables that `url` names and their values; an empty one counts as missing."""
     values = {}
-    for variable in _VARIABLE.findall(url):
+    for variable in variables_in(url):
         if not environment.get(variable):
             raise VariableMissing(
                 f"[{setting}] takes {variable} from the environment, where it is not set.",
@@ -26,6 +26,15 @@ def variables_of(url: str, environment: Mapping[str, str], *, setting: str) -> d
             )
         values[variable] = environment[variable]
     return values
+
+
+def variables_in(url: str) -> list[str]:
+    """The variables that `url` names.
+
+    >>> variables_in("redis://:${PW}@${HOST}:6379")
+    ['PW', 'HOST']
+    """
+    return _VARIABLE.findall(url)
 
 
 def filled(url: str, values: Mapping[str, str]) -> str:

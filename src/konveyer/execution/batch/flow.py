@@ -51,7 +51,8 @@ class ReleaseRolledBack(Conflict):
 class BatchServices:
     """What the flow works with. Every worker of the engine sees `scores` and `staging`.
 
-    Isolated models run in `environments`, which are built there when they are missing.
+    Isolated models run in `environments`, which are built there when they are missing, and do not
+    see the variables `secrets`.
     """
 
     catalog: Catalog
@@ -61,6 +62,7 @@ class BatchServices:
     scores: Path
     staging: Path
     environments: Path
+    secrets: frozenset[str] = frozenset()
 
 
 def batch_flow(services: BatchServices) -> Flow:
@@ -182,7 +184,7 @@ def _scored(services: BatchServices, job: ScoreFile, asked: Sequence[Path]) -> I
     if job.bundle.manifest.model.form != ISOLATED:
         yield from services.engine.map(job, asked)
         return
-    with answering(job.bundle, services.environments) as answer:
+    with answering(job.bundle, services.environments, services.secrets) as answer:
         for file in asked:
             yield job.scored(file, answer)
 

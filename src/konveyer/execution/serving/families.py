@@ -45,11 +45,14 @@ class Families:
 
     Environments are built under `environments`, by a thread of their own, so that a long build
     holds up no other family. Sockets are in `folder`, whose path must be short: that of a Unix
-    socket may have no more than about a hundred characters.
+    socket may have no more than about a hundred characters. Models do not see the environment
+    variables `secrets`, nor those of AWS.
     """
 
-    def __init__(self, environments: Path, folder: Path) -> None:
-        self._environments, self.folder = environments, folder
+    def __init__(
+        self, environments: Path, folder: Path, secrets: frozenset[str] = frozenset()
+    ) -> None:
+        self._environments, self.folder, self._secrets = environments, folder, secrets
         self._families: dict[str, _Family] = {}
 
     def reconcile(self, bundles: Iterable[Bundle]) -> None:
@@ -79,7 +82,8 @@ class Families:
         told = [_wanted(one, self.folder) for one in models]
         if lock not in self._families:
             _unsay(told)  # what an earlier family said of them
-            self._families[lock] = _Family(models[0].path / LOCK, self._environments)
+            path = models[0].path / LOCK
+            self._families[lock] = _Family(path, self._environments, self._secrets)
         self._families[lock].want(told)
 
     def stop(self) -> None:
@@ -116,13 +120,15 @@ class _Family:
     Those who wait for its models learn from a file beside each socket what has gone wrong.
     """
 
-    def __init__(self, lock: Path, environments: Path) -> None:
+    def __init__(
+        self, lock: Path, environments: Path, secrets: frozenset[str] = frozenset()
+    ) -> None:
         self._python: Path | None = None
         self._unbuilt = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._told: list[dict[str, Any]] | None = None
         self._failures, self._due, self._started = 0, 0.0, 0.0
-        self._lock = lock
+        self._lock, self._secrets = lock, secrets
         self._builder = threading.Thread(target=self._build, args=(environments,), daemon=True)
         self._builder.start()
 
@@ -176,7 +182,7 @@ class _Family:
 
     def _start(self, python: Path) -> None:
         environment = {
-            **{name: value for name, value in os.environ.items() if not _is_ours(name)},
+            **{name: value for name, value in os.environ.items() if not self._is_ours(name)},
             **_ONE_THREAD,
             "PYTHONDONTWRITEBYTECODE": "1",
         }
@@ -188,6 +194,10 @@ class _Family:
             start_new_session=True,
         )
         self._told, self._started = None, time.monotonic()
+
+    def _is_ours(self, variable: str) -> bool:
+        is_known = "KONVEYER" in variable or variable.startswith(("PROMETHEUS", "AWS_"))
+        return is_known or variable in self._secrets
 
     def _tell(self, models: list[dict[str, Any]]) -> None:
         process = self._process
@@ -230,10 +240,6 @@ def _unsay(models: Iterable[dict[str, Any]]) -> None:
         why_of(Path(model["socket"])).unlink(missing_ok=True)
 
 
-def _is_ours(variable: str) -> bool:
-    return "KONVEYER" in variable or variable.startswith("PROMETHEUS")
-
-
 def _input(process: "subprocess.Popen[bytes]") -> Any:
     assert process.stdin is not None  # noqa: S101 - it is a pipe
     return process.stdin
@@ -241,13 +247,19 @@ def _input(process: "subprocess.Popen[bytes]") -> Any:
 
 @contextmanager
 def families_following(
-    environment: str, *, storage: Storage, bundles: BundleStore, environments: Path, folder: Path
+    environment: str,
+    *,
+    storage: Storage,
+    bundles: BundleStore,
+    environments: Path,
+    folder: Path,
+    secrets: frozenset[str] = frozenset(),
 ) -> Iterator[None]:
     """Families for all that the environment's desired document names, in a thread of their own.
 
     Their sockets are in `folder`, for the routers of the node's processes.
     """
-    families = Families(environments, folder)
+    families = Families(environments, folder, secrets)
     stopping = threading.Event()
     opened = _Opened(bundles)
 
@@ -307,7 +319,9 @@ def _digests(version: DesiredVersion) -> list[str]:
 
 
 @contextmanager
-def families_of(bundle: Bundle, environments: Path) -> Iterator[Path | None]:
+def families_of(
+    bundle: Bundle, environments: Path, secrets: frozenset[str] = frozenset()
+) -> Iterator[Path | None]:
     """The process of one bundle's model, for as long as it is needed; none for a compiled one.
 
     Gives the folder of its socket once it answers; raises `ModelUnavailable` when it does not.
@@ -316,11 +330,10 @@ def families_of(bundle: Bundle, environments: Path) -> Iterator[Path | None]:
         yield None
         return
     with TemporaryDirectory(prefix="konveyer-", ignore_cleanup_errors=True) as name:
-        yield from _one_family(bundle, environments, Path(name))
+        yield from _one_family(bundle, Families(environments, Path(name), secrets))
 
 
-def _one_family(bundle: Bundle, environments: Path, folder: Path) -> Iterator[Path]:
-    families = Families(environments, folder)
+def _one_family(bundle: Bundle, families: Families) -> Iterator[Path]:
     lane = IsolatedLane(socket_of(families.folder, bundle.digest), bundle.manifest.model)
     deadline = time.monotonic() + START_WITHIN_S
     try:

@@ -16,12 +16,15 @@ Answer = Callable[[Rows], list[tuple[Any, ...]]]
 
 
 @contextmanager
-def answering(bundle: Bundle, environments: Path) -> Iterator[Answer]:
+def answering(
+    bundle: Bundle, environments: Path, secrets: frozenset[str] = frozenset()
+) -> Iterator[Answer]:
     """From rows of features, in the order of the service, to a tuple of outputs for each.
 
-    An isolated model is asked in a process of its own, whose environment is in `environments`.
+    An isolated model is asked in a process of its own, whose environment is in `environments`; it
+    does not see the variables `secrets`.
     """
-    with families_of(bundle, environments) as families, asyncio.Runner() as runner:
+    with families_of(bundle, environments, secrets) as families, asyncio.Runner() as runner:
         lane = lane_of(bundle, families)
         try:
             yield lambda rows: runner.run(lane.predict(rows)) if rows else []

@@ -25,7 +25,8 @@ from konveyer.feature_store.offline.delta import DeltaOfflineStore
 class GateServices:
     """Backends and settings, the same for every release. Nodes are met through `storage`.
 
-    `node_command` gives the command that serves an environment in the foreground.
+    `node_command` gives the command that serves an environment in the foreground. Isolated models
+    do not see the variables `secrets`.
     """
 
     catalog: Catalog
@@ -38,6 +39,7 @@ class GateServices:
     environments: Path
     node_command: Callable[[str], Sequence[str]]
     load_seconds: float
+    secrets: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,8 @@ _UNKNOWN = {
 
 def functional_gate(context: GateContext, bundle: Bundle) -> Verdict:
     recorded = msgspec.json.decode((bundle.path / GOLDEN).read_bytes(), type=Golden)
-    with answering(bundle, context.services.environments) as answer:
+    services = context.services
+    with answering(bundle, services.environments, services.secrets) as answer:
         golden = parity(answer, recorded.cases)
         held = check_all(bundle.manifest, observed_rows(bundle, recorded), answer)
     with context.on_test(bundle) as node:

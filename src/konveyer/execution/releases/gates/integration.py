@@ -82,7 +82,7 @@ def integration_gate(context: GateContext, bundle: Bundle) -> Verdict:
         breaking=[] if live is None else breaking_changes(live.manifest, bundle.manifest),
         known=known,
         published=published,
-        predictions=compared_predictions(bundle, served, services.environments),
+        predictions=compared_predictions(bundle, served, services.environments, services.secrets),
         tolerance=bundle.manifest.release.tolerance,
     )
 
@@ -164,7 +164,10 @@ def _live(context: GateContext, bundle: Bundle) -> Bundle | None:
 
 
 def compared_predictions(
-    bundle: Bundle, served: Sequence[Served], environments: Path
+    bundle: Bundle,
+    served: Sequence[Served],
+    environments: Path,
+    secrets: frozenset[str] = frozenset(),
 ) -> Predictions:
     """The node's answers against the model's own: recorded in development, or given here."""
     cases = msgspec.json.decode((bundle.path / GOLDEN).read_bytes(), type=Golden).cases
@@ -172,7 +175,7 @@ def compared_predictions(
     rows = [one for one in served if one.outputs is not None and one.features is not None]
     columns = bundle.manifest.service.columns
     features = [as_read(one.features or (), columns) for one in rows]
-    with answering(bundle, environments) as answer:
+    with answering(bundle, environments, secrets) as answer:
         own = answer(features)
     worst, found = 0.0, 0
     for one, used, computed in zip(rows, features, own, strict=True):

@@ -54,7 +54,7 @@ def replay_gate(context: GateContext, bundle: Bundle) -> Verdict:
     with (
         context.on_test(bundle) as node,
         httpx.Client(base_url=node.url, headers=node.headers, timeout=10.0) as client,
-        answering(bundle, services.environments) as answer,
+        answering(bundle, services.environments, services.secrets) as answer,
     ):
         path, batch = predict_path(manifest), new_id("replay")
         candidate = []
