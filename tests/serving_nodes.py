@@ -97,7 +97,9 @@ def kill(process: psutil.Process) -> None:
 class Load:
     """Callers that ask one request after the other, each on a connection that it keeps.
 
-    `answers` counts status and bundle; `broken` are requests that got no answer. Use as a context.
+    `answers` counts status and bundle; `broken` are requests that got no answer: on a connection
+    that could not be made ("connect"), that had no answer yet ("new"), or that had some. Use as a
+    context.
     """
 
     url: str
@@ -154,13 +156,15 @@ class Load:
                 self.broken.append(f"connect: {error}")
                 await asyncio.sleep(0.05)
                 continue
+            is_new = True
             try:
                 while not self._ended.is_set():
                     turn += self.connections
                     if not await self._ask(reader, writer, self.bodies[turn % len(self.bodies)]):
                         break
+                    is_new = False
             except (OSError, asyncio.IncompleteReadError) as error:
-                self.broken.append(repr(error))
+                self.broken.append(f"new: {error!r}" if is_new else repr(error))
             finally:
                 writer.close()
 

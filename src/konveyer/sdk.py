@@ -192,7 +192,6 @@ class FeatureStore:
         once ETL has computed their views; until then a service is read as it was. Raises
         `ViewNotComputed` for one that was not read before.
         """
-        self.actor.require(Permission.READ)
         read = self._reader(service)
         requests = [read.fields(key) for key in keys] if read.fields is not None else ()
         rows = read.lookup.rows([read.keys(key) for key in keys], requests)
@@ -210,6 +209,7 @@ class FeatureStore:
     def _reader(self, service: str) -> "_Reader":
         reader = self._readers.get(service)
         if reader is None or monotonic() - reader.since > _RESOLVED_EVERY_S:
+            self.actor.require(Permission.READ)
             reader = self._readers[service] = self._resolved(service, reader)
         return reader
 

@@ -42,9 +42,10 @@ def test_processes_end_with_a_killed_parent_and_a_new_one_takes_the_port(
                 wait_for(lambda: not any(one.is_running() for one in orphans))
                 assert again.port == node.port
                 assert [one.pid for one in nodes_up(space.root, "prod")] == [again.parent.pid]
-        # Requests under way were answered; connections that came between the two were refused.
+        # Requests under way were answered; connections that came between the two were refused, or
+        # ended by the system when they stood in the queue of a socket that closed.
         assert load.statuses == {200}
-        assert not [one for one in load.broken if not one.startswith("connect")]
+        assert not [one for one in load.broken if not one.startswith(("connect", "new"))]
         assert took_s < 20
 
 
@@ -64,7 +65,7 @@ def test_a_stopped_node_answers_what_is_under_way_and_logs_it(space: ServingSpac
         load.more(200)
         node.parent.send_signal(signal.SIGTERM)
         assert node.parent.wait(30) == 0
-    assert not [one for one in load.broken if not one.startswith("connect")]
+    assert not [one for one in load.broken if not one.startswith(("connect", "new"))]
     assert load.statuses == {200}
     logged = {row["request_id"] for row in rows_logged(space.root)}
     assert set(load.ids) <= logged

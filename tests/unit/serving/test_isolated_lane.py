@@ -418,7 +418,8 @@ def test_what_was_live_before_and_is_not_on_the_disk_any_more_keeps_no_other_awa
         def release(bundle: Bundle) -> None:
             site.desire(bundle)
             follow(mirror)
-            wait_for(lambda: router.refresh() and served(router) == bundle.digest)
+            wait_for(lambda: router.refresh() and router.refused == {})
+            assert served(router) == bundle.digest
 
         def family() -> list[int]:
             found = running_below(os.getpid(), "konveyer.bundle.native.family")

@@ -183,6 +183,9 @@ class _Node:
         if ready_segments(self._log_folder):
             self._start_packing().wait()
         self._selector.close()
+        for process in self._processes:
+            if process.control is not None:
+                process.control.close()
 
     def _look_after(self, process: _Process, now_s: float) -> None:
         if process.running is None:
