@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from konveyer import Aggregation, Entity, Feature, FeatureView, JoinKey, Source
+from konveyer.feature_store.definitions.definition import Definition
 from konveyer.feature_store.engines.duckdb import DuckDBEngine
 from tests.desk import Desk
 
@@ -186,12 +187,70 @@ def test_a_changed_column_is_named_through_sql_sources(desk: Desk, file: Path) -
     assert "source 'payments', column 'amount' was int64 and is gone" in error["message"]
 
 
-def test_columns_that_no_view_needs_may_come_and_go(desk: Desk, file: Path) -> None:
+def counted(**condition: Any) -> FeatureView:
+    paid = Aggregation(function="count", over="30d", name="paid", **condition)
+    return replace(SPEND, aggregations=(paid,))
+
+
+CODED = "SELECT client_id, paid_at, CAST(kind AS VARCHAR) || 'x' AS amount FROM "
+LAST = replace(SPEND, aggregations=(Aggregation(column="amount", function="last", over="30d"),))
+
+
+@pytest.mark.parametrize(
+    "definitions",
+    [
+        (PAYMENTS, counted(by="kind", values=("1", "2"))),
+        (PAYMENTS, counted(where="CAST(KIND AS VARCHAR) = '1'")),
+        (
+            PAYMENTS,
+            FeatureView(
+                name="spend",
+                entity="client",
+                sql=CODED.replace("at,", "at AS event_time,") + "(SELECT * FROM payments)",
+                features=(Feature(name="amount", dtype="string"),),
+            ),
+        ),
+        (
+            replace(PAYMENTS, name="raw"),
+            Source(name="payments", sql=CODED + "raw", event_time="paid_at"),
+            LAST,
+        ),
+    ],
+    ids=["by", "where", "view", "source"],
+)
+def test_a_column_of_which_only_conditions_and_sql_make_something_keeps_its_type(
+    desk: Desk, file: Path, definitions: tuple[Definition, ...]
+) -> None:
+    """A text made of 1 is another one than that of 1.0, though the feature's type stays."""
+    pq.write_table(payments(pa.array([1, 2, 3]), kind=pa.array([1, 2, 1])), file)
+    desk.apply(CLIENT, *definitions)
+    desk.etl()
+    before = desk.readable("spend")
+    desk.apply(CLIENT, *definitions)
+    assert desk.readable("spend") == before
+
+    pq.write_table(payments(pa.array([1, 2, 3]), kind=pa.array([1.0, 2.0, 1.0])), file)
+    error = desk.failure("spend")
+    assert error["code"] == "source_changed"
+    assert "column 'kind' was int64 and is float64" in error["message"]
+    desk.apply(CLIENT, *definitions)
+    assert desk.readable("spend") is None
+    desk.etl()
+
+
+@pytest.mark.parametrize("sql", [None, "SELECT *, amount > 0 AS paid FROM raw"])
+def test_columns_that_no_view_needs_may_come_and_go(
+    desk: Desk, file: Path, sql: str | None
+) -> None:
     note = pa.array(["x", "y", "z"])
     pq.write_table(payments(pa.array([1, 2, 3]), note=note), file)
-    desk.apply(*DEFINITIONS)
+    source = replace(PAYMENTS, path=None if sql else PAYMENTS.path, sql=sql)
+    definitions = (CLIENT, replace(PAYMENTS, name="raw"), source, SPEND)
+    desk.apply(*definitions)
     pq.write_table(payments(pa.array([1, 2, 3]), extra=pa.array([1, 2, 3])), file)
     desk.etl()
+    assert amounts(desk) == [1, 2, 3]
+    desk.apply(*definitions)
     assert amounts(desk) == [1, 2, 3]
 
 

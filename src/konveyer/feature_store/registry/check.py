@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,7 +22,7 @@ from konveyer.feature_store.registry.compile import CompiledView, compile_view
 from konveyer.feature_store.registry.errors import SourceChanged, SqlInvalid
 from konveyer.feature_store.registry.landing import check_landing
 from konveyer.feature_store.registry.python_view import call_on_nothing
-from konveyer.feature_store.registry.sql import nestable
+from konveyer.feature_store.registry.sql import columns_named, nestable
 from konveyer.feature_store.registry.state import Key, RegistryState, registry_state
 from konveyer.feature_store.sources.attach import attach
 from konveyer.feature_store.sources.errors import UnknownColumn, WrongType
@@ -61,7 +61,7 @@ def check_definitions(state: RegistryState, engine: Engine, places: Places) -> C
             _check_keys(state, source, columns)
         for name in state.names(Kind.VIEW):
             check_landing(state, state.view(name))
-            views[name] = _compiled(state, name, session, places)
+            views[name] = _compiled(state, name, session, places, sources)
             _check_known(state, state.view(name), views[name])
             if views[name].code is not None:
                 call_on_nothing(name, views[name])
@@ -102,14 +102,15 @@ def sources_attached(
                     was, is_now = found[source.name].kind, now[source.name].kind
                     changes = [f"source '{source.name}' was {was}, and is {is_now}"]
                     raise _changed(view, changes, "its rows would be others.")
-            fits = _fits(_compiled(state, view, session, places), compiled)
+            fits = _fits(_compiled(state, view, session, places, now), compiled)
         except (UnknownColumn, WrongType, SqlInvalid, UnsupportedType) as error:
             changes = _changes(found, now)
             if changes:
                 raise _changed(view, changes, error.message) from error
             raise
         if not fits:
-            raise _changed(view, _changes(found, now), "its features would have other types.")
+            problem = "its features would have other types, or be made of others."
+            raise _changed(view, _changes(found, now), problem)
         with _naming_sources([name for name, form in now.items() if form.kind != SourceKind.SQL]):
             yield session
 
@@ -139,8 +140,14 @@ def _attached(
     return SourceForm(kind=kind, columns=types), columns
 
 
-def _compiled(state: RegistryState, name: str, session: Engine, places: Places) -> CompiledView:
-    """The view, checked against the real columns of its attached sources."""
+def _compiled(
+    state: RegistryState,
+    name: str,
+    session: Engine,
+    places: Places,
+    sources: Mapping[str, SourceForm],
+) -> CompiledView:
+    """The view, checked against the real columns of its attached `sources`."""
     view = state.view(name)
     source = None if view.source is None else state.source(view.source)
     sql = f"SELECT * FROM {quoted(source.name)}" if source else nestable(view.sql or "")  # noqa: S608
@@ -154,7 +161,7 @@ def _compiled(state: RegistryState, name: str, session: Engine, places: Places) 
     except QueryFailed as error:
         hint = _only_in_later_files(state, name, places, error.message) or error.hint
         raise SqlInvalid(f"Feature view '{name}': {error.message}", hint=hint) from error
-    return result
+    return replace(result, read_types=_read_types(state, view, sources))
 
 
 def _check_conditions(view: FeatureView, session: Engine, sql: str) -> None:
@@ -273,7 +280,8 @@ def _check_column(where: str, name: str, columns: pa.Schema, wanted: str) -> Non
 def _types_of(compiled: CompiledView) -> list[list[str]]:
     """What of a view's form depends on the types of the data."""
     columns = (*_kept(compiled), *_given(compiled))
-    return [[column.name, str(column.dtype)] for column in columns]
+    named = [[column.name, str(column.dtype)] for column in columns]
+    return [*named, *([column, dtype] for column, dtype in compiled.read_types)]
 
 
 def _kept(compiled: CompiledView) -> list[Column]:
@@ -289,8 +297,40 @@ def _given(compiled: CompiledView) -> list[Column]:
 
 def _fits(now: CompiledView, before: CompiledView) -> bool:
     """Whether the rows are as they were. A function is not given what is new in its source."""
-    given = _given(now)
-    return _kept(now) == _kept(before) and all(column in given for column in _given(before))
+    given, read_types = _given(now), dict(now.read_types)
+    return (
+        _kept(now) == _kept(before)
+        and all(column in given for column in _given(before))
+        and all(read_types.get(column) == dtype for column, dtype in before.read_types)
+    )
+
+
+def _read_types(
+    state: RegistryState, view: FeatureView, sources: Mapping[str, SourceForm]
+) -> tuple[tuple[str, str], ...]:
+    """See `CompiledView`. `sources` has all that the view reads."""
+    found: dict[str, str] = {}
+    for sql, read in _each_sql(state, view):
+        names = columns_named(sql, where=f"feature view '{view.name}'")
+        for source in read:
+            for column, dtype in sources[source].columns.items():
+                if names is None or column.lower() in names:
+                    found[f"{source}.{column}"] = dtype
+    return tuple(sorted(found.items()))
+
+
+def _each_sql(state: RegistryState, view: FeatureView) -> Iterator[tuple[str, Sequence[str]]]:
+    """The conditions and the SQL of a view and of its sources, with the sources that each reads."""
+    conditions = [f"({one.where})" for one in view.aggregations if one.where is not None]
+    conditions += [quoted(one.by) for one in view.aggregations if one.by is not None]
+    if view.source is not None and conditions:
+        yield f"SELECT {', '.join(conditions)} FROM source_rows", [view.source]  # noqa: S608
+    key = (Kind.VIEW, view.name)
+    texts = [(key, view.sql)]
+    texts += [((Kind.SOURCE, source.name), source.sql) for source in state.sources_of(key)]
+    for reader, sql in texts:
+        if sql is not None:
+            yield sql, [name for kind, name in state.reads[reader] if kind is Kind.SOURCE]
 
 
 def _type_name(arrow: pa.DataType) -> str:

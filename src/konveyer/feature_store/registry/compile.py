@@ -55,6 +55,9 @@ class CompiledView:
 
     `columns` are the features with their types, in the order in which they are published. A view
     with a `code` first has its rows in the layout `given`, which its function turns into `layout`.
+
+    `read_types` are the types of the source columns that its conditions and SQL name, each called
+    `source.column`: what these make of a value depends on its type.
     """
 
     rows_sql: str
@@ -63,6 +66,7 @@ class CompiledView:
     columns: tuple[Column, ...]
     given: TableLayout | None = None
     code: str | None = None
+    read_types: tuple[tuple[str, str], ...] = ()
 
 
 def compile_view(

@@ -66,6 +66,37 @@ def _of_no_cte(query: exp.Query, where: str) -> set[str]:
     return {source.name for source in sources if isinstance(source, exp.Table) and source.name}
 
 
+def columns_named(sql: str, *, where: str) -> frozenset[str] | None:
+    """The names in one SELECT, in lower case: its columns are among them. None for every column.
+
+    A plain `*` names none: it hands columns on as they are.
+
+    >>> sorted(columns_named("SELECT *, a + 1 AS B FROM t JOIN u USING (c)", where="x"))
+    ['a', 'b', 'c', 't', 'u']
+    >>> columns_named("SELECT DISTINCT * FROM t", where="x") is None
+    True
+    """
+    query = one_select(sql, where=where)
+    if _takes_whole_rows(query):
+        return None
+    return frozenset(name.name.lower() for name in query.find_all(exp.Identifier))
+
+
+def _takes_whole_rows(query: exp.Query) -> bool:
+    """Whether what it gives depends on columns that it does not name."""
+    rows = {table.alias_or_name.lower() for table in query.find_all(exp.Table, exp.Subquery)}
+    stars = [select for select in query.find_all(exp.Select) if select.is_star]
+    return (
+        query.find(exp.Columns, exp.Pivot) is not None
+        or any(join.method == "NATURAL" for join in query.find_all(exp.Join))
+        # The name of a table may stand where a value does, for a whole row.
+        or any(column.name.lower() in rows for column in query.find_all(exp.Column))
+        or any(one.args.get("distinct") or one.find_ancestor(exp.SetOperation) for one in stars)
+        # The names after the alias of a table are other ones for its columns.
+        or (bool(stars) and any(one.columns for one in query.find_all(exp.TableAlias)))
+    )
+
+
 def check_condition(sql: str, *, where: str) -> None:
     """Raise unless `sql` is one expression, such as the `where` of an aggregation."""
     query = one_select(f"SELECT * FROM t WHERE ({sql})", where=where)  # noqa: S608 - never run
