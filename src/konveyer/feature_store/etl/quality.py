@@ -1,7 +1,7 @@
 """Checks of a view's values against what its definition accepts, with pandera."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR
 from typing import Any
 
@@ -23,13 +23,18 @@ class CheckFailed(KonveyerError):
 
 def check_values(view: FeatureView, values: pa.Table) -> None:
     """Raise when any value of `values` (the view's features) is not acceptable."""
+    # Not with pandera, which takes NaN for a null.
+    for feature in view.features:
+        nulls = values[feature.name].null_count
+        if nulls and not feature.nullable:
+            raise _failed(view, feature.name, "not_nullable", nulls, [None])
     pandera = _pandera()
     frame = pl.from_arrow(values)
     assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table gives a frame
     columns = {
         feature.name: pandera.Column(
             checks=list(_checks(pandera, feature, values.schema.field(feature.name).type)),
-            nullable=not isinstance(feature, Feature) or feature.nullable,
+            nullable=True,
         )
         for feature in view.each_feature
     }
@@ -38,13 +43,21 @@ def check_values(view: FeatureView, values: pa.Table) -> None:
     except pandera.errors.SchemaErrors as error:
         cases = error.failure_cases
         worst = cases.group_by("column", "check").len().sort("len", descending=True).row(0)
-        examples = cases.filter((pl.col("column") == worst[0]) & (pl.col("check") == worst[1]))
-        raise CheckFailed(
-            f"Feature view '{view.name}', feature '{worst[0]}': {worst[2]} value(s) fail "
-            f"{worst[1]}, such as {examples['failure_case'].head(3).to_list()}.",
-            hint="correct the source, or the limits in the definition; nothing was published",
-            detail={"feature": worst[0], "check": worst[1], "values": worst[2]},
-        ) from error
+        feature, check, count = worst
+        examples = cases.filter((pl.col("column") == feature) & (pl.col("check") == check))
+        shown = examples["failure_case"].head(3).to_list()
+        raise _failed(view, feature, check, count, shown) from error
+
+
+def _failed(
+    view: FeatureView, feature: str, check: str, count: int, examples: Sequence[object]
+) -> CheckFailed:
+    return CheckFailed(
+        f"Feature view '{view.name}', feature '{feature}': {count} value(s) fail {check}, such as "
+        f"{examples}.",
+        hint="correct the source, or the limits in the definition; nothing was published",
+        detail={"feature": feature, "check": check, "values": count},
+    )
 
 
 def _checks(
