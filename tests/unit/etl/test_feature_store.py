@@ -466,6 +466,17 @@ def test_a_profile_is_that_of_whole_buckets_up_to_a_number_of_entities(
     assert profile["counts"] == [profile["rows"]]
 
 
+def test_a_feature_may_be_called_count(store: Store) -> None:
+    sql = "SELECT bank, client_id, paid_at AS event_time, city AS count FROM payments"
+    features = (Feature(name="count", dtype="string"),)
+    store.apply(CLIENT, PAYMENTS, replace(PROFILE, sql=sql, features=features))
+    store.etl()
+    with store.services.catalog.transaction() as session:
+        profile = show_view(session, "profile").profiles["count"]
+    assert profile["labels"] == ["Oslo"]
+    assert profile["counts"] == [profile["rows"] - profile["nulls"]]
+
+
 def test_the_datamart_finds_shows_and_counts(store: Store) -> None:
     store.apply(*DEFINITIONS)
     with store.services.catalog.transaction() as session:

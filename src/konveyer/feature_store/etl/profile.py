@@ -32,8 +32,9 @@ def _profile(column: pl.Series) -> dict[str, Any]:
     if column.dtype.is_temporal():
         known = known.to_physical()
     if not known.dtype.is_numeric():
-        top = known.cast(pl.String).value_counts(sort=True).head(TOP_VALUES)
-        return {**base, "labels": top[column.name].to_list(), "counts": top["count"].to_list()}
+        # A feature may be called `count`, as the other column is.
+        top = known.cast(pl.String).alias("value").value_counts(sort=True).head(TOP_VALUES)
+        return {**base, "labels": top["value"].to_list(), "counts": top["count"].to_list()}
     numbers = known.cast(pl.Float64).to_numpy()
     finite = numbers[np.isfinite(numbers)]
     if not len(finite):
