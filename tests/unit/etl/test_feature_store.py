@@ -1,9 +1,10 @@
 """From definitions to training set and online read, on small data whose answers are known."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +24,7 @@ from konveyer.feature_store.datamart.show import show_view
 from konveyer.feature_store.definitions.definition import Definition, Kind
 from konveyer.feature_store.etl import flow
 from konveyer.feature_store.etl.pins import Pin
+from konveyer.feature_store.etl.plan import plan_etl
 from konveyer.feature_store.etl.runs import EtlRun, list_runs
 from konveyer.feature_store.offline import layout
 from konveyer.feature_store.online.base import Record
@@ -34,7 +36,7 @@ from konveyer.feature_store.registry.lookup import active_state, resolve_service
 from konveyer.feature_store.registry.plan import plan_apply
 from konveyer.feature_store.registry.state import registry_state
 from konveyer.feature_store.sources.errors import WrongType
-from tests.unit.etl.store import Store, opened_store
+from tests.unit.etl.store import PlainSteps, Store, opened_store
 
 NOW = "2026-01-10T12:00:00Z"
 CLIENTS = 40
@@ -300,6 +302,44 @@ def test_values_that_fail_leave_everything_as_it_was(store: Store) -> None:
     assert (failed.view, failed.status, failed.person) == ("spend", "failed", "admin")
     assert failed.error is not None
     assert failed.error["code"] == "quality_check_failed"
+
+
+class _Killed(BaseException):
+    pass
+
+
+class _KilledOnce(PlainSteps):
+    """A step that ended is on record, but for the first publication."""
+
+    def __init__(self) -> None:
+        self.on_record: dict[str, Any] = {}
+        self.killed = False
+
+    def step(self, name: str, work: Callable[[], Any]) -> Any:
+        if name not in self.on_record:
+            ended = work()
+            if name.startswith("publish") and not self.killed:
+                self.killed = True
+                raise _Killed
+            self.on_record[name] = ended
+        return self.on_record[name]
+
+
+def test_a_run_that_was_killed_after_it_had_succeeded_publishes_nothing_again(
+    store: Store, tmp_path: Path
+) -> None:
+    store.apply(*DEFINITIONS)
+    with store.services.catalog.reading() as session:
+        run = plan_etl(session, store.admin, ["spend"], as_of_us=store.now_us).run
+    steps, asked = _KilledOnce(), labels(("a", 3, "2026-01-05T18:00:00"))
+    with pytest.raises(_Killed):
+        flow.etl_flow(store.services).run(steps, run.payload)
+    write_payments(tmp_path, cents=200)
+    store.etl()
+    online, trained = store.online(("a", 3)), store.training_set(asked).table
+    flow.etl_flow(store.services).run(steps, run.payload)
+    assert store.online(("a", 3)) == online
+    assert store.training_set(asked).table == trained
 
 
 def test_one_failing_view_does_not_keep_the_others_from_being_published(store: Store) -> None:

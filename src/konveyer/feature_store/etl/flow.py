@@ -256,8 +256,23 @@ def _check(services: EtlServices, order: EtlPayload, one: PlannedView, table: Js
 
 
 def _publish(services: EtlServices, order: EtlPayload, one: PlannedView, table: Json) -> None:
-    _begin(services, order, one, "publish")
+    """A process that was killed after the run had succeeded, and before that was on record here,
+    publishes nothing again: newer tables may be readable by now.
+    """
     loaded, written = _load(services, one), msgspec.convert(table, Written)
+    with services.catalog.reading() as session:
+        is_published = runs.has_succeeded(session, order.run_id, one.view, one.version)
+    if not is_published:
+        _publish_table(services, order, loaded, written)
+    if pushed_sources(loaded.state, one.view):
+        _land(services, one)
+
+
+def _publish_table(
+    services: EtlServices, order: EtlPayload, loaded: _View, written: Written
+) -> None:
+    one = PlannedView(view=loaded.view.name, version=loaded.version)
+    _begin(services, order, one, "publish")
     before = _begin_publishing(services, order, written.ref, order.as_of_us)
     outdated = _outdated(services, loaded, written.ref, order.as_of_us, before)
     progress = _stages(services, order, one)
@@ -282,8 +297,6 @@ def _publish(services: EtlServices, order: EtlPayload, one: PlannedView, table: 
             rows=written.rows,
             published=published,
         )
-    if pushed_sources(loaded.state, one.view):
-        _land(services, one)
 
 
 def _publish_again(services: EtlServices, order: EtlPayload, one: PlannedView) -> None:

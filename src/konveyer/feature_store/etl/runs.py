@@ -195,6 +195,11 @@ def fail(session: Session, run_id: str, view: str, version: str, error: dict[str
     row.status, row.finished_us, row.error, row.stage = FAILED, now_us(), error, None
 
 
+def has_succeeded(session: Session, run_id: str, view: str, version: str) -> bool:
+    """Whether this run has made its table of the view readable."""
+    return session.get_one(EtlRunRow, (run_id, view, version)).status == SUCCEEDED
+
+
 def is_computed(session: Session, view: str, version: str) -> bool:
     """Whether a run of this version of the view has succeeded."""
     runs = select(EtlRunRow.view).where(EtlRunRow.view == view, EtlRunRow.version == version)
