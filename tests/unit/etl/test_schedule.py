@@ -19,6 +19,7 @@ from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.etl.flow import EtlPayload, etl_flow
 from konveyer.feature_store.etl.plan import plan_etl
 from konveyer.feature_store.etl.schedule import DueViews, scheduled_views
+from konveyer.feature_store.etl.vacuum import plan_vacuum, vacuum
 from konveyer.pipeline.flow import Run
 from konveyer.pipeline.schedule import is_due, next_us, period_us
 from tests.desk import ADMIN, Desk
@@ -168,6 +169,21 @@ def test_versions_that_are_served_go_on_being_computed(day: Workday) -> None:
     assert day.due() == ["hourly"]
     day.held = [("daily", old)]
     assert day.due() == ["daily", "hourly"]
+
+
+def test_a_version_that_vacuum_removed_is_due_at_once_when_it_comes_back(day: Workday) -> None:
+    first, _ = day.run_due()
+    day.desk.apply(CLIENT, PAYMENTS, HOURLY)
+    assert day.due() == []
+    services, pins = day.desk.services, lambda _session: ()
+    plan = plan_vacuum(services.catalog, ADMIN, services.offline, pins, keep_us=0)
+    vacuum(services.catalog, ADMIN, services.offline, services.online, pins, plan)
+    day.desk.apply(CLIENT, PAYMENTS, DAILY, HOURLY)
+    (again,) = day.run_due()
+    assert order(again).views == order(first).views
+    assert again.id != first.id
+    assert day.desk.readable("daily") is not None
+    assert day.due() == []
 
 
 def test_a_feature_time_that_was_fixed_ahead_does_not_count(day: Workday) -> None:

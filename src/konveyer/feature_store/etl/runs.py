@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from konveyer.core.clock import now_us
@@ -201,9 +201,21 @@ def has_succeeded(session: Session, run_id: str, view: str, version: str) -> boo
 
 
 def is_computed(session: Session, view: str, version: str) -> bool:
-    """Whether a run of this version of the view has succeeded."""
+    """Whether a table of this version of the view is readable."""
     runs = select(EtlRunRow.view).where(EtlRunRow.view == view, EtlRunRow.version == version)
-    return session.scalars(runs.where(EtlRunRow.status == SUCCEEDED)).first() is not None
+    readable = runs.where(EtlRunRow.status == SUCCEEDED, EtlRunRow.table_version.is_not(None))
+    return session.scalars(readable).first() is not None
+
+
+def times_withdrawn(session: Session, view: str, version: str) -> int:
+    """How many runs of this version of the view had made a table readable that was withdrawn."""
+    withdrawn = (
+        select(func.count())
+        .select_from(EtlRunRow)
+        .where(EtlRunRow.view == view, EtlRunRow.version == version)
+        .where(EtlRunRow.status == SUCCEEDED, EtlRunRow.table_version.is_(None))
+    )
+    return session.scalar(withdrawn) or 0
 
 
 def readable_table(session: Session, view: str, version: str) -> tuple[TableRef, EtlRun]:
@@ -279,7 +291,10 @@ def rewritten(
 
 
 def withdraw_tables(session: Session, view: str, version: str) -> None:
-    """No table of this version of the view is readable any more, until ETL runs again."""
+    """No table of this version of the view is readable any more, until ETL runs again.
+
+    That a run has succeeded stays on record, without a table.
+    """
     session.execute(
         update(EtlRunRow)
         .where(EtlRunRow.view == view, EtlRunRow.version == version)

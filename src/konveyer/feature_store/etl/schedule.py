@@ -15,7 +15,14 @@ from konveyer.feature_store.definitions.duration import duration_us, format_dura
 from konveyer.feature_store.etl import flow
 from konveyer.feature_store.etl.flow import EtlPayload, PlannedView
 from konveyer.feature_store.etl.landing import Held
-from konveyer.feature_store.etl.runs import FAILED, EtlRun, list_runs, running_views
+from konveyer.feature_store.etl.runs import (
+    FAILED,
+    SUCCEEDED,
+    EtlRun,
+    list_runs,
+    running_views,
+    times_withdrawn,
+)
 from konveyer.feature_store.etl.tables import EtlRunRow
 from konveyer.feature_store.registry.lookup import active_versions, state_at
 from konveyer.pipeline.flow import Run
@@ -74,8 +81,13 @@ class DueViews:
             wanted = _wanted(session, self._held)
             awake = [key for key in wanted if self._rests_until_us.get(key, now_us) <= now_us]
             due = [key for key in awake if self._is_due(session, key, now_us)]
+            # What nobody wants any more may be removed, and is due at once when it comes back.
+            rests = self._rests_until_us
+            self._rests_until_us = {key: rests[key] for key in wanted}
             busy = _busy(session, under_way) if due else set()
-            return [_run(*key, self._every_us[key], now_us) for key in due if key not in busy]
+            return [
+                _run(session, *key, self._every_us[key], now_us) for key in due if key not in busy
+            ]
 
     def _is_due(self, session: Session, key: Version, now_us: int) -> bool:
         if key not in self._every_us:
@@ -96,11 +108,14 @@ def _refresh(session: Session, view: str, version: str) -> timedelta:
 
 
 def _last_us(session: Session, view: str, version: str, now_us: int) -> int | None:
-    """Up to when the view was last computed. A feature time that was fixed ahead does not count."""
+    """Up to when the view was last computed. A feature time that was fixed ahead does not count,
+    and neither does a table that was removed.
+    """
     query = (
         select(func.max(EtlRunRow.as_of_us))
         .where(EtlRunRow.view == view, EtlRunRow.version == version)
         .where(or_(EtlRunRow.status != FAILED, EtlRunRow.person == SCHEDULE))
+        .where(or_(EtlRunRow.status != SUCCEEDED, EtlRunRow.table_version.is_not(None)))
         .where(EtlRunRow.as_of_us <= now_us)
     )
     return session.scalar(query)
@@ -112,9 +127,12 @@ def _busy(session: Session, under_way: Iterable[Run]) -> set[Version]:
     return planned | running_views(session)
 
 
-def _run(view: str, version: str, every_us: int, now_us: int) -> Run:
+def _run(session: Session, view: str, version: str, every_us: int, now_us: int) -> Run:
+    # Where its table was removed, the run of this period may be one that has ended.
+    withdrawn = times_withdrawn(session, view, version)
+    again = f"-{withdrawn}" if withdrawn else ""
     payload = EtlPayload(
-        run_id=f"etl-{view}-{version}-{period_name(every_us, now_us)}",
+        run_id=f"etl-{view}-{version}-{period_name(every_us, now_us)}{again}",
         person=SCHEDULE,
         as_of_us=now_us,
         views=(PlannedView(view=view, version=version),),

@@ -9,7 +9,8 @@ from konveyer.catalog.base import Base
 
 
 class EtlRunRow(Base):
-    """A version of a view in a run. `table_version` is readable once it is `succeeded`.
+    """A version of a view in a run. `table_version` is readable once it is `succeeded`, and None
+    again when vacuum has removed it.
 
     Until then it is the one of which records may be online, and None before the first of them and
     once a later publication has made up for a failed one.
