@@ -307,7 +307,7 @@ def test_names_of_folders_are_the_same_values(
         Path(files[-1]).parent.mkdir()
         pq.write_table(pa.table({"n": [number]}), files[-1])
     with engine.session() as session:
-        session.attach_parquet("things", files)
+        session.attach_parquet("things", files, partitioned=True)
         assert session.query("SELECT k FROM things ORDER BY n")["k"].to_pylist() == values
 
 

@@ -66,11 +66,42 @@ def test_a_folder_is_all_its_finished_files(desk: Desk, file: Path) -> None:
     assert amounts(desk) == [1, 2, 3, 4, 5]
 
 
-def test_a_glob_is_what_it_matches(desk: Desk, file: Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("payments/b*.parquet", [4]),
+        ("payments/*.parquet", [1, 2, 3, 4]),
+        ("payments/**/*.parquet", [1, 2, 3, 4]),
+        ("payments/_*.parquet", [100]),
+        ("payments/_temporary/*.parquet", [100]),
+    ],
+)
+def test_a_glob_is_what_it_matches(desk: Desk, file: Path, path: str, found: list[int]) -> None:
     write(desk.root, "b.parquet", payments(pa.array([4])))
-    desk.apply(CLIENT, replace(PAYMENTS, path="payments/b*.parquet"), SPEND)
+    write(desk.root, "_tmp.parquet", payments(pa.array([100])))
+    write(desk.root, "_temporary/b.parquet", payments(pa.array([100])))
+    desk.apply(CLIENT, replace(PAYMENTS, path=path), SPEND)
     desk.etl()
-    assert amounts(desk) == [4]
+    assert amounts(desk) == found
+
+
+@pytest.mark.parametrize("path", ["a.parquet", "lake", "*/*.parquet"])
+def test_folders_above_a_source_are_no_columns(desk: Desk, path: str) -> None:
+    write(desk.root, "amount=7/a.parquet", payments(pa.array([1, 2])))
+    write(desk.root, "amount=7/lake/a.parquet", payments(pa.array([1, 2])))
+    desk.apply(CLIENT, replace(PAYMENTS, path=f"payments/amount=7/{path}"), SPEND)
+    desk.etl()
+    assert amounts(desk) == [1, 2]
+
+
+@pytest.mark.parametrize("path", ["payments", "payments/*/*.parquet"])
+def test_folders_below_a_source_are_columns(desk: Desk, path: str) -> None:
+    for amount in (7, 8):
+        rows = payments(pa.array([1])).drop_columns("amount")
+        write(desk.root, f"amount={amount}/a.parquet", rows)
+    desk.apply(CLIENT, replace(PAYMENTS, path=path), SPEND)
+    desk.etl()
+    assert amounts(desk) == [7, 8]
 
 
 @pytest.mark.parametrize("path", ["nothing.parquet", "nothing/*.parquet", "payments"])

@@ -88,9 +88,11 @@ class DuckDBEngine:
                 cursor.execute("SET TimeZone = 'UTC'")
             return cursor
 
-    def attach_parquet(self, name: str, files: Sequence[str]) -> None:
+    def attach_parquet(self, name: str, files: Sequence[str], *, partitioned: bool = False) -> None:
         listed = ", ".join(f"'{_escaped(file)}'" for file in files)
-        sql = f"SELECT * FROM read_parquet([{listed}])"  # noqa: S608
+        # Left to DuckDB, which looks whether all files have the same keys.
+        option = "" if partitioned else ", hive_partitioning = false"
+        sql = f"SELECT * FROM read_parquet([{listed}]{option})"  # noqa: S608
         micros = [_micros(field) for field in self.describe(sql) if _is_nanoseconds(field)]
         if micros:
             sql = sql.replace("*", f"* REPLACE ({', '.join(micros)})", 1)

@@ -3,6 +3,7 @@
 import glob
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,7 +23,8 @@ from konveyer.feature_store.sources.kind import Places, SourceKind, kind_of
 def files_of(source: Source, root: Path) -> list[Path]:
     """The file, every `*.parquet` under the folder, or what the glob matches, sorted.
 
-    What is hidden or marked as unfinished (a name that begins with `.` or `_`) does not count.
+    What is hidden or marked as unfinished (a name that begins with `.` or `_`) does not count,
+    unless a glob asks for such names.
     """
     path = source.path or ""
     place = root / path
@@ -32,7 +34,10 @@ def files_of(source: Source, root: Path) -> list[Path]:
         found = [place]
     else:
         names = glob.glob(path, root_dir=root, recursive=True)  # noqa: PTH207 - `**` and roots
+        fixed = _fixed(source, root)
+        asked = any(part.startswith((".", "_")) for part in (root / path).relative_to(fixed).parts)
         found = [root / name for name in names if (root / name).is_file()]
+        found = [file for file in found if asked or _shown(file.relative_to(fixed))]
     if not found:
         what = "has no files" if place.is_dir() or glob.has_magic(path) else "does not exist"
         raise SourceFileMissing(
@@ -40,6 +45,20 @@ def files_of(source: Source, root: Path) -> list[Path]:
             hint="check the source's path; relative paths start at the workspace",
         )
     return sorted(found)
+
+
+def is_partitioned(source: Source, root: Path, files: Iterable[Path]) -> bool:
+    """Whether folders below the source's path are named `key=value`."""
+    fixed = _fixed(source, root)
+    return any("=" in folder for file in files for folder in file.relative_to(fixed).parts[:-1])
+
+
+def _fixed(source: Source, root: Path) -> Path:
+    """The source's path, or of a glob what stands before its first pattern."""
+    path = Path(source.path or "")
+    if (root / path).exists():
+        return root / path
+    return root.joinpath(*takewhile(lambda part: not glob.has_magic(part), path.parts))
 
 
 @contextmanager
