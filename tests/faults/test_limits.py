@@ -145,6 +145,30 @@ def test_what_is_no_request_gets_a_4xx(made_node: Node, sent: bytes, status: int
         assert one.recv(1000).startswith(f"HTTP/1.1 {status} ".encode())
 
 
+def refused(node: Node, code: str) -> float:
+    with node.client() as client:
+        lines = client.get("/metrics").text.splitlines()
+    name = f'konveyer_requests_refused_total{{code="{code}"}}'
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (b"nonsense\r\n\r\n", "bad_http"),
+        (POST + b"expect: 100-continue\r\ncontent-length: 2000000\r\n\r\n", "body_too_large"),
+    ],
+)
+def test_what_is_refused_before_it_is_a_request_is_counted(
+    made_node: Node, sent: bytes, code: str
+) -> None:
+    before = refused(made_node, code)
+    with connected(made_node) as one:
+        one.sendall(sent)
+        assert code.encode() in one.recv(1000)
+    assert refused(made_node, code) == before + 1
+
+
 CHUNKED = POST + b"transfer-encoding: chunked\r\n\r\n"
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import httptools
 
+from konveyer.execution.serving import metrics
 from konveyer.execution.serving.errors import BodyTooLarge, HeadTooLarge, Overloaded
 from konveyer.execution.serving.exchange import JSON, WANTED, Reply, Request
 
@@ -214,7 +215,8 @@ class Connection(asyncio.Protocol):
         if self.stage is ANSWERING:
             return
         body = b'{"error":{"code":"%b","message":"%b"}}' % (code.encode(), message.encode())
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
+            metrics.REFUSED.labels(code).inc()
             self._transport.write(
                 b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b"
                 % (_LINES[status], JSON, len(body), _CLOSE, body)
