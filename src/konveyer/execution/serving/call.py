@@ -49,7 +49,7 @@ class Call:
             self._log(log, int(error.status), error.code, at_us, latency_us, one, (), None, None)
 
     def seconds(self) -> float:
-        """Since the request was taken up, until it was over."""
+        """Since the server was given the request, until it was over."""
         ended_s = time.perf_counter() if self.ended_s is None else self.ended_s
         return ended_s - self.started_s
 

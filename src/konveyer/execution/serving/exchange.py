@@ -14,6 +14,7 @@ class Request:
     """A whole request. Of the headers only `WANTED` are kept, with names in lower case.
 
     `problem` is why the connection or the server refuses it; the gateway turns it into the answer.
+    `started_s`, monotonic, is when the server was given it: it may wait to be taken up.
     """
 
     method: bytes
@@ -21,6 +22,7 @@ class Request:
     headers: dict[bytes, bytes]
     body: bytes = b""
     problem: KonveyerError | None = None
+    started_s: float = 0.0
 
 
 class Reply(NamedTuple):

@@ -7,7 +7,6 @@ import asyncio
 import logging
 import math
 import re
-import time
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
@@ -70,7 +69,7 @@ class Gateway:
         call = Call(
             request_id=_request_id(request),
             environment=self._router.environment,
-            started_s=time.perf_counter(),
+            started_s=request.started_s,
             sent_bytes=len(request.body),
         )
         try:

@@ -9,7 +9,7 @@ REQUESTS = Counter(
 )
 LATENCY = Histogram(
     "konveyer_request_seconds",
-    "From the first byte of a request to the last of its answer",
+    "From the last byte of a request until its answer is made",
     ["application", "api_version", "side"],
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
 )

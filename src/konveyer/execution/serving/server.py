@@ -111,6 +111,7 @@ class Server:
 
     def submit(self, connection: Connection, request: Request) -> None:
         self._under_way += 1
+        request.started_s = time.perf_counter()
         # Whoever asks after the process's health must not take a busy one for a dead one.
         if request.url.startswith(_ALWAYS_ANSWERED):
             self._first.append((connection, request))
