@@ -6,12 +6,26 @@ from pathlib import Path
 
 import pytest
 
-from konveyer import Aggregation, Feature, FeatureView, PushedColumn, Source
+from konveyer import (
+    Aggregation,
+    Feature,
+    FeatureService,
+    FeatureView,
+    OnDemandView,
+    PushedColumn,
+    RequestField,
+    Source,
+)
 from konveyer.access.actor import Actor
 from konveyer.catalog.session import Catalog
 from konveyer.core.errors import KonveyerError
+from konveyer.feature_store.datamart.search import search_features
 from konveyer.feature_store.datamart.show import show_view
+from konveyer.feature_store.definitions.definition import Kind, to_spec
 from konveyer.feature_store.definitions.errors import BadDefinition
+from konveyer.feature_store.registry.errors import FeatureClash
+from konveyer.feature_store.registry.lookup import active_state
+from konveyer.feature_store.registry.tables import DefinitionRow
 from tests.unit.push.till import (
     CLIENT,
     DEFINITIONS,
@@ -187,3 +201,43 @@ def test_columns_come_and_go_and_keep_their_type(till: Till) -> None:
     with pytest.raises(KonveyerError, match="was double in rows that were pushed") as caught:
         till.store.apply(CLIENT, other)
     assert caught.value.code == "wrong_type"
+
+
+def doubled(amount):  # type: ignore[no-untyped-def]
+    return {"twice": amount * 2}
+
+
+def test_a_service_of_before_its_rule_stops_nothing_and_can_be_corrected(till: Till) -> None:
+    now = OnDemandView(
+        name="now",
+        function=doubled,
+        request=(RequestField("amount", "float64"),),
+        features=(Feature(name="twice", dtype="float64"),),
+    )
+    clashing = FeatureService(name="later", features=("spend:spent as amount", "now"))
+    with pytest.raises(FeatureClash):
+        till.store.apply(*DEFINITIONS, now, clashing)
+    till.store.apply(*DEFINITIONS, now)
+    with till.store.services.catalog.transaction() as session:
+        versions = active_state(session).versions
+        reads = [(Kind.VIEW, "spend"), (Kind.ON_DEMAND, "now")]
+        row = DefinitionRow(
+            kind=str(Kind.SERVICE),
+            name="later",
+            version="0123456789ab",
+            spec=to_spec(clashing),
+            reads={f"{kind}:{name}": versions[kind, name] for kind, name in reads},
+            compiled=None,
+            active=True,
+            created_us=0,
+            created_by="admin",
+        )
+        session.add(row)
+    assert till.push([payment(1, "31T12:00")], key="a").rows == 1
+    till.store.etl()
+    assert till.trained([1]) == [(1.0, 1, "web", 1.0)]
+    corrected = replace(clashing, features=("spend:spent as paid", "now"))
+    till.store.apply(*DEFINITIONS, now, corrected)
+    with till.store.services.catalog.reading() as session:
+        assert search_features(session, "spent")
+        assert active_state(session).service("later") == corrected

@@ -36,7 +36,8 @@ class VersionEntry:
 def active_state(session: Session) -> RegistryState:
     """All definitions that hold now."""
     rows = session.scalars(select(DefinitionRow).where(DefinitionRow.active)).all()
-    state = registry_state(from_spec(Kind(row.kind), row.spec) for row in rows)
+    definitions = (from_spec(Kind(row.kind), row.spec) for row in rows)
+    state = registry_state(definitions, applied=True)
     return replace(state, versions={(Kind(row.kind), row.name): row.version for row in rows})
 
 
@@ -69,7 +70,7 @@ def state_at(session: Session, view: str, version: str) -> RegistryState:
         for key, read_version in row.reads.items():
             read_kind, _, read = key.partition(":")
             wanted.append((Kind(read_kind), read, read_version))
-    return replace(registry_state(found.values()), versions=versions)
+    return replace(registry_state(found.values(), applied=True), versions=versions)
 
 
 def compiled_view(session: Session, name: str, version: str) -> CompiledView:

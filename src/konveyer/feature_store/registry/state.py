@@ -95,12 +95,16 @@ class RegistryState:
 
 
 def registry_state(
-    definitions: Iterable[Definition], types: Mapping[str, object] | None = None
+    definitions: Iterable[Definition],
+    types: Mapping[str, object] | None = None,
+    *,
+    applied: bool = False,
 ) -> RegistryState:
     """Resolve references; raises on an unknown one, a cycle, or a clash of feature names.
 
     `types` are the column types that each view was found to have: they belong to its version, for
-    what was computed and published with other types cannot be read with these.
+    what was computed and published with other types cannot be read with these. Definitions that
+    were `applied` are held against no rule for services: it may be newer than they are.
     """
     by_key: dict[Key, Definition] = {}
     for definition in definitions:
@@ -111,7 +115,10 @@ def registry_state(
             raise DuplicateDefinition(
                 f"'{name}' is a feature view and an on-demand view.", hint="rename one of them"
             )
-    reads = {key: _checked_reads(definition, by_key) for key, definition in by_key.items()}
+    reads = {key: _known_reads(definition, by_key) for key, definition in by_key.items()}
+    if not applied:
+        for definition in by_key.values():
+            _check_taken(definition, by_key)
     versions: dict[Key, str] = {}
     for key in _in_order(reads):
         read = {f"{kind}:{name}": versions[kind, name] for kind, name in reads[key]}
@@ -134,8 +141,8 @@ def _taken(reference: Reference, view: FeatureView | OnDemandView) -> tuple[str,
     return view.feature_names if reference.feature is None else (reference.feature,)
 
 
-def _checked_reads(definition: Definition, known: dict[Key, Definition]) -> tuple[Key, ...]:
-    where = f"{kind_of(definition)} '{definition.name}'"
+def _known_reads(definition: Definition, known: dict[Key, Definition]) -> tuple[Key, ...]:
+    where = _named(definition)
     reads = tuple(_reads(definition, where, known))
     for kind, name in reads:
         if (kind, name) not in known:
@@ -144,12 +151,11 @@ def _checked_reads(definition: Definition, known: dict[Key, Definition]) -> tupl
                 f"{where} refers to {kind} '{name}', which is not defined.",
                 hint=did_you_mean(name, names, otherwise=f"define {kind} '{name}'"),
             )
-    if isinstance(definition, FeatureService):
-        _check_features(definition, known, where)
-    if isinstance(definition, OnDemandView):
-        for view, feature in definition.input_features:
-            _check_feature(known[Kind.VIEW, view], feature, where)
     return reads
+
+
+def _named(definition: Definition) -> str:
+    return f"{kind_of(definition)} '{definition.name}'"
 
 
 def _reads(definition: Definition, where: str, known: dict[Key, Definition]) -> Iterator[Key]:
@@ -172,6 +178,16 @@ def _reads(definition: Definition, where: str, known: dict[Key, Definition]) -> 
             for view in dict.fromkeys(reference.view for reference in definition.references):
                 is_on_demand = (Kind.ON_DEMAND, view) in known
                 yield Kind.ON_DEMAND if is_on_demand else Kind.VIEW, view
+
+
+def _check_taken(definition: Definition, known: dict[Key, Definition]) -> None:
+    """The features that a service or an on-demand view takes."""
+    where = _named(definition)
+    if isinstance(definition, FeatureService):
+        _check_features(definition, known, where)
+    if isinstance(definition, OnDemandView):
+        for view, feature in definition.input_features:
+            _check_feature(known[Kind.VIEW, view], feature, where)
 
 
 def _check_features(service: FeatureService, known: dict[Key, Definition], where: str) -> None:
