@@ -96,6 +96,12 @@ minute(t); second(t); month(t); quarter(t); year(d); week(u); weekofyear(t); las
 epoch_us(t); strftime(t, '%Y-%m-%d %H:%M:%S'); strftime(d, '%d.%m.%y')
 strftime(t, '%A, %-d %b %I %p'); strptime('02.01.2026', '%d.%m.%Y'); to_timestamp(n)
 to_timestamp(y); epoch_ms(n); t + INTERVAL 1 DAY; t - INTERVAL 3 MONTH; t + i * INTERVAL 1 DAY
+x > y; y <= p; s < z; s >= z; i = n; i <> 3; n IS DISTINCT FROM i; n IS NOT DISTINCT FROM i
+b IS TRUE; c IS NULL; NOT b; i BETWEEN 0 AND 5; i IN (7, NULL); i NOT IN (7, 0); i | 3; ~i
+-y; i * n; i - n; CAST((md5_number(s) >> 64) & 65535 AS INTEGER); regexp_matches(chr(13), '.')
+regexp_extract(s, '[^a-c&-]+'); regexp_replace(s, '(?:b|\\w)+c', 'X', 'g'); s ~ '[.\\]]e|\\(|x\\z'
+strptime('5 Jan 2026', '%-d %b %Y'); strptime('05.01.2026 03:04 PM', '%d.%m.%Y %I:%M %p')
+strptime('2026-01-05 03', '%Y-%m-%d %I'); strptime('05.2026', '%m.%Y')
 d + 1; t > DATE '2025-01-01'; [i, n]; list_append(l, 4); list_prepend(4, l); list_concat(l, [1])
 list_filter(l, lambda v: v > 1); list_max(l); list_min(w); array_length(l); list_sort(w)
 list_sort(l, 'DESC'); list_transform(l, lambda v: v + 1); struct_pack(a := i).a
@@ -106,6 +112,7 @@ lag(i IGNORE NULLS) OVER (ORDER BY r); nth_value(i, 2) OVER (PARTITION BY g ORDE
 first_value(i) OVER (PARTITION BY g ORDER BY r); first(i) OVER (PARTITION BY g ORDER BY r)
 last_value(i IGNORE NULLS) OVER (PARTITION BY g ORDER BY r)
 last(i) OVER (PARTITION BY g ORDER BY r); arg_max(i, r) OVER (PARTITION BY g)
+last(i) OVER w; first_value(s) OVER w
 sum(y) OVER (ORDER BY r ROWS BETWEEN 2 PRECEDING AND CURRENT ROW); mean(y) OVER (PARTITION BY g)
 count(*) OVER (PARTITION BY g ORDER BY u RANGE BETWEEN INTERVAL 30 DAY PRECEDING AND CURRENT ROW)
 """
@@ -136,7 +143,16 @@ strftime(t, '%Y-%m-%dT%H'); t AT TIME ZONE 'Europe/Moscow'; CAST(t AS TIME); CAS
 hash(s); weekday(t); dayname(t); date_part('day', t); typeof(i); format('{}', s); printf('%s', s)
 reverse(s); unicode(s); chr(8364); levenshtein(s, z); url_encode(s); split(s, ''); split(s, z)
 split_part(s, '', 1); substr(s, 0, 3); substr(s, 2, -1); substr(s, i, 2); s LIKE 'A\\%'; range(i)
-json_extract(s, '$.a'); random(); list_intersect(l, [1])
+json_extract(s, '$.a'); random(); list_intersect(l, [1]); arg_max(i, r, 2); min_by(i, r, 2)
+arg_max(DISTINCT i, r); arg_min(i, r ORDER BY n); count_if(DISTINCT b)
+list_transform(l, lambda v, k: v + k); list_filter(l, (v, k) -> k > 1); x = ANY(l); x = ANY([x])
+i > ALL(SELECT 1); i IN (SELECT n FROM f); i IN l; s SIMILAR TO 'a.*'; s GLOB 'a*'; l[1]; l[1:2]
+s LIKE ANY (['a%']); s[1]; i >> 2; i << 2; strptime(s, '%d.%m.%y')
+strptime(s, '%H:%M'); strptime(s, '%d.%m'); strftime(t, '%-y'); strftime(t, '%-f')
+strftime(t, '[%Y]'); strftime(t, '{%Y}'); strftime(t, '#%Y')
+regexp_matches(s, '[[:alpha:]]'); s ~ z; regexp_extract(s, '[a-z&&[^b]]'); s ~ '[a[b]]'
+regexp_replace(s, '(?i)B', 'X', 'g'); s ~ '\\bc'; s ~ '\\v'; regexp_extract_all(s, z)
+first(i) OVER v; last(i) OVER (PARTITION BY g); last(i) FILTER (WHERE b)
 """
 
 
@@ -147,7 +163,7 @@ def expressions(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "select"),
     [
-        (VALUES, "SELECT {} FROM f ORDER BY r"),
+        (VALUES, "SELECT {} FROM f WINDOW w AS (PARTITION BY g ORDER BY r) ORDER BY r"),
         (AGGREGATES, GROUPED),
         (TEXTS_OF_ROWS, GROUPED),
         (DISTINCT_TEXTS, GROUPED),
@@ -180,6 +196,22 @@ def test_functions_that_mean_something_else_are_refused(sql: str) -> None:
     with pytest.raises(QueryFailed, match=r"no translation: .* mean the same") as caught:
         to_spark(f"SELECT {sql} AS v FROM f")
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("sql", "hint"),
+    [
+        ("extract(epoch FROM t)", "write epoch(t)"),
+        ("extract(isodow FROM t)", "write isodow(t)"),
+        ("date_add(t, INTERVAL 1 DAY)", "write t + INTERVAL 1 DAY"),
+        ("n::UBIGINT", "write BIGINT"),
+        ("reverse(s)", "use what both DuckDB and Spark have"),
+    ],
+)
+def test_a_refusal_says_what_to_write_where_that_is_known(sql: str, hint: str) -> None:
+    with pytest.raises(QueryFailed, match="no translation") as caught:
+        to_spark(f"SELECT {sql} AS v FROM f")
+    assert caught.value.hint == hint
 
 
 @pytest.mark.parametrize("sql", ["upper('Straße')", "lower('ΑΣ')", "TRY_CAST('1e3' AS INTEGER)"])

@@ -49,7 +49,13 @@ _WINDOWS = {
     *(exp.CumeDist, exp.DenseRank, exp.First, exp.FirstValue, exp.Lag, exp.Last, exp.LastValue),
     *(exp.Lead, exp.NthValue, exp.Ntile, exp.PercentRank, exp.Rank, exp.RowNumber),
 }
-SAME = _ARITHMETIC | _CHOICES | _TEXTS | _TIMES | _LISTS | _AGGREGATES | _WINDOWS
+_OPERATORS = {
+    *(exp.Add, exp.Between, exp.BitwiseAnd, exp.BitwiseNot, exp.BitwiseOr, exp.BitwiseRightShift),
+    *(exp.BitwiseXor, exp.Div, exp.Dot, exp.DPipe, exp.EQ, exp.Escape, exp.GT, exp.GTE, exp.ILike),
+    *(exp.In, exp.IntDiv, exp.Is, exp.Like, exp.LT, exp.LTE, exp.Mod, exp.Mul, exp.Neg, exp.NEQ),
+    *(exp.Not, exp.NullSafeEQ, exp.NullSafeNEQ, exp.Paren, exp.PropertyEQ, exp.Sub),
+}
+SAME = _ARITHMETIC | _CHOICES | _TEXTS | _TIMES | _LISTS | _AGGREGATES | _WINDOWS | _OPERATORS
 # Those that the parser has no class for.
 _SAME_NAMES = frozenset({"epoch_us", "md5_number", "mean"})
 
@@ -65,8 +71,32 @@ _UNITS = frozenset({"YEAR", "QUARTER", "MONTH", "DAY", "HOUR", "MINUTE", "SECOND
 _DIFFERENCES = _UNITS | {"MILLISECOND", "MICROSECOND"}
 _BOUNDS = _DIFFERENCES | {"WEEK"}
 _PARTS = _UNITS | {"WEEK", "DOY", "DAYOFYEAR"}
-# Parts of a moment as text; what stands between them must be no letters, which are others there.
-_FORMAT = r"(%-?[YymdHMSfIpaAbB]|[^%A-Za-z'\"\\])*"
+# Parts of a moment as text; what stands between them must be nothing that is a part there.
+_BETWEEN = r"[^%A-Za-z'\"\\\[\]{}#]"
+_WRITTEN = rf"(%-[mdHMSI]|%[YymdHMSfIpaAbB]|{_BETWEEN})*"
+# Of two digits each takes another century, and without a year each takes another day.
+_READ = rf"(?=.*%Y)(%-[mdHMSI]|%[YmdHMSfIpbB]|{_BETWEEN})*"
+# Regular expressions that Java reads in the same way: it has sets within sets, other options, and
+# words of all letters.
+_SET = r"\[\^?(\\[^bBvQ0-9]|[^\\\[\]&]|&(?!&))+\]"
+_PATTERN = rf"(\\[^bBvQ0-9]|\((\?:|(?!\?))|[^\\(\[]|{_SET})*"
+# These are written anew, and would lose a further argument.
+_REWRITTEN = {
+    *(exp.ArgMax, exp.ArgMin, exp.Cast, exp.DateTrunc, exp.Trim, exp.TryCast, exp.UnixToTime),
+    exp.Week,
+}
+_ARGUMENTS = frozenset({"this", "expression", "to", "unit", "scale"})
+# By the name of a function, a part of a moment or a type.
+_INSTEAD = {
+    "DATEADD": "t + INTERVAL 1 DAY",
+    "DOW": "dayofweek(t)",
+    "EPOCH": "epoch(t)",
+    "ISODOW": "isodow(t)",
+    "UTINYINT": "SMALLINT",
+    "USMALLINT": "INTEGER",
+    "UINT": "BIGINT",
+    "UBIGINT": "BIGINT",
+}
 
 
 def difference(node: exp.Expr) -> str | None:
@@ -76,10 +106,28 @@ def difference(node: exp.Expr) -> str | None:
             return None if name.lower() in _SAME_NAMES else f"{name}()"
         case exp.ArrayContains():
             return "list_contains()"
-        case exp.Func() if type(node) not in SAME:
+        case exp.DateAdd():
+            return "date_add()"
+        case exp.Func() | exp.Binary() | exp.Unary() | exp.Predicate() | exp.Bracket() if (
+            type(node) not in SAME
+        ):
             return _sql(node)
+        case exp.BitwiseRightShift(this=number) if not isinstance(number, exp.Anonymous):
+            return _sql(node)
+        case exp.In() if node.args.get("expressions") is None and not _is_filter(node):
+            return _sql(node)
+        case exp.Lambda(expressions=[_, _, *_]):
+            return f"the index in {_sql(node)}"
         case exp.First() | exp.Last() | exp.FirstValue() | exp.LastValue() if not _is_window(node):
             return f"{_sql(node)} without OVER (ORDER BY ...)"
+        case exp.ArgMax() | exp.ArgMin() | exp.CountIf() if any(
+            isinstance(part, exp.Distinct | exp.Order) for part in node.iter_expressions()
+        ):
+            return _sql(node)
+        case _ if type(node) in _REWRITTEN and any(
+            isinstance(node.args[name], exp.Expr) for name in node.args.keys() - _ARGUMENTS
+        ):
+            return f"the last argument of {_sql(node)}"
         case exp.GroupConcat() if node.find(exp.Order) is None:
             return f"{_sql(node)} without ORDER BY"
         case exp.Cast(to=exp.DataType(this=kind)) if kind not in _CASTS:
@@ -92,8 +140,10 @@ def difference(node: exp.Expr) -> str | None:
             unit, _BOUNDS
         ):
             return _sql(node)
-        case exp.TimeToStr() | exp.StrToTime() if not _is_text_like(node.args["format"], _FORMAT):
+        case exp.TimeToStr() if not _is_text_like(node.args["format"], _WRITTEN):
             return f"the format of {_sql(node)}"
+        case exp.StrToTime() if not _is_text_like(node.args["format"], _READ):
+            return f"the format of {_sql(node)}, which must have %Y,"
         case exp.WithinGroup() | exp.AtTimeZone() | exp.Collate():
             return _sql(node)
         case exp.Join(side="LEFT" | "RIGHT" | "FULL", this=exp.Unnest()):
@@ -104,6 +154,18 @@ def difference(node: exp.Expr) -> str | None:
             return _difference_of_text(node)
 
 
+def instead(node: exp.Expr) -> str | None:
+    """What means the same as `node` and is let through, where it is known."""
+    match node:
+        case exp.Extract(this=part):
+            name = part.name.upper()
+        case exp.Cast(to=exp.DataType(this=kind)):
+            name = kind.name
+        case _:
+            name = node.key.upper()
+    return _INSTEAD.get(name)
+
+
 def _difference_of_text(node: exp.Expr) -> str | None:
     parts = node.args
     match node:
@@ -111,6 +173,10 @@ def _difference_of_text(node: exp.Expr) -> str | None:
             exp.RegexpLike() | exp.RegexpExtract() | exp.RegexpExtractAll() | exp.RegexpReplace()
         ) if "$" in node.expression.name:
             return f"$ (write \\z) in {_sql(node)}"
+        case (
+            exp.RegexpLike() | exp.RegexpExtract() | exp.RegexpExtractAll() | exp.RegexpReplace()
+        ) if not _is_text_like(node.expression, _PATTERN):
+            return f"the pattern of {_sql(node)}"
         case exp.RegexpLike() if parts.get("flag") is not None:
             return f"the options of {_sql(node)}"
         case exp.RegexpExtract() | exp.RegexpExtractAll() if parts.get("parameters") is not None:
@@ -140,9 +206,25 @@ def _counts_from_one(start: exp.Expr, length: exp.Expr | None) -> bool:
     return all(isinstance(part, exp.Literal) for part in (start, length)) and start.name != "0"
 
 
+def _is_filter(node: exp.In) -> bool:
+    """Whether it asks a query, and where null is as good as false: Spark gives false for it."""
+    above = node.find_ancestor(exp.Where, exp.Having, exp.Select)
+    return node.args.get("query") is not None and not isinstance(above, exp.Select)
+
+
 def _is_window(node: exp.Expr) -> bool:
-    above = node.parent.parent if isinstance(node.parent, exp.IgnoreNulls) else node.parent
-    return isinstance(above, exp.Window) and above.args.get("order") is not None
+    """Whether it stands over a window with an order, of its own or of the window's name."""
+    above = node.parent
+    while isinstance(above, exp.Filter | exp.IgnoreNulls):
+        above = above.parent
+    if not isinstance(above, exp.Window):
+        return False
+    select = above.find_ancestor(exp.Select)
+    named = {one.name: one for one in select.args.get("windows") or ()} if select else {}
+    window: exp.Expr | None = above
+    while window is not None and window.args.get("order") is None:
+        window = named.pop(window.alias, None)
+    return window is not None
 
 
 def _names_one_of(unit: exp.Expr | None, units: frozenset[str]) -> bool:

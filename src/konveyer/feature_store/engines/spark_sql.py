@@ -7,7 +7,7 @@ from sqlglot import exp
 from sqlglot.errors import ErrorLevel, SqlglotError
 
 from konveyer.feature_store.engines.base import QueryFailed
-from konveyer.feature_store.engines.spark_functions import difference
+from konveyer.feature_store.engines.spark_functions import difference, instead
 
 # DuckDB reads the bytes of an MD5 from the right. These are the lowest 16 bits of its upper half,
 # which tell 65,536 buckets: a bucket's number needs no more of `md5_number(x) >> 64`.
@@ -94,7 +94,7 @@ def to_spark(sql: str, tables: Mapping[str, str] | None = None) -> str:
         for node in parsed.walk():
             found = difference(node)
             if found is not None:
-                raise _untranslatable(f"{found} is not known to mean the same there")
+                raise _untranslatable(f"{found} is not known to mean the same there", instead(node))
         return parsed.transform(_translated).sql("spark", unsupported_level=ErrorLevel.RAISE)
     except SqlglotError as error:
         raise _untranslatable(str(error).splitlines()[0]) from error
@@ -152,6 +152,10 @@ def _translated(node: exp.Expression) -> exp.Expression:
             return _filled("CASE WHEN ISNAN(CAST(x AS DOUBLE)) THEN 0 ELSE SIGN(x) END", x=value)
         case exp.IsNan(this=value):
             return _filled("IF(x IS NULL, NULL, ISNAN(x))", x=value)
+        case exp.RegexpLike() | exp.RegexpExtract() | exp.RegexpExtractAll() | exp.RegexpReplace():
+            # A dot is all but a line feed; without this Java leaves out other ends of lines too.
+            node.set("expression", exp.Literal.string(f"(?d){node.expression.name}"))
+            return node
         case exp.Upper(this=value) | exp.Lower(this=value):
             return _filled(_CASED.format(name=node.key.upper()), x=value)
         case exp.Trim(this=value, expression=None):
@@ -269,7 +273,8 @@ def _filled(template: str, **values: exp.Expression) -> exp.Expression:
     )
 
 
-def _untranslatable(problem: str) -> QueryFailed:
+def _untranslatable(problem: str, better: str | None = None) -> QueryFailed:
     return QueryFailed(
-        f"Spark: this SQL has no translation: {problem}", hint="use what both DuckDB and Spark have"
+        f"Spark: this SQL has no translation: {problem}",
+        hint=f"write {better}" if better else "use what both DuckDB and Spark have",
     )
