@@ -57,12 +57,13 @@ def _training_set(task: Task, engine: str | None) -> Prepared:
 def publishing(task: Task) -> Prepared:
     """From the offline tables into an empty online store: the publishing steps of an ETL run."""
     # Here, because it loads Polars and pandera, whose memory the other benches do not need.
-    from benchmarks.features.publishing import publish
+    from benchmarks.features.publishing import publish, unpublish
 
     shutil.rmtree(task.state / "state/online", ignore_errors=True)
     stack = ExitStack()
     workspace, _ = stack.enter_context(opened(task.state))
     _ = workspace.engine, workspace.offline, workspace.online
+    unpublish(workspace)
 
     def finish() -> None:
         clients, service = _clients(task), _service(workspace)

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from sqlalchemy import update
 
 from benchmarks.features.workspace import opened
 from konveyer.feature_store.etl.flow import etl_flow
 from konveyer.feature_store.etl.plan import plan_etl
+from konveyer.feature_store.etl.runs import RUNNING
+from konveyer.feature_store.etl.tables import EtlRunRow
 from konveyer.wiring import Workspace
 
 KEPT = "state/benchmark_steps.json"
@@ -48,6 +51,12 @@ def compute(root: Path) -> None:
             plan = msgspec.to_builtins(plan_etl(session, actor, (), as_of_us=now_us))
         etl_flow(workspace.etl).run(steps, plan)
     (root / KEPT).write_text(json.dumps({"plan": plan, "done": steps.done}))
+
+
+def unpublish(workspace: Workspace) -> None:
+    """Bring the run back to where `compute` left it: one that has succeeded publishes nothing."""
+    with workspace.catalog.transaction() as session:
+        session.execute(update(EtlRunRow).values(status=RUNNING, table_version=None))
 
 
 def publish(workspace: Workspace) -> None:

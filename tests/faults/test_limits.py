@@ -81,6 +81,7 @@ def test_slow_loris_is_cut_off_and_others_are_answered(space: ServingSpace) -> N
             one.close()
 
 
+@pytest.mark.slow  # half a minute of waiting
 def test_a_body_that_trickles_is_cut_off(space: ServingSpace) -> None:
     with serving(space, processes=1) as node, node.client() as client:
         with connected(node) as one:

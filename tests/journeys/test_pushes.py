@@ -179,7 +179,7 @@ def trained(bank: Shop, *clients: int) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("place", quick_of(PLACES, 2))
+@pytest.mark.parametrize("place", quick_of(PLACES, 1))
 def test_a_push_killed_anywhere_counts_once(bank: Shop, place: str) -> None:
     assert pushed(bank, "a", 1, 5) == 1
     process = pushing(bank, "b", 1, 7, place)
