@@ -6,6 +6,7 @@ import time
 
 import httpx
 import psutil
+import pytest
 
 from tests.serving_nodes import Load, Node, command_of, kill, rows_logged, serving
 from tests.serving_space import ServingSpace
@@ -88,6 +89,7 @@ def test_a_node_with_the_id_of_one_before_says_what_it_serves_itself(space: Serv
         node.wait(30)
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_is_replaced(space: ServingSpace) -> None:
     """SIGSTOP is a loop that does not turn; the parent hears nothing and kills it."""
     with serving(space, processes=1) as node:

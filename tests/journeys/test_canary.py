@@ -13,7 +13,7 @@ import pytest
 from konveyer.execution.releases.machine import State
 from tests.journeys.callers import Callers, calling
 from tests.journeys.candidates import PATH, Candidate, opened_at
-from tests.support import Shop, node, quick_of, wait_for
+from tests.support import Shop, node, wait_for
 
 QUICK = "[release.canary]\nweights = [0.2, 0.5]\nhold_s = 2\nrows = 20\nwithin_s = 120\n"
 LONG = "[release.canary]\nweights = [0.3]\nhold_s = 3600\nrows = 20\n"
@@ -100,7 +100,8 @@ def test_a_canary_that_knows_nobody_is_taken_back_and_callers_are_answered(shop_
     assert not callers.known & callers.unknown
 
 
-@pytest.mark.parametrize("decision", quick_of(["promote", "rollback"], 1))
+@pytest.mark.slow
+@pytest.mark.parametrize("decision", ["promote", "rollback"])
 def test_a_person_ends_a_canary(shop_copy: Shop, decision: str) -> None:
     before = live_digest(shop_copy)
     candidate = opened_at(shop_copy.root, State.CANARY, policy=LONG)

@@ -3,6 +3,7 @@
 import time
 
 import httpx
+import pytest
 
 from konveyer.access.profiles import saved_token
 from konveyer.execution.releases.machine import State
@@ -23,6 +24,7 @@ def set_up(shop: Shop, old: str, new: str, *, file: str = f"{PROJECT}/model.toml
     path.write_text(text.replace(old, new))
 
 
+@pytest.mark.slow
 def test_a_failed_gate_is_waived_and_a_third_person_approves(shop: Shop) -> None:
     hire(shop, "quinn", "qa")
     set_up(shop, "p99_ms = 2000", "p99_ms = 0.001")

@@ -116,6 +116,7 @@ light = FeatureView(
 """
 
 
+@pytest.mark.slow
 def test_a_view_that_ends_its_processes_fails_and_keeps_no_other_from_running(
     tmp_path: Path,
 ) -> None:

@@ -413,6 +413,7 @@ def _as(request: httpx.Request, token: str) -> httpx.Request:
     return request
 
 
+@pytest.mark.slow
 def test_the_command_pushes_files(bank: Shop) -> None:
     rows = [row(1, 5), row(2, 6)]
     (bank.root / "rows.json").write_text(json.dumps(rows))

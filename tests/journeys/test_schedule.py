@@ -111,6 +111,7 @@ def test_views_are_computed_by_themselves_once_in_a_period_through_kills(fresh_s
             assert earlier.finished_us <= later.started_us
 
 
+@pytest.mark.slow
 def test_the_schedule_tells_what_is_next_and_why_nothing_starts(fresh_shop: Shop) -> None:
     schedule = fresh_shop.run("etl", "schedule")
     assert not schedule["on"]

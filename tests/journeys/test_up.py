@@ -100,6 +100,7 @@ def test_stopping_it_in_the_middle_of_a_release_fails_nothing(shop: Shop) -> Non
         wait_for(lambda: stage() == "live")
 
 
+@pytest.mark.slow
 def test_several_commands_at_once_share_the_worker(shop_copy: Shop) -> None:
     with up(shop_copy):
         commands = [

@@ -32,6 +32,7 @@ def test_a_damaged_page_is_told_from_wrong_sql(tmp_path: Path, compression: str)
     assert refused > 10
 
 
+@pytest.mark.slow
 def test_flipped_bytes_are_told_from_wrong_sql_wherever_they_are(tmp_path: Path) -> None:
     """Headers of pages and the footer too; and the engine goes on with other files after it."""
     engine, path, good = DuckDBEngine(), tmp_path / "rows.parquet", tmp_path / "good.parquet"
