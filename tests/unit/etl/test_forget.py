@@ -3,7 +3,7 @@
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -33,11 +33,10 @@ from konveyer.feature_store.etl import runs
 from konveyer.feature_store.etl.vacuum import plan_vacuum, vacuum
 from konveyer.feature_store.offline import layout
 from konveyer.feature_store.offline.table_version import OfflineTableUnreadable, TableRef
-from konveyer.feature_store.online.base import Record
 from konveyer.feature_store.online.codec import encode_key
-from konveyer.feature_store.online.memory import MemoryOnlineStore
 from konveyer.feature_store.registry.lookup import active_state
 from konveyer.feature_store.sources.staging import staging_folder
+from tests.online_stores import InterruptedStore
 from tests.unit.etl.store import Store, opened_store
 
 BANKS, CLIENTS = ("a", "né"), 40
@@ -402,27 +401,8 @@ def test_while_a_view_is_computed_he_is_noted_and_the_rest_waits(store: Store) -
     assert store.online(("né", 17)) == [None]
 
 
-class Watched(MemoryOnlineStore):
-    """A store that does something else before it writes, or deletes, next."""
-
-    before_put: Callable[[], None] | None = None
-    before_delete: Callable[[], None] | None = None
-
-    def put(self, space: str, records: Iterable[Record], *, even_older: bool = False) -> None:
-        first, self.before_put = self.before_put, None
-        if first is not None:
-            first()
-        super().put(space, records, even_older=even_older)
-
-    def delete(self, space: str, keys: Iterable[bytes]) -> None:
-        first, self.before_delete = self.before_delete, None
-        if first is not None:
-            first()
-        super().delete(space, keys)
-
-
 def test_what_is_published_again_meanwhile_does_not_bring_him_back(store: Store) -> None:
-    online = Watched()
+    online = InterruptedStore()
     store = replace(store, services=replace(store.services, online=online))
     store.publish()
     paused, go = threading.Event(), threading.Event()

@@ -1,6 +1,6 @@
 """An online store for each environment: all are written, and one that fails fails the run."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from konveyer.feature_store.online.base import OnlineStore, OnlineStoreUnavailab
 from konveyer.feature_store.online.memory import MemoryOnlineStore
 from konveyer.feature_store.online.several import SeveralOnlineStores
 from tests.desk import ADMIN, Desk
+from tests.online_stores import InterruptedStore
 from tests.unit.etl.store import Store
 
 NOW = parse_instant("2026-01-10T12:00:00Z")
@@ -158,21 +159,9 @@ def test_a_store_that_is_new_is_filled_without_computing(desk: Desk) -> None:
     assert desk.show("spend").profiles["all"]
 
 
-class Meanwhile(MemoryOnlineStore):
-    """A store that does something else before it writes next."""
-
-    first: Callable[[], None] | None = None
-
-    def put(self, space: str, records: Iterable[Record], *, even_older: bool = False) -> None:
-        first, self.first = self.first, None
-        if first is not None:
-            first()
-        super().put(space, records, even_older=even_older)
-
-
 @pytest.mark.parametrize("killed", [False, True])
 def test_who_leaves_while_it_is_published_again_is_taken_away(desk: Desk, killed: bool) -> None:
-    online = Meanwhile()
+    online = InterruptedStore()
     store = stores_of(desk, prod=online)
     store.apply(*DEFINITIONS)
     store.etl()
@@ -184,9 +173,9 @@ def test_who_leaves_while_it_is_published_again_is_taken_away(desk: Desk, killed
         rows = pq.read_table(desk.root / "payments.parquet")
         pq.write_table(rows.slice(0, 1), desk.root / "payments.parquet")
         store.etl()
-        online.first = is_killed if killed else None
+        online.before_put = is_killed if killed else None
 
-    online.first = leaves
+    online.before_put = leaves
     publishes = store.planned((), (), again=True)
     if killed:
         with pytest.raises(KeyboardInterrupt):

@@ -1,6 +1,6 @@
 """Pushed rows land online at once and offline in the same history, exactly once for each key."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
@@ -39,6 +39,7 @@ from konveyer.feature_store.push.errors import (
     PushNotOnline,
 )
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
+from tests.online_stores import InterruptedStore
 from tests.unit.push.till import (
     CLIENT,
     DEFINITIONS,
@@ -445,23 +446,14 @@ def test_a_push_while_the_online_store_is_away_is_kept_and_lands_later(till: Til
 
 
 def test_a_table_that_came_while_another_was_published_again_has_its_own_pushes(till: Till) -> None:
-    class _Meanwhile(MemoryOnlineStore):
-        first: Callable[[], None] | None = None
-
-        def put(self, space: str, records: Iterable[Record], *, even_older: bool = False) -> None:
-            first, self.first = self.first, None
-            if first is not None:
-                first()
-            super().put(space, records, even_older=even_older)
-
-    online = _Meanwhile()
+    online = InterruptedStore()
     till = Till(replace(till.store, services=replace(till.store.services, online=online)))
     for key in "abc":
         till.push([payment(1, "31T12:00", 1.0)], key=key)
         if key == "a":
             till.store.etl()
         elif key == "b":
-            online.first = till.store.etl
+            online.before_put = till.store.etl
             till.store.publish("spend")
             assert [run.last_push for run in till.runs("spend")] == [2, 2, 1]
         assert till.online(1)[0][1] == "abc".index(key) + 1

@@ -32,7 +32,6 @@ from konveyer.execution.serving.siblings import (
     metrics_folder,
     node_report,
     remove_counts,
-    remove_gauges,
 )
 
 BIND_WITHIN_S = 3.0
@@ -244,9 +243,14 @@ class _Node:
             process.control.close()
         forget(self._folder, process.number)
         if process.running is not None:
-            remove_gauges(self._folder, process.running.pid)
+            # Here, because the parent needs it for nothing else. What was counted stays added up.
+            from prometheus_client.multiprocess import mark_process_dead
+
+            mark_process_dead(  # type: ignore[no-untyped-call]
+                process.running.pid, metrics_folder(self._folder)
+            )
             if not process.is_ready:
-                # It has counted nothing; one that fails again and again must not fill the folder.
+                # It counted next to nothing; failing again and again, it must not fill the folder.
                 remove_counts(self._folder, process.running.pid)
         if not process.was_ready:
             raise NodeFailed(

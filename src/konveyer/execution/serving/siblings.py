@@ -19,12 +19,6 @@ def remove_counts(folder: Path, pid: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def remove_gauges(folder: Path, pid: int) -> None:
-    """What a process that is gone had; what it counted stays added up."""
-    for path in metrics_folder(folder).glob(f"gauge_live*_{pid}.db"):
-        path.unlink(missing_ok=True)
-
-
 def rates_file(folder: Path) -> Path:
     """For the cells of `rates`."""
     return folder / "rates"

@@ -104,7 +104,8 @@ def registry_state(
 
     `types` are the column types that each view was found to have: they belong to its version, for
     what was computed and published with other types cannot be read with these. Definitions that
-    were `applied` are held against no rule for services: it may be newer than they are.
+    were `applied` are held against no rule for what services and on-demand views take: it may be
+    newer than they are.
     """
     by_key: dict[Key, Definition] = {}
     for definition in definitions:
