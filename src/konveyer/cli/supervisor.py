@@ -16,6 +16,7 @@ from types import FrameType
 import httpx
 
 from konveyer.core.errors import Conflict, KonveyerError
+from konveyer.core.pauses import doubled
 from konveyer.core.settings import Listen, Settings
 
 READY_WITHIN_S = 60.0
@@ -202,7 +203,7 @@ def keep_running(children: list[Child], *, until: Callable[[], bool]) -> None:
             if not child.restart_at:
                 if time.monotonic() - child.started_at > LONGEST_PAUSE_S:
                     child.restarts = 0
-                pause = min(2.0**child.restarts, LONGEST_PAUSE_S)
+                pause = doubled(1.0, child.restarts + 1, LONGEST_PAUSE_S)
                 child.restart_at = time.monotonic() + pause
             elif time.monotonic() >= child.restart_at:
                 child.restarts, child.restart_at = child.restarts + 1, 0.0

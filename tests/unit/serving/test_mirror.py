@@ -25,13 +25,14 @@ from konveyer.execution.serving.desired import (
     write_desired,
 )
 from konveyer.execution.serving.errors import ModelUnavailable
+from konveyer.execution.serving.inference import endpoint_of
 from konveyer.execution.serving.mirror import Mirror
 from konveyer.execution.serving.rates import SharedRates
 from konveyer.execution.serving.router import Router
 from konveyer.execution.serving.shipping import Shipper
 from konveyer.feature_store.online.memory import MemoryOnlineStore
 from tests.support import wait_for
-from tests.unit.serving.test_router import packed
+from tests.unit.serving.test_router import LATEST, packed
 
 
 class Reached(FolderStorage):
@@ -93,19 +94,23 @@ class Site:
             **more,
         )
 
-    def desire(self, bundle: Bundle, *, canary: Bundle | None = None) -> None:
+    def desire(self, *bundles: Bundle, canary: Bundle | None = None) -> None:
+        """These as v1, v2 and so on, the canary beside each."""
         share = None
         if canary is not None:
             share = Share(digest=canary.digest, release="c", per_mille=10)
-        version = DesiredVersion(
-            application="scoring",
-            api_version=1,
-            digest=bundle.digest,
-            release="r",
-            since_us=0,
-            canary=share,
+        versions = tuple(
+            DesiredVersion(
+                application="scoring",
+                api_version=place + 1,
+                digest=bundle.digest,
+                release="r",
+                since_us=0,
+                canary=share,
+            )
+            for place, bundle in enumerate(bundles)
         )
-        write_desired(self.shared, Desired(environment="prod", versions=(version,)))
+        write_desired(self.shared, Desired(environment="prod", versions=versions))
 
     def object_of(self, bundle: Bundle, name: str) -> Path:
         return self.remote.path_of(f"{hex_of(bundle.digest)}/{name}")
@@ -137,6 +142,18 @@ def test_a_node_gets_its_bundles_and_starts_without_the_storage(site: Site) -> N
     router.refresh()
     assert served(router) == first.digest
     assert router.report.serving[0].digest == first.digest
+
+
+def test_no_version_means_the_highest_also_where_its_bundle_cannot_be_had(site: Site) -> None:
+    first, second = packed(site.packing, 1), packed(site.packing, 2)
+    site.desire(first, second)
+    site.object_of(second, MODEL).unlink()
+    follow(site.mirror())
+    router = site.router()
+    router.refresh()
+    assert served(router) == first.digest
+    with pytest.raises(ModelUnavailable, match="'scoring' v2 cannot be served yet"):
+        endpoint_of(router, LATEST)
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone", "no manifest", "other manifest"])

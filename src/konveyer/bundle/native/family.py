@@ -24,7 +24,7 @@ from typing import Any
 from konveyer.bundle.native.worker import OUT_OF_MEMORY, BusySince, run_worker
 
 LOOK_EVERY_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, WELL_AFTER_S = 0.05, 0.1, 30.0, 30.0
-_START_WITHIN_S = 120.0
+_START_WITHIN_S, _MOST_DOUBLINGS = 120.0, 32
 _OF_NO_FILE = re.compile(rb"^Rss(?:Anon|Shmem):\s*(\d+) kB$", re.MULTILINE)
 
 
@@ -93,7 +93,9 @@ class Worker:
         self.socket.unlink(missing_ok=True)
         lived_s = time.monotonic() - self.started
         self.failures = 1 if lived_s > WELL_AFTER_S else self.failures + 1
-        pause_s = min(FIRST_PAUSE_S * 2 ** (self.failures - 1), LONGEST_PAUSE_S)
+        # Of thousands of failures the power itself would be too large for a number.
+        doublings = min(self.failures - 1, _MOST_DOUBLINGS)
+        pause_s = min(FIRST_PAUSE_S * 2**doublings, LONGEST_PAUSE_S)
         self.pid, self.due = 0, time.monotonic() + pause_s
         if reason:
             with suppress(OSError):  # a full disk must not end the family, and all models with it

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from konveyer.core.errors import KonveyerError
+from konveyer.core.pauses import doubled
 from konveyer.execution.serving import metrics
 from konveyer.execution.serving.mirror import Mirror
 from konveyer.execution.serving.shipping import Shipper
@@ -79,4 +80,4 @@ class _Repeated:
         while not self.ended.is_set():
             self.try_once()
             self.tried.set()
-            self.ended.wait(min(every_s * 2 ** min(self._failures, 8), _LONGEST_PAUSE_S))
+            self.ended.wait(doubled(every_s, self._failures + 1, _LONGEST_PAUSE_S))

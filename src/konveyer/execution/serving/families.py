@@ -20,6 +20,7 @@ from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.core.digest import short
 from konveyer.core.errors import KonveyerError
 from konveyer.core.files import write_atomically
+from konveyer.core.pauses import doubled
 from konveyer.core.storage import Storage
 from konveyer.development.environment import ensure_environment, native_command
 from konveyer.execution.serving.desired import Desired, DesiredVersion, read_desired
@@ -217,7 +218,7 @@ class _Family:
         _stop_listening(self._told or ())
         lived_s = time.monotonic() - self._started
         self._failures = 1 if lived_s > _LONGEST_PAUSE_S else self._failures + 1
-        pause_s = min(_FIRST_PAUSE_S * 2 ** (self._failures - 1), _LONGEST_PAUSE_S)
+        pause_s = doubled(_FIRST_PAUSE_S, self._failures, _LONGEST_PAUSE_S)
         self._process, self._due = None, time.monotonic() + pause_s
         # Last: a full disk for temporary files must not keep it from its next start.
         _say(self._told or (), f"its family ended with exit status {process.returncode}")

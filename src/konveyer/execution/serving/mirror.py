@@ -17,6 +17,7 @@ from konveyer.bundle.store import BundleStore
 from konveyer.core.digest import short
 from konveyer.core.errors import KonveyerError
 from konveyer.core.files import locked
+from konveyer.core.pauses import doubled
 from konveyer.core.storage import FolderStorage, ObjectMissing, Storage
 from konveyer.execution.serving.desired import (
     Desired,
@@ -30,7 +31,7 @@ from konveyer.execution.serving.desired import (
 from konveyer.execution.serving.report import Refused
 
 # A bundle that could not be brought is tried again after a pause that doubles up to this.
-_LONGEST_PAUSE_S = 30.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 # A bundle that is here is read again after so long, and so many times as long as reading took.
 CHECK_EVERY_S, _CHECK_REST = 5.0, 50.0
 # A rollback finds the bundle here, and a process that was just told of a new one the old one.
@@ -163,8 +164,8 @@ class Mirror:
                 self._troubles.pop(digest, None)
                 self._here.add(digest)
                 return
-            tries = self._troubles[digest].tries + 1 if digest in self._troubles else 0
-            pause_s = min(2.0**tries, _LONGEST_PAUSE_S)
+            tries = self._troubles[digest].tries + 1 if digest in self._troubles else 1
+            pause_s = doubled(_FIRST_PAUSE_S, tries, _LONGEST_PAUSE_S)
             _log.error("bundle %s is not here: %s", short(digest), reason)
             self._here.discard(digest)
             self._troubles[digest] = _Trouble(reason, tries, time.monotonic() + pause_s)
@@ -216,6 +217,7 @@ class Mirror:
                 digest=digest,
                 reason=_BEING_BROUGHT if trouble is None else trouble.reason,
                 is_preparing=trouble is None,
+                since_us=wanted.since_us,
             )
             for digest in _digests_of(wanted)
             if (trouble := self._troubles.get(digest)) is not None or digest not in there

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from konveyer.core.errors import KonveyerError
+from konveyer.core.pauses import doubled
 from konveyer.core.processes import is_alive
 from konveyer.core.sockets import AddressTaken, listening
 from konveyer.core.storage import Storage
@@ -258,8 +259,8 @@ class _Node:
                 hint="its own words stand above",
             )
         lived_s = now_s - process.started_s
-        process.failures = 0 if lived_s > _HEALTHY_S else process.failures + 1
-        pause_s = min(_FIRST_PAUSE_S * 2.0 ** max(0, process.failures - 1), _LONGEST_PAUSE_S)
+        process.failures = 1 if lived_s > _HEALTHY_S else process.failures + 1
+        pause_s = doubled(_FIRST_PAUSE_S, process.failures, _LONGEST_PAUSE_S)
         _log.error(
             "process %d ended with %d; it starts again in %g s", process.number, status, pause_s
         )

@@ -16,7 +16,7 @@ class Refused(Struct, frozen=True, kw_only=True):
     """One version that a node should serve and does not, and why; an earlier one may answer.
 
     While `is_preparing` nothing has gone wrong: its bundle is brought, the environment of its model
-    is built, or its process starts.
+    is built, or its process starts. It is to be served `since_us`.
     """
 
     application: str
@@ -24,6 +24,7 @@ class Refused(Struct, frozen=True, kw_only=True):
     digest: str
     reason: str
     is_preparing: bool = False
+    since_us: int = 0
 
 
 class Report(Struct, frozen=True, kw_only=True):

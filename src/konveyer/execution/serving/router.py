@@ -197,20 +197,14 @@ class Router:
         waits for nodes: what fails in its release takes no answers away. 1 when there is none.
         """
         versions = [version for name, version in self._endpoints if name == application]
-        wanted = () if self._desired is None else self._desired.versions
         settled_us = now_us() - _SETTLED_AFTER_US
         versions += [
-            one.api_version
-            for one in wanted
-            if (application, one.api_version) in self._unserved
-            and one.application == application
-            and (not versions or self._is_settled(one, settled_us))
+            version
+            for (name, version), one in self._unserved.items()
+            if name == application
+            and (not versions or (one.since_us < settled_us and not one.is_preparing))
         ]
         return max(versions, default=1)
-
-    def _is_settled(self, one: DesiredVersion, settled_us: int) -> bool:
-        refused = self._unserved[one.application, one.api_version]
-        return one.since_us < settled_us and not refused.is_preparing
 
     @property
     def _is_starting(self) -> bool:
@@ -330,6 +324,7 @@ class Router:
                 digest=share.digest,
                 reason=str(error) if is_known else f"{type(error).__name__}: {error}",
                 is_preparing=isinstance(error, LanePreparing),
+                since_us=one.since_us,
             )
             self._refused[refused] = None
             if isinstance(error, LaneNotReady):
