@@ -206,11 +206,13 @@ def test_the_openapi_document_is_valid_and_fuzzing_finds_no_5xx(node: Node, tmp_
 
     document = httpx.get(node.url + "/openapi.json").json()
     assert document == httpx.get(node.url + "/scoring/v1/openapi.json").json()
-    row = document["paths"]["/scoring/v1/predict"]["post"]["requestBody"]["content"]
-    schema = row["application/json"]["schema"]
-    validator_for(schema, default=jsonschema.Draft202012Validator).check_schema(schema)
-    example = row["application/json"]["examples"]["one"]["value"]
-    jsonschema.validate(example, schema)
+    for path in ("/scoring/v1/predict", "/v2/models/scoring/versions/1/infer"):
+        row = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        schema = row["schema"]
+        validator_for(schema, default=jsonschema.Draft202012Validator).check_schema(schema)
+        example = row["examples"]["one"]["value"]
+        jsonschema.validate(example, schema)
+        assert httpx.post(node.url + path, json=example).is_success
     checks = "not_a_server_error,status_code_conformance,response_schema_conformance"
     done = subprocess.run(
         [

@@ -106,9 +106,16 @@ def model_metadata(router: Router, endpoint: Endpoint) -> dict[str, Any]:
         "name": name,
         "versions": [str(version) for version in sorted(_versions(router, name))],
         "platform": f"konveyer_{endpoint.live.manifest.model.form}",
-        "inputs": _described([*_inputs(endpoint).values()]),
+        "inputs": _described([*inputs_of(endpoint).values()]),
         "outputs": _described(endpoint.live.manifest.model.outputs),
     }
+
+
+def inputs_of(endpoint: Endpoint) -> dict[str, Column]:
+    """What a request may hold a tensor of, by its name."""
+    contract = endpoint.live.loaded.contract
+    columns = (*contract.keys, *contract.fields, *contract.given)
+    return {column.name: column for column in columns}
 
 
 def parse_infer(request: Request, endpoint: Endpoint) -> Infer:
@@ -129,7 +136,7 @@ def parse_infer(request: Request, endpoint: Endpoint) -> Infer:
         raise InvalidJson(
             f"The body is no inference request: {error}.", hint="send {'inputs': [...]}"
         ) from error
-    columns = _columns(sent.inputs, body, size, [*_inputs(endpoint)])
+    columns = _columns(sent.inputs, body, size, [*inputs_of(endpoint)])
     names = [*columns]
     rows = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     return Infer(sent.id, rows, _wanted(sent, endpoint))
@@ -172,12 +179,6 @@ def reply(sent: Infer, predicted: Predicted, request_id: str) -> Reply:
 def _versions(router: Router, name: str) -> list[int]:
     found = (endpoint.desired for endpoint in router.endpoints)
     return [desired.api_version for desired in found if desired.application == name]
-
-
-def _inputs(endpoint: Endpoint) -> dict[str, Column]:
-    contract = endpoint.live.loaded.contract
-    columns = (*contract.keys, *contract.fields, *contract.given)
-    return {column.name: column for column in columns}
 
 
 def _described(columns: Sequence[Column]) -> list[dict[str, Any]]:

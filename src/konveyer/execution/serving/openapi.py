@@ -1,42 +1,20 @@
 """The OpenAPI 3.1 document of what a node serves, made from the contracts of its versions."""
 
 from collections.abc import Sequence
-from typing import Any, assert_never
+from typing import Any
 
-from konveyer.core.schema import Column, ColumnType, DecimalType, Dtype, ListType
+from konveyer.core.schema import Column
+from konveyer.execution.serving import openapi_inference
 from konveyer.execution.serving.contract import MOST_ROWS
+from konveyer.execution.serving.json_schemas import (
+    ERRORS,
+    PROBLEMS,
+    dtype_schema,
+    json_content,
+    or_null,
+    problems,
+)
 from konveyer.execution.serving.router import Endpoint
-
-_INT64 = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
-_ERROR = {
-    "type": "object",
-    "required": ["error", "request_id"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["code", "message"],
-            "properties": {
-                "code": {"type": "string"},
-                "message": {"type": "string"},
-                "hint": {"type": "string"},
-            },
-        },
-        "request_id": {"type": "string"},
-    },
-}
-_PROBLEMS = {
-    "400": "The body is not JSON.",
-    "401": "There is no valid API key.",
-    "403": "The API key may not call this application.",
-    "404": "Nothing is known of the entity, or the version is not served here.",
-    "405": "Another method is needed.",
-    "413": "The body is too large.",
-    "422": "A field is missing, not of its type, or not taken.",
-    "429": "Too many requests; Retry-After says when to come again.",
-    "500": "The model failed.",
-    "503": "The online store does not answer, or the model is not there; see Retry-After.",
-    "504": "The model did not answer in time.",
-}
 
 
 def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
@@ -47,6 +25,7 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         path = f"/{desired.application}/v{desired.api_version}"
         paths[path] = {"get": _contract(endpoint)}
         paths[f"{path}/predict"] = {"post": _predict(endpoint)}
+        paths |= openapi_inference.paths_of(endpoint)
     title = endpoints[0].desired.application if len(endpoints) == 1 else "Predictions"
     return {
         "openapi": "3.1.0",
@@ -58,7 +37,7 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
                 "bearer": {"type": "http", "scheme": "bearer"},
             },
-            "schemas": {"Error": _ERROR},
+            "schemas": ERRORS,
         },
     }
 
@@ -69,8 +48,11 @@ def _contract(endpoint: Endpoint) -> dict[str, Any]:
         "operationId": f"{manifest.application}-v{manifest.api_version}-contract",
         "summary": f"The contract of {manifest.application}",
         "responses": {
-            "200": {"description": "Inputs, outputs and who owns it.", **_json({"type": "object"})},
-            **_problems("401", "403", "404", "429"),
+            "200": {
+                "description": "Inputs, outputs and who owns it.",
+                **json_content({"type": "object"}),
+            },
+            **problems("401", "403", "404", "429"),
         },
     }
 
@@ -118,7 +100,7 @@ def _predict(endpoint: Endpoint) -> dict[str, Any]:
         "responses": {
             "200": {
                 "description": "The prediction, or one for each row in order.",
-                **_json(
+                **json_content(
                     {
                         "type": "object",
                         "properties": answer,
@@ -129,7 +111,7 @@ def _predict(endpoint: Endpoint) -> dict[str, Any]:
                     }
                 ),
             },
-            **_problems(*_PROBLEMS),
+            **problems(*PROBLEMS),
         },
     }
 
@@ -156,39 +138,5 @@ def row_schema(endpoint: Endpoint) -> dict[str, Any]:
     return schema
 
 
-def dtype_schema(dtype: Dtype) -> dict[str, Any]:
-    """The JSON of one value."""
-    match dtype:
-        case ColumnType.INT64:
-            return dict(_INT64)
-        case ColumnType.FLOAT64:
-            return {"type": "number"}
-        case ColumnType.BOOL:
-            return {"type": "boolean"}
-        case ColumnType.STRING:
-            return {"type": "string"}
-        case ColumnType.UUID:
-            return {"type": "string", "format": "uuid"}
-        case ColumnType.TIMESTAMP:
-            return {"type": "string", "format": "date-time"}
-        case DecimalType():
-            return {"type": ["number", "string"]}
-        case ListType():
-            return {"type": "array", "items": dtype_schema(dtype.item)}
-        case _:
-            assert_never(dtype)
-
-
 def _nullable(column: Column) -> dict[str, Any]:
-    schema = dtype_schema(column.dtype)
-    kinds = schema["type"]
-    return schema | {"type": [*([kinds] if isinstance(kinds, str) else kinds), "null"]}
-
-
-def _problems(*statuses: str) -> dict[str, Any]:
-    error = _json({"$ref": "#/components/schemas/Error"})
-    return {status: {"description": _PROBLEMS[status], **error} for status in statuses}
-
-
-def _json(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"content": {"application/json": {"schema": schema}}}
+    return or_null(dtype_schema(column.dtype))
