@@ -40,6 +40,7 @@ from konveyer.feature_store.definitions.resolved import (
     ResolvedService,
     ResolvedView,
 )
+from konveyer.feature_store.online.base import OnlineStore
 from konveyer.feature_store.online.memory import MemoryOnlineStore
 from tests.manifests import manifest_with
 from tests.support import wait_for
@@ -109,12 +110,14 @@ def bundles(tmp_path: Path) -> BundleStore:
     return BundleStore(tmp_path / "bundles")
 
 
-def made_router(root: Path, bundles: BundleStore, **more: Any) -> Router:
+def made_router(
+    root: Path, bundles: BundleStore, online: OnlineStore | None = None, **more: Any
+) -> Router:
     return Router(
         "prod",
         storage=FolderStorage(root),
         bundles=bundles,
-        online=MemoryOnlineStore(),
+        online=online or MemoryOnlineStore(),
         clock=FeatureClock(0),
         rates=SharedRates(root / "rates"),
         **more,
