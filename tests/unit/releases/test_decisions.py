@@ -25,7 +25,7 @@ from konveyer.execution.releases.gates.context import GateContext
 from konveyer.execution.releases.gates.listing import GATES
 from konveyer.execution.releases.lead_time import lead_time
 from konveyer.execution.releases.live import publish_end, put_live, retire_others
-from konveyer.execution.releases.machine import Action, State, WrongState
+from konveyer.execution.releases.machine import NEXT, REVIVING, Action, State, WrongState
 from konveyer.execution.releases.records import (
     begin_stage,
     desired_of,
@@ -131,6 +131,26 @@ def test_no_time_of_a_release_is_lost_where_stages_are_passed_over(
     assert gates_said == {"conveyor"}
     whole_s = ((found.ended_us or 0) - found.opened_us) / 1e6
     assert lead_time(found).total_s == pytest.approx(whole_s, abs=0.5)
+
+
+def test_every_move_of_the_table_is_in_the_audit_log_with_who_made_it(catalog: Catalog) -> None:
+    """Of one release, which is put where each move begins."""
+    release, moved = opened(catalog), []
+    for (start, action), following in NEXT.items():
+        with catalog.transaction() as session:
+            row = release_row(session, release)
+            row.state = str(start)
+            if action in REVIVING:
+                row.state = str(State.FAILED)
+                begin_stage(session, release, start, waiting_us=0, by="")
+                record = stage_row(session, release, start)
+                record.verdict, record.finished_us = "failed", now_us()
+            move(session, row, action, f"who asks to {action}")
+        moved.append((f"who asks to {action}", {"stage": start, "state": following}))
+    with catalog.reading() as session:
+        said = audit.entries(session, kind="release", subject=release, limit=len(NEXT))
+    assert [(entry.actor, entry.detail) for entry in reversed(said)] == moved
+    assert len({entry.action for entry in said}) == len(Action)
 
 
 def test_a_failed_gate_looks_again(catalog: Catalog) -> None:
