@@ -27,13 +27,18 @@ from konveyer.core import digests
 from konveyer.core.clock import parse_instant
 from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.datamart import label_files, pieces
+from konveyer.feature_store.datamart.entities import cadence
 from konveyer.feature_store.datamart.forget import forget
 from konveyer.feature_store.datamart.held import find_entity
 from konveyer.feature_store.datamart.join import BucketRead
 from konveyer.feature_store.datamart.kept_rows import kept_labels, open_training_set
 from konveyer.feature_store.datamart.label_files import LabelFiles, labels_at
 from konveyer.feature_store.datamart.manifest import OutputExists, TrainingSet
-from konveyer.feature_store.datamart.training_set import TrainingSetDiffers, explain_training_set
+from konveyer.feature_store.datamart.training_set import (
+    TrainingSetDiffers,
+    entity_frame,
+    explain_training_set,
+)
 from konveyer.feature_store.definitions.definition import Definition
 from konveyer.feature_store.offline import delta, layout
 from tests.unit.etl.store import Store, opened_store
@@ -236,6 +241,44 @@ def test_a_service_without_views_reads_no_bucket(store: Store, tmp_path: Path) -
     twice = pa.concat_tables([frame, frame.slice(5, 1)])
     with pytest.raises(KonveyerError, match=r"1 row\(s\)"):
         store.training_set(in_files(tmp_path / "twice", twice), service="asked")
+
+
+def test_rows_that_only_one_of_two_entities_tells_apart_are_no_repeats(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = [(client, shop) for client in range(60) for shop in SHOPS]
+    frame = pa.table(
+        {
+            "client": [client for client, _ in each],
+            "shop": [shop for _, shop in each],
+            "at": moments([24 * 19] * len(each)),
+            "asked": [1.0] * len(each),
+        }
+    )
+    large = store.training_set(in_files(tmp_path / "labels", frame))
+    assert large.held is None
+    assert large.table.equals(store.training_set(frame).table)
+    twice = pa.concat_tables([frame, frame.slice(5, 1)])
+    with pytest.raises(KonveyerError, match=r"1 row\(s\)"):
+        store.training_set(in_files(tmp_path / "twice", twice))
+    store.apply(*DEFINITIONS[:-1], FeatureService(name="scoring", features=("spend", "visits")))
+    frames = []
+    for most in (label_files.MOST_ROWS_IN_MEMORY, 1_000):
+        monkeypatch.setattr(label_files, "MOST_ROWS_IN_MEMORY", most)
+        services = store.services
+        with entity_frame(
+            services.catalog,
+            services.engine,
+            services.offline,
+            service="scoring",
+            moments_us=cadence(START_US + 10 * DAY_US, START_US + 19 * DAY_US, 9 * DAY_US),
+            staging=services.places.staging,
+        ) as every:
+            frames.append(store.training_set(every).table)
+    order = [(name, "ascending") for name in ("at", "client", "shop")]
+    in_files_rows, in_memory = (table.sort_by(order) for table in frames)
+    assert len(in_memory) > 400
+    assert in_files_rows.select(in_memory.column_names).equals(in_memory)
 
 
 def test_explain_tells_what_it_reads(store: Store, tmp_path: Path) -> None:

@@ -46,11 +46,15 @@ class Blocks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Views with the same join keys, and the files in between with the spine of each bucket."""
+    """Views with the same join keys, and the files in between with the spine of each bucket.
+
+    `other_keys` are those that only other stages have.
+    """
 
     folder: Path
     number: int
     keys: tuple[ScalarColumn, ...]
+    other_keys: tuple[ScalarColumn, ...]
     views: tuple[PinnedView, ...]
     buckets: int
     blocks: Blocks
@@ -69,7 +73,8 @@ class Stage:
     def schema(self) -> pa.Schema:
         """Of the spine; the first stage has all that tells one label from another."""
         rest = [] if self.number else [(REST, pa.string())]
-        keys = {key.name: key.dtype.arrow for key in self.keys if key not in MOMENT}
+        told_by = self.keys if self.number else (*self.keys, *self.other_keys)
+        keys = {key.name: key.dtype.arrow for key in told_by if key not in MOMENT}
         return pa.schema([(ROW, pa.int64()), (AT, pa.int64()), *rest, *keys.items()])
 
 
@@ -77,11 +82,13 @@ def stages_of(views: Sequence[PinnedView], blocks: Blocks, folder: Path) -> list
     by_keys = groupby(sorted(views, key=lambda view: view.plan.keys), key=lambda view: view.keys)
     # Without views there is still to be seen that no label is there twice.
     groups = [(keys, tuple(group)) for keys, group in by_keys] or [(MOMENT, ())]
+    every_key = dict.fromkeys(key for keys, _ in groups for key in keys)
     return [
         Stage(
             folder=folder,
             number=number,
             keys=keys,
+            other_keys=tuple(key for key in every_key if key not in keys),
             views=group,
             buckets=max([bucket_count(blocks.rows), *(v.table.ref.buckets for v in group)]),
             blocks=blocks,
