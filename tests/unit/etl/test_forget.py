@@ -189,6 +189,45 @@ def test_the_next_run_leaves_him_out_though_the_source_has_him(store: Store) -> 
     ]
 
 
+@pytest.mark.parametrize("name", ["client", "customer"])
+@pytest.mark.parametrize("keys", [("bank", "client"), ("client", "bank")], ids="_".join)
+def test_he_does_not_come_back_under_another_name_or_another_order_of_his_keys(
+    store: Store, name: str, keys: tuple[str, str]
+) -> None:
+    forgotten(store)
+    types = {"bank": JoinKey("bank", "string"), "client": JoinKey("client", "int64")}
+    store.apply(
+        Entity(name=name, join_keys=tuple(types[key] for key in keys)),
+        *(
+            replace(d, entity=name) if isinstance(d, FeatureView) and d.entity == "client" else d
+            for d in DEFINITIONS[1:]
+        ),
+    )
+    store.etl()
+    after = readable(store)
+    for view in ("spend", "newest"):
+        tables = content(store, after[view])
+        assert others(tables) == tables
+        assert sum(len(table) for table in tables) == (len(EVERYBODY) - 1) * 4
+    assert (find(store, name).tables, find(store, name).spaces) == ((), ())
+
+
+def test_he_leaves_the_views_of_another_entity_with_the_same_keys_too(store: Store) -> None:
+    visits = FeatureView(
+        name="visits",
+        entity="customer",
+        source="payments",
+        aggregations=(Aggregation(function="count", over="3d", name="visits"),),
+    )
+    store.apply(*DEFINITIONS, replace(DEFINITIONS[0], name="customer"), visits)
+    store.etl()
+    before = content(store, readable(store)["visits"])
+    held = forgotten(store)
+    assert {table.ref.view for table in held.tables} == {"newest", "spend", "visits"}
+    assert content(store, readable(store)["visits"]) == others(before)
+    assert find(store).spaces == ()
+
+
 def rebuilt(store: Store, built: TrainingSet) -> pa.Table:
     return store.rebuilt(built, built.table.select(["bank", "client", "at"]))
 

@@ -210,6 +210,18 @@ def test_who_is_forgotten_leaves_pushed_rows_and_may_not_come_back(till: Till) -
     assert [row.number for row in till.pushes()] == [first.number, 2]
 
 
+def test_a_push_does_not_bring_him_back_under_another_name(till: Till) -> None:
+    pushed(till, 1)
+    forgotten(till)
+    views = (replace(view, entity="customer") for view in (SPEND, NEWEST))
+    till.store.apply(replace(CLIENT, name="customer"), PAYMENTS, *views, SCORING)
+    with pytest.raises(EntityForgotten):
+        pushed(till, 2)
+    till.push([payment(2, "30T12:00", 3.0)], key="other")
+    till.store.etl()
+    assert till.trained([1, 2]) == [(None, 0, None, None), (3.0, 1, "web", 3.0)]
+
+
 def test_a_damaged_file_of_pushed_rows_keeps_anybody_from_being_said_to_be_gone(till: Till) -> None:
     pushed(till, 1)
     (file,) = till.segments()

@@ -128,7 +128,7 @@ def find_entity(
     with services.catalog.reading() as session:
         columns = _join_keys(session, entity)
         typed = _typed(entity, columns, key)
-        known = dict(_views_of(session, entity))
+        known = dict(_views_of(session, entity, columns))
         written, running = written_tables(session), running_views(session)
         active = set(active_versions(session).items())
         manifests = [
@@ -222,13 +222,16 @@ def _typed(
 
 
 def _views_of(
-    session: Session, entity: str
+    session: Session, entity: str, columns: tuple[ScalarColumn, ...]
 ) -> Iterator[tuple[tuple[str, str], tuple[ScalarColumn, ...]]]:
-    """Every version that a view of the entity ever had, with its join keys."""
+    """Every version that a view of the entity ever had, with its join keys, and those of views of
+    another entity whose join keys have the same names.
+    """
+    names = {column.name for column in columns}
     for row in session.scalars(select(DefinitionRow).where(DefinitionRow.kind == Kind.VIEW)):
-        if row.spec["entity"] == entity:
-            compiled = msgspec.convert(row.compiled, CompiledView)
-            yield (row.name, row.version), compiled.layout.keys
+        keys = msgspec.convert(row.compiled, CompiledView).layout.keys
+        if row.spec["entity"] == entity or {key.name for key in keys} == names:
+            yield (row.name, row.version), keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

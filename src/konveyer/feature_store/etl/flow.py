@@ -17,7 +17,7 @@ from konveyer.core.progress import Progress, counted
 from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.etl import runs
-from konveyer.feature_store.etl.forgotten import forgotten_digests, without_forgotten
+from konveyer.feature_store.etl.forgotten import forgotten_in, without_forgotten
 from konveyer.feature_store.etl.landing import Held, Landing
 from konveyer.feature_store.etl.materialize import (
     PublishedTable,
@@ -202,13 +202,13 @@ def _compute(services: EtlServices, order: EtlPayload, one: PlannedView) -> Json
     _begin(services, order, one, "compute")
     # Read after the run was noted: whoever is forgotten from now on finds the run and waits.
     with services.catalog.reading() as session:
-        digests = forgotten_digests(session, loaded.view.entity)
+        forgotten = forgotten_in(session, loaded.compiled.layout.keys)
         segments = listed_segments(session, until=last) if is_pushed else {}
     written = write_offline(
         loaded.state,
         one.view,
         loaded.version,
-        without_forgotten(loaded.compiled, digests),
+        without_forgotten(loaded.compiled, forgotten),
         found=loaded.found,
         engine=services.engine,
         offline=services.offline,

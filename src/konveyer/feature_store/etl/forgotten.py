@@ -1,15 +1,41 @@
-"""Entities that must not come back: ETL leaves their rows out, whatever the source still has."""
+"""Entities that must not come back: ETL leaves their rows out, whatever the source still has.
 
-from collections.abc import Sequence
-from dataclasses import replace
+Who it is, is told by the join keys and their names: whoever is forgotten is so for every entity
+that has join keys of these names, whatever it is called and in whatever order it has them.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from konveyer.core.clock import now_us
+from konveyer.core.schema import ScalarColumn
+from konveyer.feature_store.definitions.definition import Kind, from_spec
+from konveyer.feature_store.definitions.entity import Entity
 from konveyer.feature_store.etl.tables import ForgottenRow
 from konveyer.feature_store.offline.identity import digest_sql
 from konveyer.feature_store.registry.compile import CompiledView
+from konveyer.feature_store.registry.tables import DefinitionRow
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The digests of whom to leave out, made of the join keys of these names in this order."""
+
+    keys: tuple[str, ...]
+    digests: tuple[str, ...]
+
+
+def forgotten_in(session: Session, keys: Sequence[ScalarColumn]) -> tuple[Forgotten, ...]:
+    """Whom a view with these join keys leaves out."""
+    found: dict[tuple[str, ...], set[str]] = {}
+    for entity, columns in forgotten_entities(session):
+        names = tuple(column.name for column in columns)
+        if set(names) == {key.name for key in keys}:
+            found.setdefault(names, set()).update(forgotten_digests(session, entity))
+    return tuple(Forgotten(names, tuple(sorted(digests))) for names, digests in found.items())
 
 
 def forgotten_digests(session: Session, entity: str) -> list[str]:
@@ -24,19 +50,32 @@ def forgettings(session: Session) -> frozenset[tuple[str, str, int | None]]:
     return frozenset((row.entity, row.digest, row.done_us) for row in rows)
 
 
-def forgotten_entities(session: Session) -> list[str]:
-    """The kinds of entities of which somebody was forgotten."""
-    return list(session.scalars(select(ForgottenRow.entity).distinct()))
+def forgotten_entities(session: Session) -> Iterator[tuple[str, tuple[ScalarColumn, ...]]]:
+    """The kinds of entities of which somebody was forgotten, with all join keys that each ever had.
+
+    Of which of them a digest was made is not kept.
+    """
+    query = select(DefinitionRow).where(
+        DefinitionRow.kind == Kind.ENTITY, DefinitionRow.name.in_(select(ForgottenRow.entity))
+    )
+    for row in session.scalars(query.order_by(DefinitionRow.name, DefinitionRow.version)):
+        entity = from_spec(Kind.ENTITY, row.spec)
+        assert isinstance(entity, Entity)  # noqa: S101 - the kind says so
+        yield row.name, tuple(key.column for key in entity.join_keys)
 
 
-def without_forgotten(compiled: CompiledView, digests: Sequence[str]) -> CompiledView:
+def without_forgotten(compiled: CompiledView, forgotten: Sequence[Forgotten]) -> CompiledView:
     """The view without the rows of those entities; the view itself when there are none."""
-    if not digests:
+    if not forgotten:
         return compiled
-    listed = ", ".join(f"'{digest}'" for digest in digests)
+    keys = {key.name: key for key in compiled.layout.keys}
+    others = []
+    for one in forgotten:
+        listed = ", ".join(f"'{digest}'" for digest in one.digests)
+        others.append(f"{digest_sql([keys[name] for name in one.keys])} NOT IN ({listed})")
     rows_sql = (
         f"SELECT * FROM ({compiled.rows_sql}) AS known_rows "  # noqa: S608 - hexadecimal digits
-        f"WHERE {digest_sql(compiled.layout.keys)} NOT IN ({listed})"
+        f"WHERE {' AND '.join(others)}"
     )
     return replace(compiled, rows_sql=rows_sql)
 

@@ -21,7 +21,7 @@ from konveyer.feature_store.definitions.definition import Kind
 from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.etl import runs
-from konveyer.feature_store.etl.forgotten import forgotten_digests, without_forgotten
+from konveyer.feature_store.etl.forgotten import Forgotten, forgotten_in, without_forgotten
 from konveyer.feature_store.etl.limits import outside
 from konveyer.feature_store.etl.materialize import Snapshot, publish, snapshot_of
 from konveyer.feature_store.kernel.errors import naming_view
@@ -88,13 +88,13 @@ class LandingView:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
     """What a view's pushed rows are added to: its readable table (None before the first run), the
-    last push in it, and the moment of its run; and the digests of whom it leaves out.
+    last push in it, and the moment of its run; and whom it leaves out.
     """
 
     table: TableRef | None
     last: int
     as_of_us: int
-    forgotten: tuple[str, ...]
+    forgotten: tuple[Forgotten, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +158,7 @@ class Landing:
 
     def base(self, session: Session, view: LandingView) -> Base | None:
         """None when the view waits for its first run, because it reads more than pushed rows."""
-        forgotten = tuple(forgotten_digests(session, view.view.entity))
+        forgotten = forgotten_in(session, view.compiled.layout.keys)
         try:
             ref, run = runs.readable_table(session, *view.key)
         except runs.ViewNotComputed:

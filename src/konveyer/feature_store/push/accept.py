@@ -126,7 +126,7 @@ class Pusher:
         )
         with self._landing.lock:
             for _ in range(_ATTEMPTS):
-                done = self._attempt(offer, state, dry_run=dry_run)
+                done = self._attempt(offer, dry_run=dry_run)
                 if done is not None:
                     return done
         raise PushesCollide("Others push at the same time.", hint="push again, with the same key")
@@ -146,13 +146,13 @@ class Pusher:
             known = self._known = (versions, active_state(session))
         return known[1]
 
-    def _attempt(self, offer: _Offer, state: RegistryState, *, dry_run: bool) -> Push | None:
+    def _attempt(self, offer: _Offer, *, dry_run: bool) -> Push | None:
         """None when somebody else pushed between the look at the catalog and the commit."""
         with self._catalog.reading() as session:
             before = find_push(session, offer.source.name, offer.key)
             last = last_push(session)
             left = [row.number for row in not_online(session)]
-            _refuse_forgotten(session, state, offer)
+            _refuse_forgotten(session, offer)
             views = [
                 (view, base)
                 for view in self._landing.views(session)
@@ -308,13 +308,10 @@ def _check_same(before: PushRow, offer: _Offer) -> None:
         )
 
 
-def _refuse_forgotten(session: Session, state: RegistryState, offer: _Offer) -> None:
+def _refuse_forgotten(session: Session, offer: _Offer) -> None:
     """Rows of whom the catalog keeps the digest, in columns that are named like its join keys."""
     dtypes = {column.name: column.dtype for column in offer.source.pushed}
-    for name in forgotten_entities(session):
-        if (Kind.ENTITY, name) not in state.definitions:
-            continue
-        keys = [key.column for key in state.entity(name).join_keys]
+    for name, keys in forgotten_entities(session):
         if any(dtypes.get(key.name) != _as_pushed(key.dtype) for key in keys):
             continue
         digests = set(forgotten_digests(session, name))
