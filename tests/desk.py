@@ -26,8 +26,8 @@ from konveyer.feature_store.offline.delta import DeltaOfflineStore
 from konveyer.feature_store.online.memory import MemoryOnlineStore
 from konveyer.feature_store.registry.apply import apply
 from konveyer.feature_store.registry.check import Checked, check_definitions
-from konveyer.feature_store.registry.lookup import active_state
-from konveyer.feature_store.registry.plan import plan_apply
+from konveyer.feature_store.registry.lookup import active_state, reformed_sources
+from konveyer.feature_store.registry.plan import Change, plan_apply
 from konveyer.feature_store.registry.state import registry_state
 
 ADMIN = Actor("admin", frozenset({Role.ADMINISTRATOR}))
@@ -58,10 +58,14 @@ class Desk:
         assert caught.value.hint
         return caught.value
 
-    def apply(self, *definitions: Definition) -> None:
+    def apply(self, *definitions: Definition) -> tuple[Change, ...]:
         checked = self.check(*definitions)
         with self.services.catalog.transaction() as session:
-            apply(session, ADMIN, plan_apply(active_state(session), checked.state), checked)
+            current = active_state(session)
+            reformed = reformed_sources(session, current, checked.sources)
+            plan = plan_apply(current, checked.state, reformed)
+            apply(session, ADMIN, plan, checked)
+        return plan.changes
 
     def etl(self, *views: str) -> None:
         with self.services.catalog.transaction() as session:

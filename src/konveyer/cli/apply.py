@@ -22,7 +22,7 @@ def apply(context: Context, dry_run: bool) -> None:
     from konveyer.feature_store.registry.apply import apply as apply_plan
     from konveyer.feature_store.registry.check import check_definitions
     from konveyer.feature_store.registry.discover import load_definitions
-    from konveyer.feature_store.registry.lookup import active_state
+    from konveyer.feature_store.registry.lookup import active_state, reformed_sources
     from konveyer.feature_store.registry.plan import plan_apply
     from konveyer.feature_store.registry.state import registry_state
 
@@ -31,7 +31,9 @@ def apply(context: Context, dry_run: bool) -> None:
     checked = check_definitions(wanted, workspace.engine, workspace.places)
     with workspace.catalog.transaction() as session:
         actor = context.actor(session)
-        plan = plan_apply(active_state(session), checked.state)
+        current = active_state(session)
+        reformed = reformed_sources(session, current, checked.sources)
+        plan = plan_apply(current, checked.state, reformed)
         if plan.changes and not dry_run:
             apply_plan(session, actor, plan, checked)
     if context.as_json:

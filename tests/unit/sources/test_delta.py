@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, convert_to_deltalake, write_deltalake
 
 from konveyer import Entity, Feature, FeatureView, JoinKey, Source
 from tests.desk import Desk
@@ -40,9 +40,10 @@ def events(values: dict[str, list[int]]) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def append(root: Path, values: dict[str, list[int]]) -> None:
+def append(root: Path, values: dict[str, list[int]], *, partitioned: bool = True) -> None:
+    columns = ["country"] if partitioned else None
     table = str(root / "lake/events")
-    write_deltalake(table, events(values), mode="append", partition_by=["country"])
+    write_deltalake(table, events(values), mode="append", partition_by=columns)
 
 
 def values(desk: Desk) -> list[int]:
@@ -66,6 +67,25 @@ def test_each_run_reads_the_version_that_holds(applied: Desk) -> None:
     applied.etl()
     assert values(applied) == [1, 3, 5]
     assert applied.show("value").sources[0].kind == "delta"
+
+
+def test_a_folder_of_files_that_becomes_a_table_is_taken_up_by_apply(desk: Desk) -> None:
+    folder = desk.root / "lake/events"
+    folder.mkdir(parents=True)
+    pq.write_table(events({"no": [1, 2]}), folder / "rows.parquet")
+    desk.apply(*DEFINITIONS)
+    desk.etl()
+    convert_to_deltalake(str(folder))
+    append(desk.root, {"no": [3]}, partitioned=False)
+    error = desk.failure("value")
+    assert error["code"] == "source_changed"
+    assert "source 'events' was parquet, and is delta" in error["message"]
+    assert "'konveyer apply'" in error["hint"]
+    (change,) = desk.apply(*DEFINITIONS)
+    assert (change.action, change.name, change.before) == ("change", "events", change.after)
+    desk.etl()
+    assert values(desk) == [1, 2, 3]
+    assert desk.apply(*DEFINITIONS) == ()
 
 
 def test_files_that_a_filter_leaves_out_are_not_opened(applied: Desk) -> None:

@@ -354,6 +354,6 @@ def _changed(view: str, changes: Sequence[str], problem: str) -> SourceChanged:
     said = "; ".join([*changes, problem])
     return SourceChanged(
         f"Feature view '{view}' was applied with other columns: {said}",
-        hint="correct the data; or, if this is how it shall be, run 'konveyer apply' for a new "
-        "version of the view",
+        hint="correct the data; or, if this is how it shall be, run 'konveyer apply', which "
+        "takes it up",
     )

@@ -1,5 +1,6 @@
 """Reading the registry: what holds now, and a service resolved for training and serving."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -56,6 +57,16 @@ def source_forms(session: Session, state: RegistryState) -> dict[str, SourceForm
         if kind is Kind.SOURCE
     )
     return {row.name: msgspec.convert(row.compiled, SourceForm) for row in rows}
+
+
+def reformed_sources(
+    session: Session, state: RegistryState, found: Mapping[str, SourceForm]
+) -> frozenset[str]:
+    """Sources of `state` that are `found` to be of another kind than when they were applied."""
+    applied = source_forms(session, state)
+    return frozenset(
+        name for name, form in applied.items() if name in found and found[name].kind != form.kind
+    )
 
 
 def state_at(session: Session, view: str, version: str) -> RegistryState:
