@@ -8,12 +8,17 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from msgspec.structs import replace
 
 from konveyer.core.errors import KonveyerError
 from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.feature_store.datamart.label_files import LabelsUnreadable, labels_at
 from konveyer.feature_store.datamart.labels import Labels, check_labels
-from konveyer.feature_store.definitions.resolved import ResolvedService, ResolvedView
+from konveyer.feature_store.definitions.resolved import (
+    ResolvedOnDemand,
+    ResolvedService,
+    ResolvedView,
+)
 
 VIEW = ResolvedView(
     name="spend",
@@ -113,6 +118,23 @@ def test_two_columns_of_one_name_are_refused() -> None:
     with pytest.raises(KonveyerError, match="more than one column 'label'") as raised:
         checked(labels)
     assert raised.value.code == "labels_wrong_type"
+
+
+@pytest.mark.parametrize("dtype", [ColumnType.FLOAT64, ColumnType.TIMESTAMP, ColumnType.STRING])
+def test_a_request_field_may_be_null_in_every_row_without_a_type(dtype: ColumnType) -> None:
+    on_demand = ResolvedOnDemand(
+        name="now",
+        version="1",
+        code="",
+        request=(ScalarColumn("asked", dtype),),
+        inputs=(),
+        outputs=(),
+    )
+    service = replace(SERVICE, on_demand=(on_demand,))
+    for nulls in (pa.nulls(2), pl.Series([None, None]).to_arrow()):
+        labels = check_labels(frame(asked=nulls), service, timestamp="at", label="label")
+        assert labels.table["asked"].type == dtype.arrow
+        assert labels.table["asked"].null_count == 2
 
 
 def test_narrow_whole_numbers_are_keys_too() -> None:

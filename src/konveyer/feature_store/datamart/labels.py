@@ -125,7 +125,7 @@ def typed_labels(
 ) -> pa.Table:
     """Some rows of a label frame with exact types; raises what columns and types are wrong."""
     check_mapping(service.keys, columns or {})
-    table = _plain(table)
+    table = _plain(_with_typed_nulls(table, service.request))
     named = key_columns(service, columns)
     fields = [field.name for field in service.request]
     for name in [*named.values(), timestamp, *([label] if label else []), *fields]:
@@ -194,6 +194,16 @@ def check_mapping(keys: tuple[ScalarColumn, ...], columns: Mapping[str, str]) ->
                 f"'{key}' is no join key of the features.",
                 hint=did_you_mean(key, known, otherwise=f"they have {', '.join(known)}"),
             )
+
+
+def _with_typed_nulls(table: pa.Table, fields: Sequence[ScalarColumn]) -> pa.Table:
+    """Request fields may be null in every row, where a data frame library knows no type."""
+    for field in fields:
+        for place in table.schema.get_all_field_indices(field.name):
+            if pa.types.is_null(table.column(place).type):
+                nulls = table.column(place).cast(field.dtype.arrow)
+                table = table.set_column(place, field.name, nulls)
+    return table
 
 
 def _plain(table: pa.Table) -> pa.Table:
