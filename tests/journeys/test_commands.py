@@ -162,6 +162,17 @@ def test_a_name_that_is_not_there(
     assert error["hint"]
 
 
+def test_an_output_that_is_a_folder_is_refused_before_anything_is_built(trained_shop: Shop) -> None:
+    kept = trained_shop.run("training-set", "list")
+    labels = ("--labels", "data/labels.parquet", "--label", "redeemed")
+    for command in (("build", "coupon_response", *labels), ("rebuild", kept[0]["id"])):
+        folder = str(trained_shop.root / "data")
+        error = trained_shop.error("training-set", *command, "--output", folder)
+        assert error["code"] == "output_exists"
+        assert "name a file" in error["hint"]
+    assert trained_shop.run("training-set", "list") == kept
+
+
 @pytest.mark.parametrize("limit", ["0", "-1", "99999999999999999999"])
 @pytest.mark.parametrize(
     "command",

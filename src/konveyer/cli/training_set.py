@@ -78,6 +78,8 @@ def build(
               konveyer training-set build coupon_response --label redeemed --labels-sql \\
                 "SELECT household, campaign, started AS label_timestamp, redeemed FROM offers"
     """
+    from konveyer.feature_store.datamart.label_files import LabelFiles
+    from konveyer.feature_store.datamart.manifest import check_output
     from konveyer.feature_store.datamart.training_set import build_training_set
 
     workspace = context.workspace
@@ -88,6 +90,8 @@ def build(
         _labels(context, service, _Spine(**spine)) as (frame, timestamp),
         bars(quiet=context.as_json) as progress,
     ):
+        if output is not None:
+            check_output(output, in_files=isinstance(frame, LabelFiles))
         built = build_training_set(
             workspace.catalog,
             actor,
@@ -195,7 +199,8 @@ def rebuild(
     Example: konveyer training-set rebuild set-01a20f51a224acb64df5
     """
     from konveyer.feature_store.datamart.kept_rows import kept_labels, kept_manifest
-    from konveyer.feature_store.datamart.label_files import labels_at
+    from konveyer.feature_store.datamart.label_files import LabelFiles, labels_at
+    from konveyer.feature_store.datamart.manifest import check_output
     from konveyer.feature_store.datamart.training_set import rebuild_training_set
 
     workspace = context.workspace
@@ -207,6 +212,8 @@ def rebuild(
         if labels is None
         else labels_at(context.found(labels))
     )
+    if output is not None:
+        check_output(output, in_files=isinstance(frame, LabelFiles))
     with (
         told_when_interrupted("Nothing was changed."),
         bars(quiet=context.as_json) as progress,

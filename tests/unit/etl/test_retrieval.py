@@ -19,6 +19,7 @@ from konveyer.feature_store.datamart.entities import BadCadence, EntitiesUnclear
 from konveyer.feature_store.datamart.kept_rows import kept_labels
 from konveyer.feature_store.datamart.label_files import LabelFiles
 from konveyer.feature_store.datamart.label_query import queried_labels
+from konveyer.feature_store.datamart.manifest import OutputExists, TrainingSetNotWritten
 from konveyer.feature_store.datamart.training_set import (
     TrainingSetDiffers,
     entity_frame,
@@ -243,6 +244,16 @@ def test_every_entity_at_a_cadence_is_every_entity_known_by_then(store: Store) -
         frame("scoring", "2026-01-05", "2026-01-04")
     with pytest.raises(BadCadence, match="20,000,001 moments"):
         cadence(0, 20_000_000, 1)
+
+
+def test_rows_that_cannot_be_written_somewhere_are_still_kept(store: Store, tmp_path: Path) -> None:
+    built = store.training_set(labels([1, 2]))
+    with pytest.raises(OutputExists, match="is a folder"):
+        built.write_to(tmp_path)
+    with pytest.raises(TrainingSetNotWritten, match=built.manifest.id) as caught:
+        built.write_to(tmp_path / "payments.parquet" / "rows.parquet")
+    assert f"rebuild {built.manifest.id} --output" in str(caught.value.hint)
+    assert store.rebuilt(built, labels([1, 2])).equals(built.table)
 
 
 def test_many_entities_stay_in_files(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """What a training set is made of: its manifest, and its rows, held or in files."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from konveyer.core.errors import Conflict
+from konveyer.core.errors import Conflict, KonveyerError
 from konveyer.core.files import file_written_whole, folder_written_whole
 from konveyer.feature_store.definitions.resolved import ResolvedService
 from konveyer.feature_store.offline.table_version import TableRef
@@ -22,9 +23,17 @@ DRAFTS = ".drafts"
 
 
 class OutputExists(Conflict):
-    """Something stands where the folder of a large training set should be written."""
+    """Something stands where the rows of a training set should be written: a folder where they are
+    one file, or anything where they are a folder of files.
+    """
 
     code = "output_exists"
+
+
+class TrainingSetNotWritten(KonveyerError):
+    """The disk is full, or the folder may not be written."""
+
+    code = "training_set_not_written"
 
 
 class TrainingSetManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,26 +99,49 @@ class TrainingSet:
 
     def write_to(self, output: str | Path) -> None:
         """Write the rows to a Parquet file; those that stay in files to a folder of them."""
-        output = Path(output)
-        if self.held is not None:
+        output, data = Path(output), self.path / DATA
+        in_files = self.held is None and data.is_dir()
+        with _written_to(output, self.manifest.id):
+            check_output(output, in_files=in_files)
+            if in_files:
+                with folder_written_whole(output) as draft:
+                    shutil.copytree(data, draft, dirs_exist_ok=True)
+                return
             with file_written_whole(output) as draft:
-                pq.write_table(self.held, draft)
-        elif (self.path / DATA).is_file():
-            with file_written_whole(output) as draft:
-                shutil.copyfile(self.path / DATA, draft)
-        elif output.is_file() or (output.is_dir() and any(output.iterdir())):
-            raise OutputExists(
-                f"{output} is there already.",
-                hint="so many rows become a folder of files: name one that is not there",
-            )
-        else:
-            with folder_written_whole(output) as draft:
-                shutil.copytree(self.path / DATA, draft, dirs_exist_ok=True)
+                if self.held is None:
+                    shutil.copyfile(data, draft)
+                else:
+                    pq.write_table(self.held, draft)
 
     def _schema(self) -> pa.Schema:
         if self.held is not None:
             return self.held.schema
         return pq.read_schema(data_files(self.path)[0])
+
+
+def check_output(output: Path, *, in_files: bool) -> None:
+    """Raise when rows, which are one file or stay `in_files`, cannot be written there."""
+    if in_files and (output.is_file() or (output.is_dir() and any(output.iterdir()))):
+        raise OutputExists(
+            f"{output} is there already.",
+            hint="so many rows become a folder of files: name one that is not there",
+        )
+    if not in_files and output.is_dir():
+        raise OutputExists(
+            f"{output} is a folder.", hint=f"name a file, such as {output / 'rows.parquet'}"
+        )
+
+
+@contextmanager
+def _written_to(output: Path, training_set: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainingSetNotWritten(
+            f"The rows of training set {training_set} could not be written to {output}: {error}",
+            hint="the training set is kept: see that the disk has room and the folder may be "
+            f"written, then 'konveyer training-set rebuild {training_set} --output FILE'",
+        ) from error
 
 
 def data_files(training_set: Path) -> list[Path]:

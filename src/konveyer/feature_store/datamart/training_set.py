@@ -15,7 +15,7 @@ from konveyer.catalog import audit
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import now_us
 from konveyer.core.digests import table_digest
-from konveyer.core.errors import Conflict, KonveyerError
+from konveyer.core.errors import Conflict
 from konveyer.core.ids import new_id
 from konveyer.core.progress import Progress, unseen
 from konveyer.feature_store.datamart.entities import AT, write_entities_at
@@ -31,6 +31,7 @@ from konveyer.feature_store.datamart.manifest import (
     MANIFEST,
     TrainingSet,
     TrainingSetManifest,
+    TrainingSetNotWritten,
 )
 from konveyer.feature_store.datamart.on_demand import with_service_columns
 from konveyer.feature_store.datamart.pinned import pin_views
@@ -43,12 +44,6 @@ from konveyer.feature_store.offline.delta import DeltaOfflineStore
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
 from konveyer.feature_store.registry.usage import record_usage
 from konveyer.feature_store.sources.staging import staging_folder
-
-
-class TrainingSetNotWritten(KonveyerError):
-    """The disk is full, or the folder may not be written."""
-
-    code = "training_set_not_written"
 
 
 class ForgottenMeanwhile(Conflict):
