@@ -246,6 +246,43 @@ def test_every_entity_at_a_cadence_is_every_entity_known_by_then(store: Store) -
         cadence(0, 20_000_000, 1)
 
 
+def test_what_is_called_as_the_moments_of_a_cadence_is_refused_with_a_way_out(store: Store) -> None:
+    services = store.services
+    visits = FeatureView(
+        name="visits",
+        entity="moment",
+        sql="SELECT paid_at AS event_time, client AS at, amount FROM payments",
+        features=(Feature(name="amount", dtype="int64"),),
+        accuracy="exact",
+    )
+    store.apply(
+        *DEFINITIONS,
+        Entity(name="moment", join_keys=(JoinKey("at", "int64"),)),
+        visits,
+        FeatureService(name="named", features=("spend:spent as at",)),
+        FeatureService(name="keyed", features=("visits",)),
+    )
+    store.etl("visits")
+
+    def built(service: str) -> object:
+        with entity_frame(
+            services.catalog,
+            services.engine,
+            services.offline,
+            service=service,
+            moments_us=np.array([START_US + 9 * DAY_US]),
+            staging=services.places.staging,
+        ) as spine:
+            return store.training_set(spine, service=service)
+
+    with pytest.raises(KonveyerError, match="column 'at'") as named:
+        built("named")
+    assert "'spend:spent as OTHER_NAME'" in str(named.value.hint)
+    with pytest.raises(KonveyerError, match="join key of the service is called 'at'") as keyed:
+        built("keyed")
+    assert {named.value.code, keyed.value.code} == {"feature_clash"}
+
+
 def test_rows_that_cannot_be_written_somewhere_are_still_kept(store: Store, tmp_path: Path) -> None:
     built = store.training_set(labels([1, 2]))
     with pytest.raises(OutputExists, match="is a folder"):

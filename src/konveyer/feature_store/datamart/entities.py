@@ -17,6 +17,7 @@ from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.kernel.codes import Ints
 from konveyer.feature_store.kernel.history import CREATED_TIME, EVENT_TIME
 from konveyer.feature_store.offline.layout import bucket_numbers
+from konveyer.feature_store.registry.errors import FeatureClash
 
 AT = "at"
 _MOST_ROWS = 2**31
@@ -68,6 +69,11 @@ def write_entities_at(
     `folder` gets a Parquet file for each bucket, with its rows in the order of moments, then of
     keys. Every worker of the engine must see it.
     """
+    if AT in {key.name for key in keys}:
+        raise FeatureClash(
+            f"A join key of the service is called '{AT}', as the column of moments is.",
+            hint="give the rows yourself, with a timestamp of another name; or rename the join key",
+        )
     full = tuple(view for view in views if set(view.keys) == set(keys))
     if not full:
         raise EntitiesUnclear(

@@ -102,11 +102,12 @@ def check_not_empty(rows: int) -> None:
 
 def check_no_clash(names: Sequence[str], service: ResolvedService) -> None:
     """Raise when a column of the frame is called as a feature of the service."""
-    for column in service.columns:
-        if column.name in names:
+    for feature in service.features:
+        if feature.name in names:
             raise FeatureClash(
-                f"The label frame has a column '{column.name}', as the service has.",
-                hint="rename it in the label frame",
+                f"The label frame has a column '{feature.name}', as the service has.",
+                hint="rename it in the label frame, or the feature in the service: "
+                f"'{feature.view}:{feature.feature} as OTHER_NAME'",
             )
 
 
