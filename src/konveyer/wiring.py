@@ -242,7 +242,7 @@ class Workspace:
             load_seconds=self.settings.load_seconds,
             secrets=self.settings.secrets,
         )
-        return ReleaseServices(catalog=self.catalog, bundles=self.bundles, gates=gates)
+        return ReleaseServices(catalog=self.catalog, gates=gates)
 
     def node_command(self, environment: str) -> list[str]:
         """The command that serves an environment on a free port, for as long as we live."""

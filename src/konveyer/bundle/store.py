@@ -22,6 +22,7 @@ from konveyer.bundle.manifest import FORMAT, MANIFEST, Manifest
 from konveyer.bundle.origin import BundleOrigin, hex_of
 from konveyer.core.digest import digest_bytes, digest_file, short
 from konveyer.core.files import locked
+from konveyer.core.storage import Storage
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -44,6 +45,12 @@ class BundleStore:
 
     def __init__(self, folder: Path, origin: BundleOrigin | None = None) -> None:
         self._folder, self._origin = folder, origin
+
+    def through(self, change: Callable[[Storage], Storage]) -> "BundleStore":
+        """The same bundles, with the storage that they are fetched from changed."""
+        if self._origin is None:
+            return self
+        return BundleStore(self._folder, self._origin.through(change))
 
     def pack(self, manifest: Manifest, write: Callable[[Path], None]) -> Bundle:
         """Let `write` fill a folder, add the manifest with the digests of its files, keep it."""

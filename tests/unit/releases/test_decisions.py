@@ -416,7 +416,7 @@ def run_on(
     """Take a release on from `stage`, through all that runs by itself."""
     bundles = bundles or _AnyBundle(folder)
     gates = replace(gate_services(catalog, folder, storage), bundles=bundles)
-    services = ReleaseServices(catalog=catalog, bundles=gates.bundles, gates=gates)
+    services = ReleaseServices(catalog=catalog, gates=gates)
     run = run_from(stage, release)
     assert run is not None
     release_flow(services).run(SealedSteps(), run.payload)
@@ -643,6 +643,24 @@ def test_a_release_outlives_a_catalog_that_is_away(
     assert found.stages[0].finished_us is not None
     if end is State.FAILED:
         assert "the database is away" in (found.reason or "")
+
+
+def test_a_stage_that_watches_for_hours_outlives_a_catalog_that_is_away_again_and_again(
+    catalog: Catalog, storage: FolderStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outages, "_LOOK_EVERY_S", 0.01)
+
+    def gate(context: GateContext, _: Bundle) -> Verdict:
+        with context.services.catalog.reading():
+            return Verdict(passed=True, rule="", measured="", limit="")
+
+    monkeypatch.setitem(GATES, State.CANARY, gate)
+    release = opened(catalog, State.CANARY)
+    with catalog.transaction() as session:
+        release_row(session, release).required = [str(State.CANARY)]
+    with failing(catalog, 2, 5, 8, 11):
+        run_on(release, State.CANARY, catalog, storage, tmp_path)
+    assert state_of(catalog, release) == State.LIVE
 
 
 def test_a_rollback_to_a_bundle_that_is_gone_changes_nothing(

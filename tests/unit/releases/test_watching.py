@@ -9,13 +9,14 @@ import pytest
 from msgspec.structs import replace
 
 from konveyer.bundle.manifest import ModelSpec
+from konveyer.bundle.origin import BundleOrigin
 from konveyer.bundle.release_policy import Canary, ReleasePolicy, Shadow
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import now_us
 from konveyer.core.schema import ColumnType, ScalarColumn
-from konveyer.core.storage import FolderStorage
-from konveyer.execution.releases import nodes
+from konveyer.core.storage import FolderStorage, Listed, StorageUnavailable
+from konveyer.execution.releases import flow, nodes, patient
 from konveyer.execution.releases.gates import canary
 from konveyer.execution.releases.gates.canary import canary_stage
 from konveyer.execution.releases.gates.context import GateContext
@@ -24,7 +25,7 @@ from konveyer.execution.releases.gates.shadow import shadow_gate
 from konveyer.execution.releases.gates.watching import Refusals, stand_beside
 from konveyer.execution.releases.live import retire_others
 from konveyer.execution.releases.machine import State
-from konveyer.execution.releases.records import begin_stage, release_row, set_live
+from konveyer.execution.releases.records import begin_stage, load_release, release_row, set_live
 from konveyer.execution.releases.rollback import roll_back
 from konveyer.execution.releases.service import open_release
 from konveyer.execution.releases.sides import Side
@@ -32,6 +33,7 @@ from konveyer.execution.serving.presence import announced
 from konveyer.execution.serving.report import Refused, Report
 from tests.manifests import manifest_with
 from tests.unit.releases.test_conveyor import ANA, BORIS, gate_services
+from tests.unit.releases.test_decisions import run_on
 from tests.unit.releases.test_following import logged, prediction
 
 STARTING = Refused(
@@ -202,3 +204,96 @@ def test_callers_are_looked_after_again_before_a_canary_answers_more_of_them(
     assert not verdict.passed
     assert "the answer has 3 outputs instead of 1" in verdict.measured
     assert [step["weight"] for step in verdict.evidence["steps"]] == [0.2]
+
+
+class Shaky(FolderStorage):
+    """Storage of which, once it is shaky, every second request fails; or each, when it is down."""
+
+    is_shaky = is_down = False
+    asked = 0
+
+    def _answer(self) -> None:
+        self.asked += 1
+        if self.is_down or (self.is_shaky and self.asked % 2):
+            raise StorageUnavailable("slow down")
+
+    def read(self, name: str) -> bytes:
+        self._answer()
+        return super().read(name)
+
+    def write(self, name: str, content: bytes) -> None:
+        self._answer()
+        super().write(name, content)
+
+    def download(self, name: str, path: Path) -> None:
+        self._answer()
+        super().download(name, path)
+
+    def listed(self, folder: str) -> list[Listed]:
+        self._answer()
+        return super().listed(folder)
+
+
+@pytest.mark.parametrize("stage", [State.SHADOW, State.CANARY, State.PRODUCTION])
+def test_a_release_outlives_requests_to_storage_that_fail(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: State
+) -> None:
+    monkeypatch.setattr(patient, "LOOK_EVERY_S", 0.01)
+    storage = Shaky(tmp_path)
+    packing = BundleStore(tmp_path / "packed", BundleOrigin(storage))
+    candidate = packed(packing, ("score", "rest"))
+    served = released(catalog, packed(packing, ("score", "rest")), State.LIVE)
+    release = released(catalog, candidate, stage)
+    with catalog.transaction() as session:
+        release_row(session, release).required = [str(stage)]
+    logged(
+        tmp_path,
+        *(
+            prediction(
+                number,
+                now_us() + 10_000_000,
+                bundle=candidate.digest,
+                release=of,
+                side=side,
+                outputs=(0.5, 0.5),
+            )
+            for number in range(600)
+            for of, side in ((served, "live"), (release, str(stage)))
+        ),
+    )
+    storage.is_shaky = True
+    bundles = BundleStore(tmp_path / "fetched", BundleOrigin(storage))
+    run_on(release, stage, catalog, storage, tmp_path, bundles)
+    with catalog.reading() as session:
+        found = load_release(session, release)
+    assert found.state == State.LIVE, found.reason
+    assert storage.asked > 4
+
+
+@pytest.mark.parametrize(
+    ("stage", "end"), [(State.CANARY, State.ROLLED_BACK), (State.PRODUCTION, State.FAILED)]
+)
+def test_a_storage_that_does_not_come_back_fails_a_release_which_keeps_what_was_seen(
+    catalog: Catalog,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: State,
+    end: State,
+) -> None:
+    monkeypatch.setattr(patient, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(flow, "_STORAGE_AWAY_S", 0.1)
+    monkeypatch.setattr(flow, "_WATCHING_AWAY_S", 0.1)
+    storage = Shaky(tmp_path)
+    bundles = BundleStore(tmp_path)
+    released(catalog, packed(bundles, ("score", "rest")), State.LIVE)
+    release = released(catalog, packed(bundles, ("score", "rest")), stage)
+    with catalog.transaction() as session:
+        release_row(session, release).required = [str(stage)]
+    storage.is_down = True
+    run_on(release, stage, catalog, storage, tmp_path, bundles)
+    with catalog.reading() as session:
+        found = load_release(session, release)
+    assert (found.state, found.stages[-1].evidence["code"]) == (end, "storage_unavailable")
+    assert "slow down" in (found.reason or "")
+    steps = found.stages[-1].evidence.get("steps", [])
+    assert [step["weight"] for step in steps] == ([0.5] if stage is State.CANARY else [])

@@ -8,11 +8,11 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from konveyer.bundle.store import BundleStore
 from konveyer.catalog.outages import lasting
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import now_us
 from konveyer.core.errors import KonveyerError
+from konveyer.core.storage import Storage
 from konveyer.execution.releases.environments import PROD
 from konveyer.execution.releases.gates.context import GateContext, GateServices
 from konveyer.execution.releases.gates.listing import GATES
@@ -28,6 +28,7 @@ from konveyer.execution.releases.machine import (
     Action,
     State,
 )
+from konveyer.execution.releases.patient import PatientStorage
 from konveyer.execution.releases.records import (
     NOT_REQUIRED,
     Release,
@@ -47,8 +48,11 @@ NAME = "release"
 _AT_ONCE = 16
 # Who is on record for what no person decided.
 _CONVEYOR = "conveyor"
-# A stage in which the catalog cannot be used so often fails.
+# A stage in which the catalog cannot be used so often fails; one that watches for hours goes on.
 _TRIES = 3
+# So long a stage waits for shared storage that does not answer. One that watches waits longer:
+# nodes could not be told to go back either.
+_STORAGE_AWAY_S, _WATCHING_AWAY_S = 600.0, 6 * 3600.0
 
 
 class ReleasePayload(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +67,6 @@ class ReleaseServices:
     """What the flow works with."""
 
     catalog: Catalog
-    bundles: BundleStore
     gates: GateServices
 
 
@@ -107,7 +110,8 @@ def _run(services: ReleaseServices, steps: Steps, payload: Payload) -> Json:
     while stage in STAGES and stage is not State.REVIEW:
         try:
             work = partial(_stage, services, order, stage)
-            state = steps.step(str(stage), partial(lasting, services.catalog, work, tries=_TRIES))
+            tries = None if stage in WATCHING else _TRIES
+            state = steps.step(str(stage), partial(lasting, services.catalog, work, tries=tries))
         except KonveyerError as error:
             packed = packed_error(error)
             fail = partial(_broke, services, order, stage, packed)
@@ -133,10 +137,10 @@ def _stage(services: ReleaseServices, order: ReleasePayload, stage: State) -> st
         if stage in HUMAN:
             return row.state
         _begin(session, row, stage)
-        context = GateContext(services=services.gates, release=row.id)
+        context = GateContext(services=_patient(services.gates, stage), release=row.id)
         digest = row.digest
     try:
-        verdict = GATES[stage](context, services.bundles.open(digest))
+        verdict = GATES[stage](context, context.services.bundles.open(digest))
     except KonveyerError as error:
         verdict = Verdict(
             passed=False,
@@ -146,6 +150,16 @@ def _stage(services: ReleaseServices, order: ReleasePayload, stage: State) -> st
             evidence=packed_error(error),
         )
     return _conclude(services, order, stage, verdict)
+
+
+def _patient(gates: GateServices, stage: State) -> GateServices:
+    """The same, with storage that may be away for a while."""
+    away_s = _WATCHING_AWAY_S if stage in WATCHING else _STORAGE_AWAY_S
+
+    def patient(storage: Storage) -> Storage:
+        return PatientStorage(storage, away_s)
+
+    return replace(gates, storage=patient(gates.storage), bundles=gates.bundles.through(patient))
 
 
 def _begin(session: Session, row: ReleaseRow, stage: State) -> None:
@@ -177,7 +191,9 @@ def _conclude(
         record = stage_row(session, row.id, stage)
         record.verdict = "passed" if verdict.passed else "failed"
         record.rule, record.measured, record.limit = verdict.rule, verdict.measured, verdict.limit
-        record.evidence, record.finished_us = as_json(verdict.evidence), now_us()
+        # A stage that ends in an error had told what it saw before.
+        record.evidence = {**record.evidence, **as_json(verdict.evidence)}
+        record.finished_us = now_us()
         following = move(session, row, Action.PASS if verdict.passed else Action.FAIL, _CONVEYOR)
         if not verdict.passed:
             row.reason = f"{stage}: {verdict.rule}: {verdict.measured} (limit: {verdict.limit})"

@@ -121,12 +121,14 @@ def nodes_of(storage: Storage, environment: str) -> list[Presence]:
     One of this machine is up while its process lives; one of another was heard of lately. Times are
     compared with the clock of this process, which must be right to a few seconds.
     """
-    found = (_presence(storage, entry) for entry in storage.listed(_folder(environment)))
+    entries = storage.listed(_folder(environment))
+    looked_us = now_us()  # reading them may take long
+    found = (_presence(storage, entry, looked_us) for entry in entries)
     up = [presence for presence in found if presence is not None]
     return sorted(up, key=lambda presence: -presence.started_us)
 
 
-def _presence(storage: Storage, entry: Listed) -> Presence | None:
+def _presence(storage: Storage, entry: Listed, looked_us: int) -> Presence | None:
     try:
         presence = msgspec.json.decode(storage.read(entry.name), type=Presence)
     except ObjectMissing:
@@ -134,7 +136,7 @@ def _presence(storage: Storage, entry: Listed) -> Presence | None:
     except msgspec.MsgspecError:
         _log.error("%s cannot be read: it is not of this version", entry.name)
         return None
-    silent_s = (now_us() - entry.written_us) / 1e6
+    silent_s = (looked_us - entry.written_us) / 1e6
     is_dead = presence.host == socket.gethostname() and not is_alive(presence.pid)
     if is_dead or silent_s > _FORGOTTEN_AFTER_S:
         storage.remove(entry.name)
