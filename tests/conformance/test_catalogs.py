@@ -1,5 +1,7 @@
 """The catalog keeps the same promises on SQLite and on PostgreSQL."""
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -195,7 +197,10 @@ def test_one_holder_of_a_lease_at_a_time(catalog: Catalog) -> None:
         assert holder_of(session, "worker") is None
 
 
-def test_a_dead_or_silent_holder_is_replaced(catalog: Catalog) -> None:
+def test_a_dead_or_silent_holder_is_replaced(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "RENEW_EVERY_S", 3600.0)
     with lease(catalog, "worker", purpose="killed"):
         with catalog.engine.begin() as connection:
             connection.execute(text("UPDATE leases SET pid = 2147483646"))
@@ -208,6 +213,65 @@ def test_a_dead_or_silent_holder_is_replaced(catalog: Catalog) -> None:
             connection.execute(text("UPDATE leases SET host = 'elsewhere', expires_us = 1"))
         with lease(catalog, "worker", purpose="next"):
             pass
+    with lease(catalog, "worker", purpose="killed, and its id is another process's now"):
+        with catalog.engine.begin() as connection:
+            connection.execute(text("UPDATE leases SET owner = 'x@other', expires_us = 1"))
+        with lease(catalog, "worker", purpose="next"):
+            pass
+
+
+def test_a_process_of_this_host_that_slept_still_holds_its_lease(catalog: Catalog) -> None:
+    with lease(catalog, "worker", purpose="slept"):
+        with catalog.engine.begin() as connection:
+            connection.execute(text("UPDATE leases SET expires_us = 1"))
+        with pytest.raises(LeaseHeld, match="slept"), lease(catalog, "worker", purpose="next"):
+            pass
+
+
+def test_a_holder_takes_its_lease_again_from_who_has_ended(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "RENEW_EVERY_S", 0.05)
+
+    def holder() -> str | None:
+        with catalog.reading() as session:
+            held = holder_of(session, "worker")
+        return None if held is None else held.purpose
+
+    with lease(catalog, "worker", purpose="first"):
+        with catalog.engine.begin() as connection:
+            connection.execute(text("DELETE FROM leases"))
+        wait_for(lambda: holder() == "first")
+    assert holder() is None
+
+
+def test_a_process_whose_lease_another_one_holds_ends(catalog: Catalog) -> None:
+    url = catalog.engine.url.render_as_string(hide_password=False)
+    with subprocess.Popen([sys.executable, "-c", _HOLDS, url], stderr=subprocess.PIPE) as process:
+        try:
+            taken = "UPDATE leases SET owner = 'x', host = 'elsewhere', purpose = 'next'"
+            wait_for(lambda: _changed(catalog, taken) == 1)
+            _, said = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 1
+    assert "could not renew its lease, and ends: The workspace is held by 'next'" in said.decode()
+
+
+_HOLDS = """
+import sys, time
+from konveyer.catalog import leases
+from konveyer.catalog.session import Catalog
+
+leases.RENEW_EVERY_S = 0.05
+with leases.lease(Catalog(sys.argv[1]), "worker", purpose="first"):
+    time.sleep(60)
+"""
+
+
+def _changed(catalog: Catalog, statement: str) -> int:
+    with catalog.engine.begin() as connection:
+        return connection.execute(text(statement)).rowcount
 
 
 def test_a_holder_outlives_a_catalog_that_is_away(

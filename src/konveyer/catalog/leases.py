@@ -1,5 +1,6 @@
 """Leases: one holder at a time for a name, freed when the holder ends, dies or goes silent."""
 
+import logging
 import os
 import secrets
 import socket
@@ -16,16 +17,22 @@ from konveyer.catalog.base import Base
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import format_us, now_us
 from konveyer.core.errors import Conflict
-from konveyer.core.processes import is_alive
+from konveyer.core.processes import is_alive, mark_of
 
 TTL_S = 15.0
 RENEW_EVERY_S = 5.0
+# How a process ends that has lost its lease, so that a supervisor starts it again.
+_LOST = 1
+# Stands between the two parts of an owner.
+_OF = "@"
+_log = logging.getLogger(__name__)
 
 
 class LeaseRow(Base):
     __tablename__ = "leases"
 
     name: Mapped[str] = mapped_column(primary_key=True)
+    # A random part, and the mark of the process.
     owner: Mapped[str]
     host: Mapped[str]
     pid: Mapped[int]
@@ -51,11 +58,18 @@ class LeaseHeld(Conflict):
 
 
 def holder_of(session: Session, name: str) -> Holder | None:
-    """The living holder of `name`; a dead process on this host or a lapsed lease holds nothing."""
+    """The living holder of `name`; a dead process on this host or a lapsed lease holds nothing.
+
+    A process that lives on this host holds what it could not renew, as on a machine that slept.
+    """
     row = session.get(LeaseRow, name)
-    if row is None or row.expires_us <= now_us():
+    if row is None:
         return None
-    if row.host == socket.gethostname() and not is_alive(row.pid):
+    is_here = row.host == socket.gethostname()
+    if is_here and not is_alive(row.pid):
+        return None
+    is_surely_it = is_here and row.owner.partition(_OF)[2] == mark_of(row.pid)
+    if row.expires_us <= now_us() and not is_surely_it:
         return None
     return Holder(host=row.host, pid=row.pid, purpose=row.purpose, taken_us=row.taken_us)
 
@@ -65,9 +79,10 @@ def lease(catalog: Catalog, name: str, *, purpose: str) -> Iterator[None]:
     """Hold `name` for the block; raises `LeaseHeld` at once when another process holds it.
 
     A thread renews it every few seconds. A holder that was killed is replaced at once by a
-    process on the same host, and after `TTL_S` by one elsewhere.
+    process on the same host, and after `TTL_S` by one elsewhere. A process that finds that another
+    one has replaced it ends, since both would do the same work.
     """
-    owner = secrets.token_hex(8)
+    owner = f"{secrets.token_hex(8)}{_OF}{mark_of(os.getpid()) or ''}"
     try:
         _take(catalog, name, owner, purpose)
     except IntegrityError:  # another one took it in the same moment
@@ -75,7 +90,9 @@ def lease(catalog: Catalog, name: str, *, purpose: str) -> Iterator[None]:
             refuse_if_held(session, name)
         raise
     ended = threading.Event()
-    renewal = threading.Thread(target=_renew, args=(catalog, owner, ended), daemon=True)
+    renewal = threading.Thread(
+        target=_renew, args=(catalog, name, owner, purpose, ended), daemon=True
+    )
     renewal.start()
     try:
         yield
@@ -115,11 +132,22 @@ def _take(catalog: Catalog, name: str, owner: str, purpose: str) -> None:
         )
 
 
-def _renew(catalog: Catalog, owner: str, ended: threading.Event) -> None:
+def _renew(catalog: Catalog, name: str, owner: str, purpose: str, ended: threading.Event) -> None:
     while not ended.wait(RENEW_EVERY_S):
         # A catalog that is away for a moment ends no lease: the next time may be early enough.
-        with suppress(OperationalError), catalog.transaction() as session:
-            later = now_us() + int(TTL_S * 1e6)
-            session.execute(
-                update(LeaseRow).where(LeaseRow.owner == owner).values(expires_us=later)
-            )
+        with suppress(IntegrityError, OperationalError):
+            try:
+                if not _renewed(catalog, owner):
+                    _take(catalog, name, owner, purpose)  # who had it meanwhile is gone again
+            except LeaseHeld as error:
+                _log.error("this process could not renew its lease, and ends: %s", error)
+                logging.shutdown()
+                os._exit(_LOST)
+
+
+def _renewed(catalog: Catalog, owner: str) -> bool:
+    """Whether it was still the owner's."""
+    later = now_us() + int(TTL_S * 1e6)
+    renewal = update(LeaseRow).where(LeaseRow.owner == owner).values(expires_us=later)
+    with catalog.transaction() as session:
+        return session.scalar(renewal.returning(LeaseRow.name)) is not None
