@@ -20,6 +20,8 @@ from konveyer.bundle.parity import Parity, parity
 from konveyer.bundle.store import Bundle, BundleStore
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import FeatureClock
+from konveyer.core.errors import KonveyerError
+from konveyer.core.schema import Column, ColumnType, ScalarColumn
 from konveyer.core.storage import FolderStorage, StorageUnavailable
 from konveyer.execution.releases import nodes
 from konveyer.execution.releases.freshness import age_of
@@ -66,10 +68,16 @@ from konveyer.execution.releases.service import (
 from konveyer.execution.releases.transitions import move
 from konveyer.execution.releases.usage import Usage, measured
 from konveyer.execution.releases.verdict import Verdict
+from konveyer.execution.serving.contract import RequestContract
 from konveyer.execution.serving.desired import desired_name, read_desired
 from konveyer.execution.serving.presence import announced
 from konveyer.execution.serving.report import Report
-from konveyer.feature_store.definitions.resolved import ResolvedView
+from konveyer.feature_store.definitions.resolved import (
+    ResolvedFeature,
+    ResolvedOnDemand,
+    ResolvedService,
+    ResolvedView,
+)
 from konveyer.feature_store.engines.duckdb import DuckDBEngine
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
 from tests.manifests import manifest_with
@@ -425,6 +433,46 @@ def test_functional_shows_the_worst_cases_and_wrong_refusals_first() -> None:
         {"features": [3], "wanted": [3.0], "got": [1.0], "difference": 2 / 3}
     ]
     assert evidence["malformed_requests"] == [wrong, right]
+
+
+@pytest.mark.parametrize(("key", "field"), [("id", "amount"), ("rows", "amount"), ("id", "rows")])
+def test_malformed_requests_are_refused_as_functional_wants_whatever_inputs_are_called(
+    key: str, field: str
+) -> None:
+    view = ResolvedView(
+        name="v",
+        version="1",
+        keys=(ScalarColumn(key, ColumnType.INT64),),
+        columns=(Column("spend", ColumnType.FLOAT64),),
+        defaults=(None,),
+        space="v.1",
+        ttl_us=None,
+        windowed=False,
+    )
+    given = ResolvedOnDemand(
+        name="d",
+        version="1",
+        code="",
+        request=(ScalarColumn(field, ColumnType.FLOAT64),),
+        inputs=(),
+        outputs=(),
+    )
+    feature = ResolvedFeature(name="spend", view="v", feature="spend", dtype=ColumnType.FLOAT64)
+    service = ResolvedService(
+        name="s", version="1", views=(view,), features=(feature,), on_demand=(given,)
+    )
+    contract = RequestContract(service)
+
+    def read(body: bytes) -> None:
+        rows, is_single = contract.shape(body)
+        contract.read(rows, is_single=is_single)
+
+    for what, body, code in functional.malformed_requests(service):
+        if code in ("entity_not_found", "body_too_large"):
+            continue
+        with pytest.raises(KonveyerError) as caught:
+            read(body)
+        assert code in (caught.value.code, functional.ANY), what
 
 
 def test_functional_keeps_to_the_declared_tolerance_and_invariants() -> None:

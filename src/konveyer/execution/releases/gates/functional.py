@@ -85,10 +85,12 @@ def judge(
 def malformed_requests(service: ResolvedService) -> list[tuple[str, bytes, str]]:
     """(what is wrong, the body, the error code it must get)."""
     good, keys = RequestContract(service).example(), service.keys
+    encode = msgspec.json.encode
+    # Where an input has that name, the body is one row that has it.
+    no_rows = [] if "rows" in good else [("no rows", encode({"rows": []}), "no_rows")]
     first = keys[0]
     wrong: Any = "text" if first.dtype is ColumnType.INT64 else 1
     unknown = good | {key.name: _UNKNOWN[key.dtype] for key in keys}
-    encode = msgspec.json.encode
     fields = [
         (
             f"no {field.name}",
@@ -109,7 +111,7 @@ def malformed_requests(service: ResolvedService) -> list[tuple[str, bytes, str]]
         ("wrong type", encode({**good, first.name: wrong}), "wrong_type"),
         ("extra field", encode({**good, "no_such_field": 1}), "extra_field"),
         ("unknown entity", encode(unknown), "entity_not_found"),
-        ("no rows", encode({"rows": []}), "no_rows"),
+        *no_rows,
         ("too large", b" " * (MOST_BODY_BYTES + 1), "body_too_large"),
         *((what, body, ANY) for what, body in _nonsense(good, first.name)),
     ]
