@@ -39,11 +39,13 @@ class Invariant(_Section, frozen=True):
 class Replay(_Section, frozen=True):
     """Recorded requests of production, asked of the candidate on test.
 
-    `most_shift` is how far apart the distributions of the answers may be (0 to 1).
+    `most_slow` is what the share of answers slower than the objective's p99 may be more by, and
+    `most_shift` how far apart the distributions of the answers may be (0 to 1).
     """
 
     rows: Rows = 200
     most_failures: Part = 0.0
+    most_slow: Part = 0.01
     most_shift: Part = 0.25
 
 

@@ -113,15 +113,33 @@ def test_a_shadow_passes_when_it_does_as_well_on_enough_rows(
 
 def test_a_replay_wants_every_answer_again() -> None:
     same = Pairs(live=rows(200), candidate=rows(200))
-    assert replay.judge(same, Replay()).passed
+    assert replay.judge(same, Replay(), p99_ms=50).passed
     lost = [*rows(199), row(199, status=500, outputs=None, problem="404 entity_not_found")]
-    verdict = replay.judge(Pairs(live=rows(200), candidate=lost), Replay())
+    verdict = replay.judge(Pairs(live=rows(200), candidate=lost), Replay(), p99_ms=50)
     assert not verdict.passed
     assert verdict.evidence["not_answered"] == ["404 entity_not_found"]
-    assert replay.judge(Pairs(live=rows(200), candidate=lost), Replay(most_failures=0.01)).passed
+    lenient = Replay(most_failures=0.01)
+    assert replay.judge(Pairs(live=rows(200), candidate=lost), lenient, p99_ms=50).passed
     other = Pairs(live=rows(200), candidate=rows(200, outputs={"prediction": 0.01}))
-    assert not replay.judge(other, Replay()).passed
-    assert replay.judge(other, Replay(most_shift=1.0)).passed
+    assert not replay.judge(other, Replay(), p99_ms=50).passed
+    assert replay.judge(other, Replay(most_shift=1.0), p99_ms=50).passed
+
+
+def test_a_replay_holds_answers_of_both_sides_against_the_objective() -> None:
+    slow = rows(200, latency_us=70_000)
+    verdict = replay.judge(Pairs(live=rows(200), candidate=slow), Replay(), p99_ms=50)
+    assert not verdict.passed
+    assert verdict.measured.startswith("200 of 200 answered; slower than 50 ms: 1 against 0")
+    for side, took_ms in (("live", 2.0), ("candidate", 70.0)):
+        both = {"p50_ms": took_ms, "p99_ms": took_ms}
+        assert verdict.evidence[side] == verdict.evidence[side] | both
+    assert replay.judge(Pairs(live=rows(200), candidate=slow), Replay(), p99_ms=80).passed
+    assert replay.judge(
+        Pairs(live=rows(200), candidate=slow), Replay(most_slow=1), p99_ms=50
+    ).passed
+    few = [*rows(198), row(198, latency_us=70_000), row(199, latency_us=70_000)]
+    assert replay.judge(Pairs(live=rows(200), candidate=few), Replay(), p99_ms=50).passed
+    assert replay.judge(Pairs(live=slow, candidate=slow), Replay(), p99_ms=50).passed
 
 
 def test_a_recorded_row_becomes_the_request_that_it_came_from() -> None:

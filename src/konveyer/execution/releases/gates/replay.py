@@ -64,19 +64,22 @@ def replay_gate(context: GateContext, bundle: Bundle) -> Verdict:
             candidate.append(_answered(row, said, bundle.digest, partial(answer, [features])))
     names_of = names_in(services.bundles)
     pairs = Pairs(live=with_names(recorded, names_of), candidate=with_names(candidate, names_of))
-    return judge(pairs, policy, then.retrieved)
+    return judge(pairs, policy, manifest.objective.p99_ms, then.retrieved)
 
 
-def judge(pairs: Pairs, policy: Replay, retrieved: Sequence[str] = ()) -> Verdict:
-    """Every request that production answered is answered, and not all too differently.
+def judge(pairs: Pairs, policy: Replay, p99_ms: float, retrieved: Sequence[str] = ()) -> Verdict:
+    """Every request that production answered is answered in time, and not all too differently.
 
     `retrieved` are the features that were not recorded with every request.
     """
     live, candidate = seen(pairs.live), seen(pairs.candidate)
     allowed = Allowed(
-        failures=policy.most_failures, slow=1.0, shift=policy.most_shift, p99_ms=float("inf")
+        failures=policy.most_failures,
+        slow=policy.most_slow,
+        shift=policy.most_shift,
+        p99_ms=p99_ms,
     )
-    findings = [one for one in compare_sides(live, candidate, allowed) if "slow" not in one.what]
+    findings = compare_sides(live, candidate, allowed)
     refused = [row for row in pairs.candidate if row["outputs"] is None]
     share = len(refused) / max(1, len(pairs.candidate))
     wrong = named([one for one in findings if one.what != "failures"])
@@ -86,7 +89,8 @@ def judge(pairs: Pairs, policy: Replay, retrieved: Sequence[str] = ()) -> Verdic
         measured=f"{len(pairs.live) - len(refused)} of {len(pairs.live)} answered"
         + (f"; {wrong}" if wrong else "")
         + f"; {said_of(pairs.distances)}",
-        limit=f"failures {policy.most_failures:.3g}, shift {policy.most_shift:.3g}",
+        limit=f"failures {policy.most_failures:.3g}, {policy.most_slow:.3g} more slow, "
+        f"shift {policy.most_shift:.3g}",
         evidence=as_evidence(live, candidate, findings)
         | {
             "differences": differences(pairs.distances),
