@@ -59,6 +59,27 @@ def test_requests_that_are_never_answered_are_missing_from_the_rate() -> None:
     assert verdict.limit == "90% of 20 requests/s, p99 1000 ms, 0 failures"
 
 
+def test_the_rate_grows_and_what_is_asked_meanwhile_is_not_counted() -> None:
+    """Of three users; the node, which fails at first, has a thread for each."""
+    began_s: dict[int, float] = {}
+    asked = 0
+
+    def warms_up(_: bytes) -> tuple[int, bytes]:
+        nonlocal asked
+        asked += 1
+        now_s = time.monotonic()
+        began_s.setdefault(threading.get_ident(), now_s)
+        return (503 if now_s < min(began_s.values()) + 0.4 else 200), _ANSWER
+
+    with node(warms_up) as access:
+        profile = generate_load(access, "/predict", [{"client": 1}], rate_per_s=30, seconds=6)
+    assert len(began_s) == 3
+    assert 0.5 < max(began_s.values()) - min(began_s.values()) < 1.6
+    assert profile.failures == 0
+    assert profile.requests < asked - 4
+    assert judge(profile, Objective(rate_per_s=30, p99_ms=1000), Usage()).passed
+
+
 def test_the_p99_is_not_rounded_to_what_was_promised() -> None:
     def slow(_: bytes) -> tuple[int, bytes]:
         time.sleep(0.1)
