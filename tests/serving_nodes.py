@@ -97,9 +97,9 @@ def kill(process: psutil.Process) -> None:
 class Load:
     """Callers that ask one request after the other, each on a connection that it keeps.
 
-    `answers` counts status and bundle; `broken` are requests that got no answer: on a connection
-    that could not be made ("connect"), that had no answer yet ("new"), or that had some. Use as a
-    context.
+    `answers` counts status and bundle, `codes` are those of errors; `broken` are requests that got
+    no answer: on a connection that could not be made ("connect"), that had no answer yet ("new"),
+    or that had some. Use as a context.
     """
 
     url: str
@@ -108,6 +108,7 @@ class Load:
     headers: dict[str, str] = field(default_factory=dict)
     bodies: Sequence[bytes] = tuple(b'{"client_id": %d}' % client for client in range(200))
     answers: Counter[tuple[int, str]] = field(default_factory=Counter)
+    codes: set[str] = field(default_factory=set)
     broken: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
@@ -182,6 +183,8 @@ class Load:
         self.seconds.append(time.perf_counter() - began)
         self.answers[int(answer.split()[1]), content.get("bundle", "")] += 1
         self.ids.append(content["request_id"])
+        if "error" in content:
+            self.codes.add(content["error"]["code"])
         return "connection: close" not in answer
 
 

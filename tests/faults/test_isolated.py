@@ -152,15 +152,23 @@ def test_a_release_waits_for_a_node_that_prepares_its_model(
 
 
 def test_a_killed_worker_or_family_comes_again(node: Node) -> None:
-    with Load(node.url) as compiled, node.client() as client:
+    bodies = [msgspec.json.encode(body(3))]
+    with node.client() as client:
         answers_again(client)
-        for victim in (workers(node)[-1], workers(node)[0]):
-            os.kill(victim.pid, signal.SIGKILL)
-            wait_for(lambda: ask(client, 3)[0] in (200, 503))
-            answers_again(client)
-        compiled.more(200)
+        with (
+            Load(node.url) as compiled,
+            Load(node.url, connections=4, path=PATH, bodies=bodies) as killed,
+        ):
+            for victim in (workers(node)[-1], workers(node)[0]):
+                os.kill(victim.pid, signal.SIGKILL)
+                wait_for(lambda: victim not in workers(node))  # noqa: B023 - at once
+                answers_again(client)
+                killed.more(100)
+            compiled.more(200)
     assert compiled.statuses == {200}
-    assert compiled.broken == []
+    assert killed.statuses == {200, 503}
+    assert killed.codes == {"model_unavailable"}
+    assert compiled.broken == killed.broken == []
 
 
 def test_a_swap_and_a_rollback_of_isolated_models_fail_no_request(

@@ -100,7 +100,11 @@ def test_declared_values_stand_in_for_a_store_that_is_gone(
     with serving(space, processes=1) as node, node.client() as client:
         before = client.post(PATH, json={"client_id": 1}).json()
         assert "fallbacks" not in before
-        redis.stop()
+        with Load(node.url) as load:
+            load.more(100)
+            redis.stop()
+            load.more(300)
+        assert (load.statuses, load.broken) == ({200}, [])
         body = {"client_id": 1, NAMES[0]: 0.5}
         answer = client.post(PATH, json=body, headers={"x-request-id": "stand-in"})
         assert answer.status_code == 200
@@ -121,9 +125,18 @@ def test_without_them_a_store_that_is_gone_is_a_503(
 ) -> None:
     space.desire(space.pack(1))
     with serving(space, processes=1) as node, node.client() as client:
-        redis.stop()
+        with Load(node.url) as load:
+            load.more(100)
+            redis.stop()
+            wait_for(lambda: 503 in load.statuses)
+            load.more(300)
+        assert (load.statuses, load.broken) == ({200, 503}, [])
+        assert load.codes == {"online_store_unavailable"}
         answer = client.post(PATH, json={"client_id": 1})
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "1"
         assert answer.json()["error"]["code"] == "online_store_unavailable"
         assert client.get("/health/ready").is_success
+        redis.start()
+        space.publish(200)
+        wait_for(lambda: client.post(PATH, json={"client_id": 1}).is_success)

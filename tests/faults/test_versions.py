@@ -143,9 +143,13 @@ def test_a_model_that_answers_nan_gives_an_error_and_a_canary_hands_over(
     broken = space.pack(7, with_nan=True)
     space.desire(broken)
     with serving(space, processes=1) as node, node.client() as client:
-        answers = {
-            key: client.post("/scoring/v1/predict", json={"client_id": key}) for key in range(100)
-        }
+        with Load(node.url) as load:
+            answers = {
+                key: client.post("/scoring/v1/predict", json={"client_id": key})
+                for key in range(100)
+            }
+            load.more(200)
+        assert (load.statuses, load.codes, load.broken) == ({200, 500}, {"model_failed"}, [])
         failed = [key for key, answer in answers.items() if answer.status_code != 200]
         assert 0 < len(failed) < 100
         assert {answers[key].status_code for key in failed} == {500}
@@ -155,7 +159,10 @@ def test_a_model_that_answers_nan_gives_an_error_and_a_canary_hands_over(
         wait_for_bundle(node, broken.digest, side="canary")
         headers = {"x-request-id": "handed-over"}
         body = {"client_id": failed[0]}
-        answer = client.post("/scoring/v1/predict", json=body, headers=headers)
+        with Load(node.url) as load:
+            answer = client.post("/scoring/v1/predict", json=body, headers=headers)
+            load.more(200)
+    assert (load.statuses, load.broken) == ({200}, [])
     assert answer.status_code == 200
     assert answer.json()["bundle"] == first.digest
     logged = {r["side"]: r for r in rows_logged(space.root) if r["request_id"] == "handed-over"}
