@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from konveyer.bundle.native.inputs import plain
 from konveyer.bundle.native.model import NativeModel
@@ -17,16 +18,32 @@ _INT64 = 2**63 - 1
 
 
 def real_rows(table: pa.Table, names: list[str]) -> list[list[Any]]:
-    """Rows spread over `table`: all of them where they are few."""
-    places = np.linspace(0, len(table) - 1, min(REAL_ROWS, len(table))).astype(int)
+    """Rows spread over `table`: all of them where they are few.
+
+    NaN is a null, as it is to a model. Rows with an infinite number, for which JSON has no word,
+    are left out.
+    """
+    usable = np.flatnonzero(~_has_infinity(table, names))
+    places = usable[np.linspace(0, len(usable) - 1, min(REAL_ROWS, len(usable))).astype(int)]
     columns = [table[name].take(pa.array(places)).to_pylist() for name in names]
-    return [[plain(value) for value in row] for row in zip(*columns, strict=True)]
+    rows = zip(*columns, strict=True)
+    return [[None if value != value else plain(value) for value in row] for row in rows]
+
+
+def _has_infinity(table: pa.Table, names: list[str]) -> Any:
+    """For each row of `table`, whether one of its features is infinite."""
+    found = np.zeros(len(table), bool)
+    for name in names:
+        if pa.types.is_floating(table.schema.field(name).type):
+            found |= pc.is_inf(table[name]).fill_null(False).to_numpy()
+    return found
 
 
 def edge_rows(table: pa.Table, names: list[str], rows: list[list[Any]]) -> list[list[Any]]:
     """Some of the real `rows` with one feature, or all, at each edge."""
     edges = [edges_of(table[name]) for name in names]
-    bases = [rows[place] for place in np.linspace(0, len(rows) - 1, EDGE_BASES).astype(int)]
+    count = EDGE_BASES if rows else 0
+    bases = [rows[place] for place in np.linspace(0, len(rows) - 1, count).astype(int)]
     changed = [
         [*base[:place], edge, *base[place + 1 :]]
         for base in bases

@@ -172,6 +172,7 @@ def _train(trainer: Trainer, request: dict[str, Any], folder: Path) -> None:
         found = trainer.metrics(without)
         if main_metric in found:
             metrics[f"{main_metric}_without_windows"] = found[main_metric]
+    _check_finite(metrics)
     save(native, folder / NATIVE)
     booster = lightgbm_of(native.model)
     if booster is not None:
@@ -185,7 +186,17 @@ def _train(trainer: Trainer, request: dict[str, Any], folder: Path) -> None:
         "texts": [bool(isinstance(value, str)) for value in answers[0].tolist()],
         "golden": {"cases": golden_cases(native, rows), "real": len(real)},
     }
-    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "result.json").write_text(json.dumps(result, allow_nan=False))
+
+
+def _check_finite(metrics: dict[str, float]) -> None:
+    for name, value in metrics.items():
+        if not np.isfinite(value):
+            message = (
+                f"the metric '{name}' is {value}: an answer of the model, or a label, is missing, "
+                "infinite or too large"
+            )
+            raise ValueError(message)
 
 
 def output_names(named: list[str], answers: Any, classes: list[str], task: str) -> list[str]:
