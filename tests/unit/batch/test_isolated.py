@@ -33,13 +33,16 @@ SERVICE = FeatureService(name="scoring", features=("facts",))
 
 @pytest.fixture
 def scorer(tmp_path: Path, zoo: Path) -> Iterator[Scorer]:
-    """With a live model that doubles the first feature, fails at 101 and gives NaN at 108."""
+    """With a live model that doubles the first feature, fails at 101 and gives NaN at 108; of the
+    last client a feature is infinite.
+    """
     at = pa.array(np.full(CLIENTS, parse_instant("2026-01-01T00:00:00Z")))
     columns = {"client_id": np.arange(CLIENTS), "at": at.cast(pa.timestamp("us", "UTC"))}
     facts = {name: np.zeros(CLIENTS) for name in NUMBERS} | {
         "n0": np.array([float(client % 109) for client in range(CLIENTS)])
     }
     facts["n0"][(facts["n0"] > 101) & (facts["n0"] < 108)] = 1.0
+    facts["n1"][-1] = np.inf
     texts = {name: ["x"] * CLIENTS for name in NAMES if name not in NUMBERS}
     pq.write_table(pa.table({**columns, **facts, **texts}), tmp_path / "facts.parquet")
     with opened_scorer(tmp_path) as opened:
@@ -64,5 +67,5 @@ def test_each_row_gets_the_answer_of_the_models_own_process(scorer: Scorer) -> N
     said = {row["client_id"]: row["prediction"] for row in scorer.rows()}
     assert len(said) == CLIENTS
     unanswered = {client for client, score in said.items() if score is None}
-    assert unanswered == {c for c in range(CLIENTS) if c % 109 in (101, 108)}
+    assert unanswered == {CLIENTS - 1, *(c for c in range(CLIENTS) if c % 109 in (101, 108))}
     assert (said[5], said[50], said[105], said[110]) == (10.0, 100.0, 2.0, 2.0)

@@ -1,6 +1,7 @@
 """Models in processes of their own: what one of them does wrong harms nobody else."""
 
 import asyncio
+import math
 import os
 import pickle
 import shutil
@@ -139,6 +140,17 @@ def train(features, labels, names, categorical, parameters):
     refused = [case.features for case in run.golden.cases if case.error]
     assert all(1e300 in row or -1e300 in row for row in refused)
     assert len(answered) > len(refused) > 0
+
+
+@pytest.mark.parametrize("infinite", [math.inf, -math.inf])
+def test_an_infinite_feature_is_refused_and_not_taken_for_a_null(
+    keeper: Keeper, faulty: Callable[..., Bundle], infinite: float
+) -> None:
+    lane = keeper.lane(faulty(2))
+    assert keeper.ask(lane, [3.0, math.nan, *row(0)[2:]]) == [(6.0,)]
+    with pytest.raises(ModelFailed, match="Feature 2 of the model is infinite"):
+        keeper.ask(lane, row(1), [3.0, infinite, *row(0)[2:]])
+    assert keeper.ask(lane, row(3)) == [(6.0,)]
 
 
 def test_what_one_model_does_wrong_harms_no_other(

@@ -5,6 +5,7 @@ it was busy as one batch.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -105,6 +106,18 @@ class _Connection(asyncio.Protocol):
                 self.loop.call_soon_threadsafe(self._transport.abort)
 
 
+def _refuse_infinity(rows: Rows) -> None:
+    """JSON has no word for it: the model would be given a null, and answer from that."""
+    for row in rows:
+        for infinite in (math.inf, -math.inf):
+            if infinite in row:
+                raise ModelFailed(
+                    f"Feature {row.index(infinite) + 1} of the model is infinite, and a model in a "
+                    "process of its own is not given what is.",
+                    hint="let its view give a finite number or a null, and train again",
+                )
+
+
 def _expire(waiting: "asyncio.Future[_Reply | None]") -> None:
     if not waiting.done():
         waiting.set_exception(TimeoutError())
@@ -138,6 +151,7 @@ class IsolatedLane:
         )
 
     async def predict(self, rows: Rows) -> list[tuple[Value, ...]]:
+        _refuse_infinity(rows)
         try:
             with self._portion:
                 connection = await self._connected()
