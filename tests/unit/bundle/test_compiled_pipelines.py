@@ -43,6 +43,7 @@ from sklearn.preprocessing import (
     PolynomialFeatures,
     PowerTransformer,
     QuantileTransformer,
+    RobustScaler,
     SplineTransformer,
     StandardScaler,
     TargetEncoder,
@@ -50,6 +51,7 @@ from sklearn.preprocessing import (
 from sklearn.tree import DecisionTreeRegressor
 
 from konveyer.bundle.forest import ForestScorer
+from konveyer.bundle.lightgbm import LightGBMScorer
 from konveyer.bundle.native.columns import Column, NotCompiled, plan_of
 from konveyer.bundle.native.compile import TREES, scored
 from konveyer.bundle.native.inputs import CODES
@@ -408,6 +410,46 @@ def test_both_say_the_same_at_each_edge_of_each_feature(name: str) -> None:
     ]
     found, _ = pair(name).agree(asked)
     assert found.holds(1e-6), str(found)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_both_say_the_same_of_infinite_numbers(name: str) -> None:
+    asked = [
+        [*REAL[1][:place], infinite, *REAL[1][place + 1 :]]
+        for place in range(len(NUMBERS))
+        for infinite in (np.inf, -np.inf)
+    ]
+    found, _ = pair(name).agree(asked)
+    assert found.holds(1e-6), str(found)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        StandardScaler(),
+        RobustScaler(),
+        MinMaxScaler(),
+        MaxAbsScaler(),
+        SimpleImputer(),
+        QuantileTransformer(n_quantiles=9),
+    ],
+)
+def test_a_booster_behind_a_step_that_takes_no_infinity_refuses_it(step: Any) -> None:
+    fitted = Pair(of_nulls(step), "binary")
+    asked = [[value, *REAL[1][1:]] for value in (np.inf, -np.inf, None, 1e300)]
+    found, cases = fitted.agree(asked)
+    assert ["infinity" in case.error for case in cases] == [True, True, False, False]
+    assert found.holds(1e-6), str(found)
+
+
+def test_a_split_of_nulls_has_infinite_numbers_on_the_side_of_numbers() -> None:
+    rows = np.array([[np.nan], [1.0]] * 50)
+    model = HistGradientBoostingRegressor(max_iter=3).fit(rows, np.isnan(rows).ravel() * 1.0)
+    asked = np.array([[np.inf], [-np.inf], [np.nan], [1e300]])
+    with tempfile.TemporaryDirectory() as name:
+        scored([Column(source=0)], model, Path(name))
+        for scorer in (ForestScorer(Path(name) / TREES, 1), LightGBMScorer(Path(name) / TREES, 1)):
+            assert scorer.score(asked).ravel() == pytest.approx(model.predict(asked), abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["forest", "forest of numbers", "extra trees", "a tree"])

@@ -52,13 +52,15 @@ class Column:
         return replace(self, codes=codes, unseen=_category(self.unseen))
 
     def then_no_infinity(self) -> "Column":
-        """What scikit-learn refuses between two steps, where the first may have made one."""
+        """What scikit-learn refuses before a step, where the feature itself, or the step before,
+        may have one.
+        """
         for kind, *_ in reversed(self.steps):
             if kind in ("finite", "no_infinity"):
                 return self
             if kind in ("ufunc", "power"):
                 return self.then("no_infinity")
-        return self if self.mix is None else self.then("no_infinity")
+        return self if self.codes is not None else self.then("no_infinity")
 
 
 def _category(code: float | None) -> float | None:

@@ -10,10 +10,10 @@ Columns = list[Column]
 
 
 def _selection(step: Any, columns: Columns) -> Columns:
-    """What is dropped is checked like what is kept."""
+    """What is dropped is checked like what is kept; where nulls may pass, infinite numbers do."""
     kept = np.flatnonzero(step.get_support())
     if step.__sklearn_tags__().input_tags.allow_nan:
-        return [columns[place].then_no_infinity() for place in kept]
+        return [columns[place] for place in kept]
     made = Mix(columns=_finite(columns), outputs=len(columns)).made()
     return [made[place] for place in kept]
 

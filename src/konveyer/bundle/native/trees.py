@@ -14,7 +14,6 @@ import numpy as np
 # NaN is what is missing.
 _MISSING_LEFT, _MISSING_RIGHT = 10, 8
 _CATEGORICAL = 1
-_MOST = np.finfo(np.float64).max
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +94,8 @@ def _tree_text(place: int, tree: Tree) -> str:
     lines = [f"Tree={place}", f"num_leaves={len(leaves)}", f"num_cat={len(tree.categories)}"]
     if len(inner):
         decisions = np.where(tree.missing_left, _MISSING_LEFT, _MISSING_RIGHT)
-        thresholds = np.clip(np.asarray(tree.threshold, np.float64), -_MOST, _MOST)
+        # One that only parts nulls from numbers is infinite: an infinite number is not beyond it.
+        thresholds = np.array(tree.threshold, np.float64)
         # The threshold of a node that asks for categories is the place of their set.
         asking = list(tree.categories)
         decisions[asking], thresholds[asking] = _CATEGORICAL, np.arange(len(asking))
