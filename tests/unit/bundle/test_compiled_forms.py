@@ -276,6 +276,9 @@ ISOLATED = {
     UNKNOWN.format("FunctionTransformer(np.sign)"): "FunctionTransformer of sign",
     "catboost.CatBoostRegressor(iterations=3, grow_policy='Lossguide')": "not symmetric",
     "xgboost.XGBRegressor(n_estimators=3, missing=-1.0)": "takes -1 for a null",
+    "CalibratedClassifierCV(xgboost.XGBClassifier(n_estimators=3), method='isotonic', cv=2)": (
+        "CalibratedClassifierCV has no ONNX form"
+    ),
     "Sparse()": "it cannot be compiled: ",
 }
 
@@ -289,8 +292,10 @@ def runs(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Train
         given = "codes" if name.endswith("codes") else "frame"
         lay_out(place, PIPELINE.replace("MODEL", model), task=task, given=given)
     for model, place in zip(ISOLATED, folders[len(ZOO) :], strict=True):
-        given = "codes" if model.startswith(("catboost", "xgboost", "Sparse")) else "frame"
-        lay_out(place, PIPELINE.replace("MODEL", model), task="regression", given=given)
+        is_of_codes = model.startswith(("catboost", "xgboost", "Sparse", "Calibrated"))
+        task = "binary" if "Classifier" in model else "regression"
+        given = "codes" if is_of_codes else "frame"
+        lay_out(place, PIPELINE.replace("MODEL", model), task=task, given=given)
     return dict(zip([*ZOO, *ISOLATED], run_harness(zoo, folders), strict=True))
 
 

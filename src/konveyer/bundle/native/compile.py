@@ -48,12 +48,21 @@ def _calibrated_part(columns: list[Column], one: Any, folder: Path, name: str) -
         message = "calibration where a fold lacks a class has no compiled form"
         raise NotCompiled(message)
     columns, estimator = last_step(columns, one.estimator)
+    if one.method == "isotonic" and _adds_float32(estimator):
+        message = "isotonic calibration of scores in float32 has no compiled form"
+        raise NotCompiled(message)
     made = folder / name / "model"
     made.mkdir(parents=True)
     form = scored(columns, estimator, made, is_margin=hasattr(estimator, "decision_function"))
     curves = [_curve(curve, one.method) for curve in one.calibrators]
     part = {"folder": name, "form": form}
     return {**part, "curves": curves} if len(curves) > 1 else {**part, **curves[0]}
+
+
+def _adds_float32(estimator: Any) -> bool:
+    """Compiled scores are then a little apart, and at a step of a curve much is made of that."""
+    ensemble = ensemble_of(estimator)
+    return ensemble is not None and ensemble.adds_float32
 
 
 def _curve(curve: Any, method: str) -> dict[str, Any]:
