@@ -44,6 +44,14 @@ class Boosted:
     def fit(self, features, labels):
         return xgboost.train({}, xgboost.DMatrix(features, labels), 20)
 
+class Stopped:
+    def fit(self, features, labels):
+        taught, held = (xgboost.DMatrix(features[n::2], labels[n::2]) for n in (0, 1))
+        options = {"evals": [(held, "held")], "early_stopping_rounds": 5, "verbose_eval": False}
+        model = xgboost.train({"eta": 1.0}, taught, 500, **options)
+        assert model.best_iteration + 1 < model.num_boosted_rounds() < 500
+        return model
+
 def categories(names, categorical):
     kinds = ["c" if place in categorical else "q" for place in range(len(names))]
     return {"feature_types": kinds, "enable_categorical": True, "n_estimators": 20}
@@ -104,6 +112,7 @@ ZOO = {
         "lightgbm",
     ),
     "xgboost's booster of codes": ("Boosted()", "regression", "lightgbm"),
+    "xgboost's booster that stopped early, of codes": ("Stopped()", "regression", "lightgbm"),
     "categories of xgboost from codes": (
         "xgboost.XGBClassifier(**categories(names, categorical))",
         "multiclass",

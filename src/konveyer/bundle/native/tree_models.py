@@ -169,9 +169,7 @@ def _xgboost_wrapper(model: Any) -> Ensemble:
     if model.missing is not None and not np.isnan(model.missing):
         message = f"XGBoost that takes {model.missing:g} for a null has no compiled form"
         raise NotCompiled(message)
-    booster = model.get_booster()
-    best = booster.attr("best_iteration")
-    return _xgboost(booster if best is None else booster[: int(best) + 1])
+    return _xgboost(model.get_booster())
 
 
 _XGBOOST_LINKS = {
@@ -192,7 +190,12 @@ def _xgboost_alone(booster: Any) -> Ensemble:
 
 
 def _xgboost(booster: Any) -> Ensemble:
-    """Goes left below its threshold; both are float32, so the number before it says the same."""
+    """Goes left below its threshold; both are float32, so the number before it says the same.
+
+    Trees after the best iteration are not asked, as in `NativeModel`.
+    """
+    best = booster.attr("best_iteration")
+    booster = booster if best is None else booster[: int(best) + 1]
     learner = json.loads(bytes(booster.save_raw("json")))["learner"]
     booster_json, name = learner["gradient_booster"], learner["objective"]["name"]
     classes = int(learner["learner_model_param"]["num_class"] or 0)
