@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from konveyer.bundle.store import BundleStore
 from konveyer.core.storage import FolderStorage, StorageUnavailable
 from konveyer.execution.serving.prediction_log import PredictionLog
-from konveyer.execution.serving.prediction_reader import read_predictions
+from konveyer.execution.serving.prediction_reader import newest_predictions, read_predictions
 from konveyer.execution.serving.segments import log_folder
 from konveyer.execution.serving.shipping import Shipper
+from tests.manifests import manifest_with
 from tests.predictions import prediction
+from tests.unit.bundle.workbench import NAMES, SERVICE
 
 
 class Interrupted(Exception):
@@ -109,3 +112,19 @@ def test_a_damaged_file_is_put_aside_and_holds_nothing_up(tmp_path: Path) -> Non
     Shipper(folder, storage, "prod").ship()
     assert rows(storage) == ["a"]
     assert [path.name for path in folder.glob("*.damaged")] == ["0-damaged.parquet.damaged"]
+
+
+def test_the_newest_rows_of_several_processes_are_found_in_one_object(tmp_path: Path) -> None:
+    """There the rows of one process stand behind those of another."""
+    storage, bundles = Faulty(tmp_path / "shared"), BundleStore(tmp_path / "bundles")
+    digest = bundles.pack(manifest_with(service=SERVICE), lambda _folder: None).digest
+    folder = log_folder(tmp_path / "node", "prod")
+    for moments_us in ((10, 30, 50), (20, 40, 60)):
+        log = PredictionLog(folder)
+        for at_us in moments_us:
+            features = (None,) * len(NAMES)
+            log.add(prediction(f"r{at_us}", at_us=at_us, bundle=digest, features=features))
+        log.close()
+    assert Shipper(folder, storage, "prod").ship() == 1
+    found = newest_predictions(storage, "prod", bundles, request_prefix="", limit=3)
+    assert [one.request_id for one in found] == ["r60", "r50", "r40"]

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from heapq import nlargest
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from konveyer.core.storage import Storage
 from konveyer.execution.serving.prediction_files import LISTS, newest_first, read_file
 from konveyer.execution.serving.segments import shipped_folder
 
+_at = itemgetter("at")
 # Longer than a process writes to one file.
 LONGEST_US = 180_000_000
 
@@ -65,11 +67,10 @@ def newest_predictions(
         began_us = int(name.rpartition("/")[2].partition("-")[0])
         if len(rows) >= limit and began_us < to_us(rows[-1]["at"]) - LONGEST_US:
             break
-        rows += [
-            row | {name: msgspec.json.decode(row[name]) for name in LISTS}
-            for row in islice(read_file(storage, name, request_prefix), limit)
-        ]
-        rows = sorted(rows, key=lambda row: row["at"], reverse=True)[:limit]
+        # A file of a bucket has rows of several processes, those of one behind those of another.
+        newest = nlargest(limit, read_file(storage, name, request_prefix), key=_at)
+        rows += [row | {name: msgspec.json.decode(row[name]) for name in LISTS} for row in newest]
+        rows = nlargest(limit, rows, key=_at)
     services = {
         digest: bundles.open(digest).manifest.service for digest in {row["bundle"] for row in rows}
     }
