@@ -21,7 +21,7 @@ from konveyer.catalog import audit, outages
 from konveyer.core.clock import parse_instant
 from konveyer.core.errors import KonveyerError
 from konveyer.core.schema import ColumnType, ScalarColumn
-from konveyer.execution.batch import flow, runs
+from konveyer.execution.batch import flow, frame, runs
 from konveyer.execution.batch.flow import BatchFailed, batch_flow
 from konveyer.execution.batch.frame import RowsMissing, RowsUnfit
 from konveyer.execution.batch.order import Given
@@ -259,6 +259,43 @@ def test_each_file_of_a_folder_has_the_columns(
     else:
         pq.write_table(second, path / "b.parquet")
     with pytest.raises(BatchFailed, match=f"b.parquet (has|is) {said}") as caught:
+        scorer.run(scorer.plan(given=Given(path=str(path))))
+    (detail,) = caught.value.detail["periods"].values()  # type: ignore[attr-defined]
+    assert detail["code"] == RowsUnfit.code
+    assert not scorer.table.exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "delta"])
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_file_that_is_damaged_or_goes_while_it_is_read_is_named(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch, kind: str, is_gone: bool
+) -> None:
+    scorer.release()
+    path, table = scorer.root / "given", pa.table({"client_id": [*range(5_000)]})
+    match kind:
+        case "file":
+            pq.write_table(table, path)
+            file = path
+        case "folder":
+            path.mkdir()
+            file = path / "a.parquet"
+            pq.write_table(table, file)
+        case "delta":
+            write_deltalake(str(path), table)
+            (file,) = path.glob("*.parquet")
+    size, check = file.stat().st_size, frame._check_columns
+
+    def checked(*arguments: Any) -> None:
+        """Columns are checked by the footers of files; then their pages are read."""
+        check(*arguments)
+        if is_gone:
+            file.unlink()
+        else:
+            file.write_bytes(b"x" * 2_000 + file.read_bytes()[2_000:])
+            assert file.stat().st_size == size
+
+    monkeypatch.setattr(frame, "_check_columns", checked)
+    with pytest.raises(BatchFailed, match=f"{path.name}.* cannot be read: ") as caught:
         scorer.run(scorer.plan(given=Given(path=str(path))))
     (detail,) = caught.value.detail["periods"].values()  # type: ignore[attr-defined]
     assert detail["code"] == RowsUnfit.code

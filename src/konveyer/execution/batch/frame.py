@@ -1,6 +1,7 @@
 """Whom a period scores: every entity that is known by then, or the rows of a table."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,7 @@ def _read(path: Path) -> tuple[dict[Path, pa.Schema], Iterator[tuple[Path, pa.Re
     """The schema of each file, and the rows of all. A Delta table is as one file."""
     if (path / "_delta_log").is_dir():
         dataset = open_delta(path)
-        return {path: dataset.schema}, ((path, batch) for batch in dataset.to_batches())
+        return {path: dataset.schema}, _read_whole(path, dataset.to_batches)
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
         raise RowsMissing(
@@ -121,8 +122,26 @@ def _read(path: Path) -> tuple[dict[Path, pa.Schema], Iterator[tuple[Path, pa.Re
         )
     schemas = {file: _schema_of(file) for file in files}
     return schemas, (
-        (file, batch) for file in files for batch in pq.ParquetFile(file).iter_batches()
+        pair for file in files for pair in _read_whole(file, partial(_batches_of, file))
     )
+
+
+def _batches_of(file: Path) -> Iterator[pa.RecordBatch]:
+    batches: Iterator[pa.RecordBatch] = pq.ParquetFile(file).iter_batches()
+    return batches
+
+
+def _read_whole(
+    path: Path, read: Callable[[], Iterator[pa.RecordBatch]]
+) -> Iterator[tuple[Path, pa.RecordBatch]]:
+    """A page may be damaged, or a file gone, when its turn comes."""
+    try:
+        for batch in read():
+            yield path, batch
+    except (pa.ArrowException, OSError) as error:
+        raise RowsUnfit(
+            f"{path} cannot be read: {error}", hint="see that it is whole, or write it again"
+        ) from error
 
 
 def _schema_of(file: Path) -> pa.Schema:
