@@ -147,10 +147,11 @@ def list_models(context: Context) -> None:
             when(one.last_us),
             when(one.next_us),
             table,
+            one.error,
         )
         for one, table in zip(found, tables, strict=True)
     ]
-    columns = ("model", "release", "every", "last period", "next due", "table")
+    columns = ("model", "release", "every", "last period", "next due", "table", "error")
     print_table(columns, rows, empty="No model is live. Release one: konveyer submit PROJECT")
 
 

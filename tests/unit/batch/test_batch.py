@@ -36,7 +36,8 @@ from konveyer.execution.batch.plan import ModelNotLive, find_live
 from konveyer.execution.batch.schedule import DueBatches, scheduled_models
 from konveyer.execution.batch.score import ScoreFile
 from konveyer.execution.releases.machine import State
-from konveyer.execution.releases.records import live_versions, release_row, set_tried
+from konveyer.execution.releases.records import live_versions, release_row, set_live, set_tried
+from konveyer.execution.releases.service import open_release
 from konveyer.feature_store.offline.delta import PartFile
 from tests.outages import SealedSteps, failing
 from tests.unit.batch.scorer import DAY_US, DEFINITIONS, NOW, Scorer, opened_scorer, packed
@@ -507,6 +508,22 @@ def test_a_bundle_that_cannot_be_opened_is_not_due_until_it_can(scorer: Scorer) 
     assert due([]) == []
     model.write_bytes(content)
     assert len(due([])) == 1
+
+
+def test_a_bundle_that_cannot_be_opened_hides_no_other_model(scorer: Scorer) -> None:
+    services, now_us = scorer.services, parse_instant(NOW)
+    good = scorer.release(every="1d")
+    bad = packed(services.bundles, good.manifest.service, seed=2, application="another")
+    with services.catalog.transaction() as session:
+        row = release_row(session, open_release(session, scorer.store.admin, bad))
+        row.state = str(State.LIVE)
+        set_live(session, "prod", row)
+    (bad.path / MODEL).write_bytes(b"damaged")
+    with services.catalog.reading() as session:
+        first, second = scheduled_models(session, services.bundles, "prod", now_us)
+    assert (first.live.application, first.every, first.next_us) == ("another", None, None)
+    assert "missing or was changed" in first.error
+    assert (second.live.application, second.every, second.error) == ("scoring", "1d", "")
 
 
 def test_a_period_in_which_the_catalog_is_away_keeps_no_other_from_being_scored(

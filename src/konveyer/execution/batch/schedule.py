@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 from sqlalchemy.orm import Session
@@ -23,25 +23,38 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduledModel:
-    """A live model, how often it scores by itself (None: never), and what was and comes next."""
+    """A live model, how often it scores by itself (None: never), and what was and comes next.
+
+    `error` says why that cannot be told.
+    """
 
     live: LiveVersion
     every: str | None
     last_us: int | None
     next_us: int | None
+    error: str = ""
 
 
 def scheduled_models(
     session: Session, bundles: BundleStore, environment: str, now_us: int
 ) -> list[ScheduledModel]:
-    """All models that are live in the environment, by name."""
+    """All models that are live in the environment, by name.
+
+    One whose bundle cannot be opened hides no other.
+    """
     found = []
     for live in settled_versions(session, environment):
-        batch = bundles.open(live.digest).manifest.batch
         last_us = last_scored_us(session, live.application, live.api_version, now_us)
-        every = None if batch is None else batch.every
-        following = None if every is None else next_us(every_us(every), last_us, now_us)
-        found.append(ScheduledModel(live=live, every=every, last_us=last_us, next_us=following))
+        model = ScheduledModel(live=live, every=None, last_us=last_us, next_us=None)
+        try:
+            batch = bundles.open(live.digest).manifest.batch
+        except KonveyerError as error:
+            model = replace(model, error=error.message)
+        else:
+            if batch is not None:
+                following = next_us(every_us(batch.every), last_us, now_us)
+                model = replace(model, every=batch.every, next_us=following)
+        found.append(model)
     return found
 
 
