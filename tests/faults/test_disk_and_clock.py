@@ -7,15 +7,26 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from konveyer import Aggregation, Entity, FeatureService, FeatureView, JoinKey, Source
+from konveyer.access.actor import Actor
 from konveyer.bundle.store import Bundle
+from konveyer.catalog.session import Catalog
+from konveyer.core.errors import KonveyerError
+from konveyer.feature_store.offline import layout
+from konveyer.feature_store.online.lmdb import LmdbOnlineStore
 from tests.serving_nodes import Load, kill, rows_logged, serving, wait_for_bundle
 from tests.serving_space import ServingSpace
 from tests.support import Shop, wait_for
+from tests.unit.etl.store import Store, opened_store
 
 PATH = "/scoring/v1/predict"
 
@@ -122,6 +133,103 @@ def test_a_command_on_a_full_disk_says_so_and_works_when_there_is_room(tmp_path:
         assert error["code"] == "disk_full", error
         filler.unlink()
         shop.run("people", "add", "boris", "--role", "analyst")
+
+
+CLIENTS = 600
+
+
+@pytest.fixture
+def store(admin: Actor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """What each client spends, in several buckets."""
+    monkeypatch.setattr(layout, "ROWS_PER_BUCKET", CLIENTS // 2)
+    catalog = Catalog(f"sqlite:///{tmp_path}/catalog.db")
+    catalog.migrate()
+    with opened_store(catalog, admin, tmp_path, now="2026-01-02T00:00:00Z") as store:
+        write_payments(store, 1)
+        store.apply(
+            Entity(name="client", join_keys=(JoinKey("client", "int64"),)),
+            Source(name="payments", path="payments.parquet", event_time="paid_at"),
+            FeatureView(
+                name="spend",
+                entity="client",
+                source="payments",
+                aggregations=(
+                    Aggregation(column="amount", function="sum", over="2d", name="spent"),
+                ),
+                accuracy="exact",
+            ),
+            FeatureService(name="scoring", features=("spend",)),
+        )
+        yield store
+    catalog.close()
+
+
+def write_payments(store: Store, amount: int) -> None:
+    clients = np.arange(CLIENTS)
+    paid_at = pa.array(np.full(CLIENTS, 1_767_225_600_000_000), pa.timestamp("us", tz="UTC"))
+    table = pa.table({"client": clients, "paid_at": paid_at, "amount": clients * amount})
+    pq.write_table(table, store.services.root / "payments.parquet")
+
+
+def spent(store: Store) -> list[int]:
+    """By each client, as a training set has it, which is what is online."""
+    at = pa.array(np.full(CLIENTS, store.now_us), pa.timestamp("us", tz="UTC"))
+    labels = pa.table({"client": np.arange(CLIENTS), "at": at})
+    trained: list[int] = store.training_set(labels).table["spent"].to_pylist()
+    assert store.online(*((client,) for client in range(CLIENTS))) == [(n,) for n in trained]
+    return trained
+
+
+def test_a_table_that_a_full_disk_does_not_take_stays_as_it_was(
+    store: Store, tmp_path: Path
+) -> None:
+    """However much room there is: for nothing, for some of the files, for all but the commit."""
+    with small_disk(tmp_path / "offline") as disk:
+        store.etl()
+        before = spent(store)
+        write_payments(store, 3)
+        filler = disk / "filler"
+        fill(filler)
+        files = sorted(disk.rglob("*.parquet"))
+        for failures in range(30):  # noqa: B007 - counted
+            try:
+                store.etl()
+                break
+            except KonveyerError as error:
+                (said,) = error.detail.values()
+            assert isinstance(said, dict)
+            assert said["code"] == "offline_write_failed", said
+            assert "The table of 'spend' could not be written: " in said["message"]
+            assert "see that the disk has room" in said["hint"]
+            assert spent(store) == before
+            assert sorted(disk.rglob("*.parquet")) == files
+            os.truncate(filler, filler.stat().st_size - 4096)
+        assert failures > 2
+        assert spent(store) == [client * 3 for client in range(CLIENTS)]
+
+
+def test_records_that_a_full_disk_does_not_take_stay_as_they_were(
+    store: Store, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "online") as disk:
+        online = LmdbOnlineStore(disk)
+        store = replace(store, services=replace(store.services, online=online))
+        store.etl()
+        before = spent(store)
+        write_payments(store, 3)
+        filler = disk / "filler"
+        fill(filler)
+        with pytest.raises(KonveyerError, match="The online store cannot be written") as caught:
+            store.etl()
+        (said,) = caught.value.detail.values()
+        assert isinstance(said, dict)
+        assert said["code"] == "online_store_unavailable"
+        assert "see that the disk has room" in said["hint"]
+        assert spent(store) == before
+        filler.unlink()
+        store.etl()
+        assert spent(store) == [client * 3 for client in range(CLIENTS)]
+        online.close()
 
 
 def test_what_memory_does_not_hold_is_lost_and_counted(tmp_path: Path) -> None:

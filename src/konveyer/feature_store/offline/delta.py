@@ -3,6 +3,7 @@
 import json
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,12 +120,17 @@ class DeltaOfflineStore:
             group_rows=_ROW_GROUP_ROWS,
         )
         kept: set[str] = set()
+        mark = secrets.token_hex(8)
         try:
             files = write(writer)
             # From here on they may be in the log, also when the commit reports an error.
             kept = {file.path for file in files}
-            return files, _commit(path, files, Schema.from_arrow(schema), bucket)
+            return files, _commit(path, files, Schema.from_arrow(schema), bucket, mark)
         except (DeltaError, OSError) as error:
+            with suppress(DeltaError, OSError):
+                # On a full disk they would take the room that the next attempt needs.
+                if _committed_as(path, mark) is None:
+                    kept = set()
             raise not_written(view, error) from error
         finally:
             writer.remove_all_but(kept)
@@ -280,9 +286,10 @@ def remove_replaced(folder: Path, *, after_hours: int) -> None:
     DeltaTable(str(folder)).vacuum(after_hours, dry_run=False, full=True)
 
 
-def _commit(path: Path, files: Sequence[NewFile], schema: Schema, bucket: int | None) -> int:
+def _commit(
+    path: Path, files: Sequence[NewFile], schema: Schema, bucket: int | None, mark: str
+) -> int:
     """Commit `files`; the number of the commit, whoever else commits at the same time."""
-    mark = secrets.token_hex(8)
     properties = CommitProperties(custom_metadata={_MARK: mark})
     actions = [_added(file) for file in files]
     if DeltaTable.is_deltatable(str(path)):
@@ -305,9 +312,17 @@ def _commit(path: Path, files: Sequence[NewFile], schema: Schema, bucket: int | 
             commit_properties=properties,
             post_commithook_properties=_KEEP_LOG,
         )
-    commits = DeltaTable(str(path)).history(_COMMITS_SEARCHED)
-    version: int = next(one["version"] for one in commits if one.get(_MARK) == mark)
+    version = _committed_as(path, mark)
+    assert version is not None  # noqa: S101 - it was committed
     return version
+
+
+def _committed_as(path: Path, mark: str) -> int | None:
+    """The number of the commit with this mark; None when there is none."""
+    if not DeltaTable.is_deltatable(str(path)):
+        return None
+    commits = DeltaTable(str(path)).history(_COMMITS_SEARCHED)
+    return next((one["version"] for one in commits if one.get(_MARK) == mark), None)
 
 
 def _added(file: NewFile) -> AddAction:
