@@ -19,6 +19,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "float64": st.floats(),
     "bool": st.booleans(),
     "string": texts,
+    "timestamp": whole,  # in microseconds
     "decimal(9,2)": st.integers(-(10**9) + 1, 10**9 - 1).map(lambda n: Decimal(n).scaleb(-2)),
     "decimal(38,38)": st.integers(-(10**38) + 1, 10**38 - 1).map(
         lambda n: Decimal(n).scaleb(-38, DIGITS)
