@@ -7,6 +7,7 @@ busy machine disturbs less.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -56,20 +57,24 @@ def peer_line(
 def growth_lines(by_times: Mapping[int, Measured]) -> list[dict[str, Any]]:
     """Time for each 1x of history against the shortest one; peak memory of the last doubling.
 
-    `exponent` is e in time = history^e, from the shortest history to this one.
+    `exponent` is e in time = history^e, from the shortest history to this one, and
+    `doubling_exponent` from the one before: no flat beginning hides a bend at the end.
     """
-    first, *others = sorted(by_times)
+    first, *_ = sorted(by_times)
     lines = []
-    for times in others:
+    for shorter, times in pairwise(sorted(by_times)):
         ours, start = by_times[times], by_times[first]
+        exponents = {
+            "exponent": _exponent(by_times, first, times),
+            "doubling_exponent": _exponent(by_times, shorter, times),
+        }
         for_each = Measured(
             seconds=ours.seconds / times,
             cpu_seconds=ours.cpu_seconds / times,
             peak_rss_mb=ours.peak_rss_mb,
         )
-        exponent = math.log(ours.seconds / start.seconds) / math.log(times / first)
         line = peer_line("growth", "s", for_each, f"ours-{first}x", start)
-        lines.append({**line, "unit": "s/1x", "history": f"{times}x", "exponent": digits(exponent)})
+        lines.append({**line, "unit": "s/1x", "history": f"{times}x", **exponents})
     before, last = sorted(by_times)[-2:]
     lower, higher = by_times[before].peak_rss_mb, by_times[last].peak_rss_mb
     memory = {
@@ -85,6 +90,11 @@ def growth_lines(by_times: Mapping[int, Measured]) -> list[dict[str, Any]]:
         "growth_percent": round(100 * (higher / lower - 1)),
     }
     return [*lines, memory]
+
+
+def _exponent(by_times: Mapping[int, Measured], start: int, end: int) -> float:
+    growth = by_times[end].seconds / by_times[start].seconds
+    return digits(math.log(growth) / math.log(end / start))
 
 
 def digits(number: float) -> float:

@@ -112,10 +112,11 @@ def test_growth_is_told_as_an_exponent_and_the_memory_of_the_last_doubling(
         {1: measured(1), 2: measured(2), 4: measured(8, 200), 8: measured(8, 250)}
     )
     *times, memory = lines
-    assert [(line["history"], line["exponent"]) for line in times] == [
-        ("2x", 1.0),
-        ("4x", 1.5),
-        ("8x", 1.0),
+    names = ("history", "exponent", "doubling_exponent")
+    assert [tuple(line[name] for name in names) for line in times] == [
+        ("2x", 1.0, 1.0),
+        ("4x", 1.5, 2.0),
+        ("8x", 1.0, 0.0),
     ]
     assert times[1]["ratio"] == 0.5
     assert (memory["unit"], memory["growth_percent"], memory["ratio"]) == ("MB", 25, 0.8)
