@@ -1,5 +1,6 @@
 """The kernel gives what the naive oracle gives, for histories that Hypothesis makes up."""
 
+from dataclasses import replace
 from decimal import Context, Decimal, localcontext
 from itertools import product
 from typing import Any, get_args
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from konveyer.core.clock import from_us
 from konveyer.core.schema import ColumnType
 from konveyer.feature_store.definitions.aggregation import AggregationFunction
 from konveyer.feature_store.kernel.errors import NumberOverflow
@@ -38,10 +40,15 @@ asked_keys = st.tuples(
 
 
 @st.composite
-def histories(draw: st.DrawFn, moments: st.SearchStrategy[int] = moments) -> list[Event]:
-    """Rows that differ in (key, event time, created time): the winner is then decided."""
+def histories(
+    draw: st.DrawFn, moments: st.SearchStrategy[int] = moments, *, ties: bool = False
+) -> list[Event]:
+    """Rows that differ in (key, event time, created time): the winner is then decided.
+
+    With `ties` they need not: of rows that are alike in these the later one wins.
+    """
     row = st.tuples(keys, moments, moments, numbers, st.booleans())
-    rows = draw(st.lists(row, max_size=25, unique_by=lambda r: r[:3]))
+    rows = draw(st.lists(row, max_size=25, unique_by=None if ties else lambda r: r[:3]))
     return [Event(*row) for row in rows]
 
 
@@ -186,6 +193,72 @@ def test_windows(
             assert values == [
                 None if value is None else pytest.approx(value, rel=roundings) for value in expected
             ]
+
+
+PICKED: tuple[AggregationFunction, ...] = ("count", "first", "last", "count_distinct")
+ORDERED: tuple[AggregationFunction, ...] = (*PICKED, "min", "max")
+OTHER_TYPES: dict[pa.DataType, tuple[list[Any], tuple[AggregationFunction, ...]]] = {
+    pa.string(): (["", "a", "ab", "ы"], PICKED),
+    pa.bool_(): ([True, False], PICKED),
+    INSTANT: ([from_us(us) for us in (-62_135_596_800_000_000, -1, 0, 1, 2**53 + 1)], ORDERED),
+}
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.tuples(histories(ties=True), spines),
+    st.sampled_from(list(OTHER_TYPES)),
+    st.sampled_from([1, 10, 25, None]),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
+def test_windows_over_other_types_and_ties(
+    drawn: tuple[list[Event], Asked],
+    value_type: pa.DataType,
+    over_us: int | None,
+    filtered: bool,
+    as_known: bool,
+    records_created: bool,
+) -> None:
+    values, functions = OTHER_TYPES[value_type]
+    events = [
+        replace(e, value=None if e.value is None else values[e.value % len(values)])
+        for e in drawn[0]
+    ]
+    table = as_table(events, value_type)
+    if not records_created:
+        table, as_known = without_created(table), False
+    plan = ViewPlan(
+        keys=("number", "text"),
+        windowed=tuple(
+            WindowedFeature(
+                name=function,
+                function=function,
+                over_us=over_us,
+                column="value",
+                filter_column="passes" if filtered else None,
+            )
+            for function in functions
+        ),
+        as_known=as_known,
+    )
+    spine, at_us = asked_as_table(drawn[1])
+    got = evaluated(plan, table, spine, at_us)
+    for function in functions:
+        assert got[function].to_pylist() == [
+            aggregated(
+                events,
+                key,
+                at,
+                function=function,
+                over_us=over_us,
+                counts_rows=False,
+                filtered=filtered,
+                as_known=as_known,
+            )
+            for key, at in drawn[1]
+        ]
 
 
 @settings(deadline=None, max_examples=200)
