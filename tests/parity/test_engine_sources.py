@@ -38,6 +38,7 @@ from konveyer.feature_store.etl.runs import readable_table
 from konveyer.feature_store.offline import layout
 from konveyer.feature_store.registry.lookup import active_state
 from tests.conftest import ADMIN
+from tests.unit.etl import extremes
 from tests.unit.etl.store import Store, opened_store
 
 pytestmark = pytest.mark.spark
@@ -234,14 +235,35 @@ def test_who_is_forgotten_or_gone_leaves_both_engines_alike(both: Both) -> None:
 def test_what_is_wrong_with_a_source_or_a_function_is_said_and_changes_nothing(
     both: Both,
 ) -> None:
-    before = content(both.spark, "folders")
-    root = both.spark.services.root
-    (root / "folders/day=3/part.parquet").write_bytes(
-        b"PAR1 is how it begins, and how it ends PAR1"
-    )
+    before = {view: content(both.spark, view) for view in ("folders", "run")}
+    keys, prices = [(client,) for client in range(CLIENTS)], [[2.0]] * CLIENTS
+    online = both.spark.online(*keys, requests=prices)
+    # Of no rows, as when it is applied, it gives what it says.
+    given = "rows['amount'].cast(str) if len(rows) else 1.0"
+    wrong = f"def f(rows):\n    return rows.with_columns(running={given})\n"
+    views = [one for one in definitions() if isinstance(one, FeatureView) and one.name == "run"]
+    others = [one for one in definitions() if one not in views]
+    both.spark.apply(*others, *(replace(view, function=wrong) for view in views))
+    with pytest.raises(KonveyerError, match=r"'run' returned 'running' as .*string"):
+        both.spark.etl("run")
+    both.spark.apply(*definitions())
+    part = both.spark.services.root / "folders/day=3/part.parquet"
+    part.write_bytes(b"PAR1 is how it begins, and how it ends PAR1")
     with pytest.raises(KonveyerError, match="'folders'"):
         both.spark.etl("folders")
-    assert content(both.spark, "folders").keys() == before.keys()
+    assert {view: content(both.spark, view) for view in before} == before
+    assert both.spark.online(*keys, requests=prices) == online
+
+
+def test_the_ends_of_types_come_back_as_they_are(spark: SparkEngine, tmp_path: Path) -> None:
+    extremes.write_parquet(tmp_path / "rows.parquet")
+    catalog = Catalog(f"sqlite:///{tmp_path}/catalog.db")
+    catalog.migrate()
+    with opened_store(catalog, ADMIN, tmp_path, now=extremes.LAST, engine=spark) as store:
+        source = Source(name="events", path="rows.parquet", event_time="happened")
+        store.apply(*extremes.definitions(source))
+        extremes.assert_all_come_back(store)
+    catalog.close()
 
 
 def test_a_session_has_tables_of_its_own(engine: Engine) -> None:
