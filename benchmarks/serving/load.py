@@ -3,7 +3,7 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +25,18 @@ class Load:
 
 
 def load(
-    url: str, bodies: Path, headers: Mapping[str, str], *, connections: int, seconds: float
+    url: str,
+    bodies: Path,
+    headers: Mapping[str, str],
+    *,
+    connections: int,
+    seconds: float,
+    paths: Sequence[str] = (),
 ) -> Load:
-    """Post one line of `bodies` after another to `url`; every answer must be a 200."""
+    """Post one line of `bodies` after another to `url`; every answer must be a 200.
+
+    With `paths` of the same server each line goes to the next of them instead.
+    """
     wrk = shutil.which("wrk")
     if wrk is None:
         raise LoadFailed("wrk is not installed: apt-get install wrk")
@@ -36,7 +45,7 @@ def load(
             *(wrk, "--threads", "1", "--connections", str(connections)),
             *("--duration", f"{seconds:g}s", "--timeout", "10s", "--script", str(SCRIPT)),
             *(part for name, value in headers.items() for part in ("--header", f"{name}: {value}")),
-            *(url, "--", str(bodies)),
+            *(url, "--", str(bodies), *paths),
         ],
         capture_output=True,
         text=True,

@@ -1,15 +1,18 @@
--- Sends the bodies in a file, one a line, again and again; reports as one line of JSON.
-local bodies, place = {}, 0
+-- Sends the bodies in a file, one a line, again and again, each to the next of the paths, if any;
+-- reports as one line of JSON.
+local requests, place = {}, 0
 
 function init(arguments)
+    local paths = #arguments - 1
     for line in io.lines(arguments[1]) do
-        bodies[#bodies + 1] = wrk.format("POST", nil, wrk.headers, line)
+        local path = paths > 0 and arguments[2 + #requests % paths] or nil
+        requests[#requests + 1] = wrk.format("POST", path, wrk.headers, line)
     end
 end
 
 function request()
-    place = place % #bodies + 1
-    return bodies[place]
+    place = place % #requests + 1
+    return requests[place]
 end
 
 function done(summary, latency)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,10 +155,16 @@ class Suite:
         return found
 
     def _seen(
-        self, server: Server, url: str, bodies: Path, headers: Mapping[str, str], connections: int
+        self,
+        server: Server,
+        url: str,
+        bodies: Path,
+        headers: Mapping[str, str],
+        connections: int,
+        paths: Sequence[str] = (),
     ) -> Seen:
-        cpu_s = server.cpu_s()
-        under = load(url, bodies, headers, connections=connections, seconds=self.options.seconds)
+        cpu_s, seconds = server.cpu_s(), self.options.seconds
+        under = load(url, bodies, headers, connections=connections, seconds=seconds, paths=paths)
         return Seen(
             rate_per_s=under.rate_per_s,
             p50_ms=under.p50_ms,
@@ -191,20 +197,22 @@ class Suite:
         self._say(f"{len(rows)} answers are equal (worst difference {worst:.1g})")
 
     def _many_models(self) -> list[Line]:
-        """The same node process with one model and with sixty, each asked in turns."""
+        """The same node process with one model and with sixty, all of them asked in turn."""
         names = [f"model-{number}" for number in range(MODELS)]
         digests = packed(self._root, names)
         runs: dict[int, list[Seen]] = defaultdict(list)
         started = []
         for _ in range(self.options.rounds):
             for count in (1, MODELS):
-                last = names[count - 1]
-                with self._our_node(
-                    dict([*digests.items()][:count]), "--processes", "1", ready_for=last
-                ) as server:
-                    url = _predict_url(server, last)
-                    load(url, self._bodies, self._key, connections=16, seconds=WARM_S)
-                    seen = self._seen(server, url, self._bodies, self._key, 16)
+                served = names[:count]
+                bundles = {name: digests[name] for name in served}
+                with self._our_node(bundles, "--processes", "1", ready_for=served[-1]) as server:
+                    url, paths = server.url, [_predict_path(name) for name in served]
+                    for path in paths:
+                        self._wait_for_answer(url + path)
+                    asked = (url, self._bodies, self._key)
+                    load(*asked, connections=16, seconds=WARM_S, paths=paths)
+                    seen = self._seen(server, *asked, 16, paths)
                     runs[count].append(seen)
                     self._tell("models-60", f"{OURS} with {count}", seen)
                     if count == MODELS:
@@ -326,7 +334,11 @@ def _by_key(row: Row) -> Row:
 
 
 def _predict_url(server: Server, application: str) -> str:
-    return f"{server.url}/{application}/v1/predict"
+    return server.url + _predict_path(application)
+
+
+def _predict_path(application: str) -> str:
+    return f"/{application}/v1/predict"
 
 
 def _python(module: str, *arguments: str) -> None:

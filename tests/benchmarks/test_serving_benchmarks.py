@@ -19,7 +19,7 @@ JSON = {"content-type": "application/json", "x-api-key": "key"}
 
 @contextmanager
 def answering(status: int) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """A server's URL, and what it was asked: the body and the API key of each request."""
+    """A server's URL, and what it was asked: path and body, and the API key, of each request."""
     asked = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -27,7 +27,7 @@ def answering(status: int) -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            asked.append((body.decode(), self.headers["x-api-key"]))
+            asked.append((f"{self.path} {body.decode()}", self.headers["x-api-key"]))
             self.send_response(status)
             self.send_header("content-length", "2")
             self.end_headers()
@@ -54,9 +54,17 @@ def test_every_body_is_posted_in_turn_with_the_headers(tmp_path: Path) -> None:
         seen = load(url, tmp_path / "bodies.jsonl", JSON, connections=2, seconds=1)
     assert 0 < seen.requests <= len(asked)
     assert {key for _, key in asked} == {"key"}
-    assert {body for body, _ in asked} == set(bodies)
+    assert {body for body, _ in asked} == {f"/predict {body}" for body in bodies}
     assert seen.rate_per_s == pytest.approx(seen.requests, rel=0.3)
     assert 0 < seen.p50_ms <= seen.p99_ms
+
+
+def test_each_body_is_posted_to_the_next_of_several_paths(tmp_path: Path) -> None:
+    (tmp_path / "bodies.jsonl").write_text("".join(f"{number}\n" for number in range(4)))
+    with answering(200) as (url, asked):
+        bodies = tmp_path / "bodies.jsonl"
+        load(url, bodies, JSON, connections=1, seconds=1, paths=("/a", "/b"))
+    assert {what for what, _ in asked} == {"/a 0", "/b 1", "/a 2", "/b 3"}
 
 
 def test_answers_that_are_errors_give_no_figure(tmp_path: Path) -> None:
