@@ -20,6 +20,7 @@ from konveyer.feature_store.datamart.tables import TrainingSetRow
 from konveyer.feature_store.definitions.definition import Kind, from_spec
 from konveyer.feature_store.definitions.entity import Entity
 from konveyer.feature_store.etl.flow import EtlServices
+from konveyer.feature_store.etl.forgotten import entities_in_use, may_be_one
 from konveyer.feature_store.etl.runs import WrittenTable, running_views, written_tables
 from konveyer.feature_store.offline.delta import StoredTable
 from konveyer.feature_store.offline.files import StoredFile
@@ -224,13 +225,13 @@ def _typed(
 def _views_of(
     session: Session, entity: str, columns: tuple[ScalarColumn, ...]
 ) -> Iterator[tuple[tuple[str, str], tuple[ScalarColumn, ...]]]:
-    """Every version that a view of the entity ever had, with its join keys, and those of views of
-    another entity whose join keys have the same names.
-    """
-    names = {column.name for column in columns}
+    """Every version that a view of the entity ever had, with its join keys, under each name of it."""
+    names, in_use = {column.name for column in columns}, entities_in_use(session)
     for row in session.scalars(select(DefinitionRow).where(DefinitionRow.kind == Kind.VIEW)):
         keys = msgspec.convert(row.compiled, CompiledView).layout.keys
-        if row.spec["entity"] == entity or {key.name for key in keys} == names:
+        of = row.spec["entity"]
+        has_keys = {key.name for key in keys} == names
+        if of == entity or (has_keys and may_be_one(entity, of, in_use)):
             yield (row.name, row.version), keys
 
 

@@ -202,7 +202,8 @@ def _compute(services: EtlServices, order: EtlPayload, one: PlannedView) -> Json
     _begin(services, order, one, "compute")
     # Read after the run was noted: whoever is forgotten from now on finds the run and waits.
     with services.catalog.reading() as session:
-        forgotten = forgotten_in(session, loaded.compiled.layout.keys)
+        keys = loaded.compiled.layout.keys
+        forgotten = forgotten_in(session, loaded.view.entity, keys)
         segments = listed_segments(session, until=last) if is_pushed else {}
     written = write_offline(
         loaded.state,

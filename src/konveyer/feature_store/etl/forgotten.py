@@ -1,10 +1,10 @@
 """Entities that must not come back: ETL leaves their rows out, whatever the source still has.
 
-Who it is, is told by the join keys and their names: whoever is forgotten is so for every entity
-that has join keys of these names, whatever it is called and in whatever order it has them.
+An entity that gets another name, or its join keys another order, is the same one: equal keys of a
+name that is not in use any more are of whoever has these keys now.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 
 from sqlalchemy import select
@@ -17,6 +17,7 @@ from konveyer.feature_store.definitions.entity import Entity
 from konveyer.feature_store.etl.tables import ForgottenRow
 from konveyer.feature_store.offline.identity import digest_sql
 from konveyer.feature_store.registry.compile import CompiledView
+from konveyer.feature_store.registry.lookup import active_versions
 from konveyer.feature_store.registry.tables import DefinitionRow
 
 
@@ -28,14 +29,33 @@ class Forgotten:
     digests: tuple[str, ...]
 
 
-def forgotten_in(session: Session, keys: Sequence[ScalarColumn]) -> tuple[Forgotten, ...]:
-    """Whom a view with these join keys leaves out."""
+def forgotten_in(
+    session: Session, entity: str, keys: Sequence[ScalarColumn]
+) -> tuple[Forgotten, ...]:
+    """Whom a view of this entity, with these join keys, leaves out."""
     found: dict[tuple[str, ...], set[str]] = {}
-    for entity, columns in forgotten_entities(session):
+    in_use = entities_in_use(session)
+    for name, columns in forgotten_entities(session):
         names = tuple(column.name for column in columns)
-        if set(names) == {key.name for key in keys}:
-            found.setdefault(names, set()).update(forgotten_digests(session, entity))
+        if set(names) == {key.name for key in keys} and may_be_one(entity, name, in_use):
+            found.setdefault(names, set()).update(forgotten_digests(session, name))
     return tuple(Forgotten(names, tuple(sorted(digests))) for names, digests in found.items())
+
+
+def entities_in_use(session: Session) -> frozenset[str]:
+    """The names of the entities that are defined now."""
+    return frozenset(name for kind, name in active_versions(session) if kind is Kind.ENTITY)
+
+
+def may_be_one(entity: str, other: str, in_use: Set[str]) -> bool:
+    """Whether two names, with equal join keys, may be of one entity that was renamed.
+
+    >>> may_be_one("client", "customer", {"customer"})
+    True
+    >>> may_be_one("client", "merchant", {"client", "merchant"})
+    False
+    """
+    return entity == other or not {entity, other} <= in_use
 
 
 def forgotten_digests(session: Session, entity: str) -> list[str]:

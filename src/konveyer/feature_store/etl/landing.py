@@ -158,7 +158,7 @@ class Landing:
 
     def base(self, session: Session, view: LandingView) -> Base | None:
         """None when the view waits for its first run, because it reads more than pushed rows."""
-        forgotten = forgotten_in(session, view.compiled.layout.keys)
+        forgotten = forgotten_in(session, view.view.entity, view.compiled.layout.keys)
         try:
             ref, run = runs.readable_table(session, *view.key)
         except runs.ViewNotComputed:
