@@ -28,6 +28,7 @@ from konveyer.core.clock import FeatureClock, parse_instant
 from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.datamart.lookup import OnlineLookup
 from konveyer.feature_store.datamart.training_set import entity_frame
+from konveyer.feature_store.etl.flow import EtlFailed
 from konveyer.feature_store.etl.landing import PushedValueRefused
 from konveyer.feature_store.online.base import OnlineStoreUnavailable, Record
 from konveyer.feature_store.online.memory import MemoryOnlineStore
@@ -443,6 +444,39 @@ def test_a_push_while_the_online_store_is_away_is_kept_and_lands_later(till: Til
     assert till.push([payment(1, "31T12:00", 5.0)], key="a").online == ("newest", "spend")
     assert till.online(1, 2) == [(5.0, 1, "web", 5.0), (7.0, 1, "web", 7.0)]
     assert all(row.is_online for row in till.pushes())
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_a_run_undid_online_and_could_not_put_back_lands_with_the_next_push(
+    till: Till, again: bool
+) -> None:
+    online = InterruptedStore()
+    till = Till(replace(till.store, services=replace(till.store.services, online=online)))
+    till.push([payment(1, "31T12:00", 1.0)], key="a")
+    till.store.etl()
+    content = b""
+
+    def damaged_push() -> None:
+        nonlocal content
+        till.push([payment(1, "31T12:00", 2.0)], key="b")
+        content = till.segments()[-1].read_bytes()
+        till.segments()[-1].write_bytes(b"PAR1")
+
+    online.before_put = damaged_push
+    with pytest.raises(EtlFailed, match=r"is computed; what was pushed .* 'payments', file"):
+        (till.store.publish if again else till.store.etl)("spend")
+    run, first = till.runs("spend")
+    assert (run.status, first.status) == ("succeeded", "succeeded")
+    assert run.error is not None
+    assert run.error["code"] == "pushes_not_online"
+    assert till.online(1) == [(1.0, 1, "web", 2.0)]
+
+    till.segments()[-1].write_bytes(content)
+    till.push([payment(2, "31T12:00", 3.0)], key="c")
+    assert till.online(1, 2) == [(3.0, 2, "web", 2.0), (3.0, 1, "web", 3.0)]
+    assert [(row.is_online, row.online) for row in till.pushes()] == [
+        (True, ["newest", "spend"])
+    ] * 3
 
 
 def test_a_table_that_came_while_another_was_published_again_has_its_own_pushes(till: Till) -> None:

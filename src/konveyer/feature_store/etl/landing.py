@@ -8,6 +8,7 @@ holds the lock of pushes, so that a later push is never overwritten by an earlie
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 from sqlalchemy.orm import Session
 
 from konveyer.catalog.session import Catalog
-from konveyer.core.errors import KonveyerError
+from konveyer.core.errors import KonveyerError, explained
 from konveyer.core.schema import UnsupportedType, arrow_schema, parse_dtype
 from konveyer.feature_store.definitions.definition import Kind
 from konveyer.feature_store.definitions.view import FeatureView
@@ -42,7 +43,7 @@ from konveyer.feature_store.registry.lookup import (
     state_at,
 )
 from konveyer.feature_store.registry.state import RegistryState
-from konveyer.feature_store.sources.pushes import last_push, listed_segments
+from konveyer.feature_store.sources.pushes import last_push, listed_segments, note_not_online
 from konveyer.feature_store.sources.segments import ListedSegment, locked_pushes, read_segments
 
 Held = Callable[[Session], Iterable[tuple[str, str]]]
@@ -55,6 +56,12 @@ class PushedValueRefused(KonveyerError):
     """Pushed rows give a view a value that its definition does not accept; nothing was kept."""
 
     code = "pushed_value_refused"
+
+
+class PushesNotOnline(KonveyerError):
+    """A view is computed, and what was pushed meanwhile is not online in it."""
+
+    code, status = "pushes_not_online", HTTPStatus.SERVICE_UNAVAILABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,33 +207,49 @@ class Landing:
             rows = _joined([tail.rows, one.rows])
             self._tails[key] = _Tail(base=one.base, until=number, rows=rows)
 
-    def land_again(self, numbers: Sequence[int]) -> dict[int, tuple[str, ...]]:
-        """Put what was pushed before online once more; the views of each push. It is harmless."""
+    def land_again(self, pushes: Mapping[int, str]) -> dict[int, tuple[str, ...]]:
+        """Put what was pushed before online once more; the views of each push. It is harmless.
+
+        `pushes` are sources by number. They may be many, so that all from the first to the last are
+        put at once.
+        """
         with self._catalog.reading() as session:
             views = [(view, self.base(session, view)) for view in self.views(session)]
             last = last_push(session)
-            segments = {n: listed_segments(session, after=n - 1, until=n) for n in numbers}
-        landed: dict[int, tuple[str, ...]] = dict.fromkeys(numbers, ())
-        for number, by_source in segments.items():
-            for view, base in views:
-                mine = {name: by_source[name] for name in view.sources if name in by_source}
-                if base is None or not view.at_once or not mine:
-                    continue
-                rows = self._made(view, base, self._read(view, mine))
-                self._put_again(view, base, rows, last.number, last.arrived_us)
-                landed[number] = (*landed[number], view.view.name)
+            listed = listed_segments(session, after=min(pushes) - 1, until=max(pushes))
+        landed: dict[int, tuple[str, ...]] = dict.fromkeys(pushes, ())
+        for view, base in views:
+            mine = [number for number, source in pushes.items() if source in view.sources]
+            if base is None or not view.at_once or not mine:
+                continue
+            rows = self._made(view, base, self._read(view, listed))
+            self._put_again(view, base, rows, last.number, last.arrived_us)
+            landed |= {number: (*landed[number], view.view.name) for number in mine}
         return landed
 
     def catch_up(self, view: str, version: str) -> None:
-        """Put online what was pushed after the view's readable table was begun."""
+        """Put online what was pushed after the view's readable table was begun.
+
+        Where that fails, it is left to the next push: a publication may have undone it.
+        """
         with self._catalog.reading() as session:
             found = _loaded(session, view, version)
             base = None if found is None else self.base(session, found)
             last = last_push(session)
         if found is None or base is None or not found.at_once:
             return
-        tail = self._tail(found, base, last.number)
-        self._put_again(found, base, tail, last.number, last.arrived_us)
+        try:
+            tail = self._tail(found, base, last.number)
+            self._put_again(found, base, tail, last.number, last.arrived_us)
+        except (KonveyerError, OSError, pa.ArrowException) as error:
+            with self._catalog.transaction() as session:
+                note_not_online(session, found.sources, after=base.last)
+            cause = explained(error)
+            raise PushesNotOnline(
+                f"Feature view '{view}' is computed; what was pushed meanwhile is not online until "
+                f"the next push or run: {cause.message}",
+                hint=cause.hint,
+            ) from error
 
     def _put_again(
         self, view: LandingView, base: Base, rows: pa.Table, until: int, at_us: int

@@ -37,7 +37,8 @@ class EtlRun:
 
     `last_push` is the number of the last push that it took up, where the view reads pushed rows.
     `stage` is there while it is running, a moment after it began. `table_version` of a run that did
-    not succeed is one of which records may be online.
+    not succeed is one of which records may be online. One that succeeded has an `error` where what
+    was pushed meanwhile did not come online.
     """
 
     run_id: str
@@ -190,9 +191,14 @@ def succeed(
 
 
 def fail(session: Session, run_id: str, view: str, version: str, error: dict[str, Any]) -> None:
-    """Note why a view failed; what was readable before stays readable."""
+    """Note why a view failed; what was readable before stays readable.
+
+    So does a table that the run has made readable: what failed came after it.
+    """
     row = session.get_one(EtlRunRow, (run_id, view, version))
-    row.status, row.finished_us, row.error, row.stage = FAILED, now_us(), error, None
+    row.error = error
+    if row.status != SUCCEEDED:
+        row.status, row.finished_us, row.stage = FAILED, now_us(), None
 
 
 def has_succeeded(session: Session, run_id: str, view: str, version: str) -> bool:

@@ -151,8 +151,8 @@ class Pusher:
         with self._catalog.reading() as session:
             before = find_push(session, offer.source.name, offer.key)
             last = last_push(session)
-            left = [row.number for row in not_online(session)]
             _refuse_forgotten(session, offer)
+            left = {row.number: row.source for row in not_online(session)}
             views = [
                 (view, base)
                 for view in self._landing.views(session)
@@ -229,7 +229,7 @@ class Pusher:
             return False
         return True
 
-    def _put(self, push: Push, evaluated: list[Evaluated], left: list[int]) -> None:
+    def _put(self, push: Push, evaluated: list[Evaluated], left: dict[int, str]) -> None:
         """Online, after what was `left`: whatever is away, these rows are kept by now."""
         if left:
             self._land_again(left, push.number)
@@ -250,12 +250,12 @@ class Pusher:
         except (OSError, pa.ArrowException):
             _log.exception("segments could not be merged")
 
-    def _land_again(self, numbers: list[int], kept: int) -> None:
+    def _land_again(self, left: dict[int, str], kept: int) -> None:
         """What a killed process, or an online store that was away, left behind; errors are of push
         `kept`.
         """
         try:
-            landed = self._landing.land_again(numbers)
+            landed = self._landing.land_again(left)
         except KonveyerError as error:
             raise _not_online(kept, error) from error
         with self._catalog.transaction() as session:

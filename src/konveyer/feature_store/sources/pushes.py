@@ -79,7 +79,9 @@ def find_push(session: Session, source: str, key: str) -> PushRow | None:
 
 
 def not_online(session: Session) -> list[PushRow]:
-    """Pushes that were accepted and did not land: their process died in between."""
+    """Pushes that were accepted and did not land: their process died in between, or a run of ETL
+    undid them online and could not put them back.
+    """
     query = select(PushRow).where(PushRow.is_online.is_(False))
     return list(session.scalars(query.order_by(PushRow.number)))
 
@@ -88,6 +90,12 @@ def note_online(session: Session, number: int, views: Sequence[str]) -> None:
     session.execute(
         update(PushRow).where(PushRow.number == number).values(is_online=True, online=list(views))
     )
+
+
+def note_not_online(session: Session, sources: Sequence[str], *, after: int) -> None:
+    """Note that pushes to `sources` after number `after` are to land again."""
+    later = update(PushRow).where(PushRow.number > after, PushRow.source.in_(sources))
+    session.execute(later.values(is_online=False))
 
 
 def listed_segments(
