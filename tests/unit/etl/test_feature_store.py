@@ -23,6 +23,7 @@ from konveyer.feature_store.datamart.search import search_features
 from konveyer.feature_store.datamart.show import show_view
 from konveyer.feature_store.definitions.definition import Definition, Kind
 from konveyer.feature_store.etl import flow
+from konveyer.feature_store.etl.flow import EtlFailed
 from konveyer.feature_store.etl.pins import Pin
 from konveyer.feature_store.etl.plan import plan_etl
 from konveyer.feature_store.etl.runs import EtlRun, list_runs
@@ -236,6 +237,20 @@ def test_a_release_goes_on_reading_the_version_that_it_was_trained_on(
     write_payments(tmp_path, cents=102)
     store.etl(pins=[pin])
     assert released.rows([("a", 3)]) == [(3, 918, 306, 0, None)]
+
+
+def test_each_version_of_a_view_that_fails_is_told(store: Store, tmp_path: Path) -> None:
+    store.apply(*DEFINITIONS)
+    with store.services.catalog.reading() as session:
+        before = active_state(session).versions[Kind.VIEW, "spend"]
+    pin = Pin(holder="release", training_set=None, tables=(), views=(("spend", before),))
+    store.apply(CLIENT, PAYMENTS, replace(SPEND, aggregations=SPEND.aggregations[:1]))
+    (tmp_path / "payments.parquet").unlink()
+    with pytest.raises(EtlFailed, match=r"2 of 2 view\(s\) failed") as caught:
+        store.etl(pins=[pin])
+    runs = list_of(store)
+    assert f"spend {before}" in caught.value.detail
+    assert set(caught.value.detail) == {f"{run.view} {run.version}" for run in runs}
 
 
 def list_of(store: Store) -> list[EtlRun]:

@@ -160,8 +160,8 @@ def _run(services: EtlServices, steps: Steps, payload: Payload) -> Json:
             steps.step(f"check {what}", partial(_check, services, order, one, table))
             steps.step(f"publish {what}", partial(_publish, services, order, one, table))
         except KonveyerError as error:
-            failed[one.view] = packed_error(error)
-            steps.step(f"fail {what}", partial(_fail, services, order, one, failed[one.view]))
+            failed[what] = packed_error(error)
+            steps.step(f"fail {what}", partial(_fail, services, order, one, failed[what]))
     if failed:
         first = next(iter(failed.values()))
         raise EtlFailed(
