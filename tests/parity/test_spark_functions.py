@@ -102,6 +102,8 @@ b IS TRUE; c IS NULL; NOT b; i BETWEEN 0 AND 5; i IN (7, NULL); i NOT IN (7, 0);
 regexp_extract(s, '[^a-c&-]+'); regexp_replace(s, '(?:b|\\w)+c', 'X', 'g'); s ~ '[.\\]]e|\\(|x\\z'
 strptime('5 Jan 2026', '%-d %b %Y'); strptime('05.01.2026 03:04 PM', '%d.%m.%Y %I:%M %p')
 strptime('2026-01-05 03', '%Y-%m-%d %I'); strptime('05.2026', '%m.%Y')
+regexp_replace(s, 'b\\z|\\\\z|e\\z', 'X', 'g'); regexp_replace(s, '[\\pL ]+|\\p{Nd}', 'X', 'g')
+regexp_extract_all(s, 'b*')
 d + 1; t > DATE '2025-01-01'; [i, n]; list_append(l, 4); list_prepend(4, l); list_concat(l, [1])
 list_filter(l, lambda v: v > 1); list_max(l); list_min(w); array_length(l); list_sort(w)
 list_sort(l, 'DESC'); list_transform(l, lambda v: v + 1); struct_pack(a := i).a
@@ -153,6 +155,9 @@ strftime(t, '[%Y]'); strftime(t, '{%Y}'); strftime(t, '#%Y')
 regexp_matches(s, '[[:alpha:]]'); s ~ z; regexp_extract(s, '[a-z&&[^b]]'); s ~ '[a[b]]'
 regexp_replace(s, '(?i)B', 'X', 'g'); s ~ '\\bc'; s ~ '\\v'; regexp_extract_all(s, z)
 first(i) OVER v; last(i) OVER (PARTITION BY g); last(i) FILTER (WHERE b)
+regexp_replace(s, 'b*', 'X', 'g'); regexp_replace(s, '^', 'X', 'g')
+regexp_replace(s, 'b|', 'X', 'g'); regexp_replace(s, '(a?)+\\z', 'X', 'g')
+regexp_replace(s, '\\z', 'X', 'g'); regexp_replace(s, '\\Eb', 'X', 'g')
 """
 
 
@@ -214,12 +219,36 @@ def test_a_refusal_says_what_to_write_where_that_is_known(sql: str, hint: str) -
     assert caught.value.hint == hint
 
 
-@pytest.mark.parametrize("sql", ["upper('Straße')", "lower('ΑΣ')", "TRY_CAST('1e3' AS INTEGER)"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        *("upper('Straße')", "lower('ΑΣ')", "TRY_CAST('1e3' AS INTEGER)"),
+        *("CAST('2026-05' AS DATE)", "DATE '2026'", "TRY_CAST('2026/05/01' AS DATE)"),
+        *("TRY_CAST('2026-05-01T10' AS TIMESTAMP)", "TRY_CAST('2026-05-01 ' AS TIMESTAMPTZ)"),
+        *("TRY_CAST('2026-05-01 soon' AS DATE)", "TRY_CAST('epoch' AS DATE)"),
+        "TRY_CAST('2026-05-01 01:02Z' AS TIMESTAMP)",
+    ],
+)
 def test_texts_that_spark_would_read_otherwise_are_refused(spark: SparkEngine, sql: str) -> None:
     with spark.session() as session:
         session.attach_table("f", ROWS)
         with pytest.raises(QueryFailed, match="Spark"):
             session.query(f"SELECT {sql} AS v FROM f")
+
+
+@pytest.mark.parametrize("kind", ["DATE", "TIMESTAMP", "TIMESTAMPTZ"])
+def test_texts_are_the_same_moments_or_none(spark: SparkEngine, kind: str) -> None:
+    texts = (
+        *("2026-05", "2026", "2026-5", "20260501", " 2026", "10:30", "soon", "", "+2026-05-01"),
+        *("2026-5-1", "2026-05-01", "2026-02-30", "2026-13-01", "0001-01-01", "9999-12-31"),
+        *("2026-05-01 10:30", "2026-05-01T1:2:3", "2026-05-01T23:59:59.5Z"),
+        *("2026-05-01 01:02:03.123456789+03", "2026-05-01T23:00:00-05:30"),
+    )
+    rows = " UNION ALL ".join(f"SELECT '{text}' AS s" for text in texts)
+    sql = f"SELECT s, TRY_CAST(s AS {kind}) AS v FROM ({rows}) AS texts ORDER BY s"
+    duckdb = DuckDBEngine()
+    assert columns(spark, sql) == columns(duckdb, sql)
+    duckdb.close()
 
 
 def test_rows_of_lists_are_the_same_and_an_outer_join_of_them_is_refused(

@@ -177,6 +177,8 @@ def _difference_of_text(node: exp.Expr) -> str | None:
             exp.RegexpLike() | exp.RegexpExtract() | exp.RegexpExtractAll() | exp.RegexpReplace()
         ) if not _is_text_like(node.expression, _PATTERN):
             return f"the pattern of {_sql(node)}"
+        case exp.RegexpReplace() if _fits_nothing(node.expression.name):
+            return f"the pattern of {_sql(node)}, which may fit no letter at all,"
         case exp.RegexpLike() if parts.get("flag") is not None:
             return f"the options of {_sql(node)}"
         case exp.RegexpExtract() | exp.RegexpExtractAll() if parts.get("parameters") is not None:
@@ -195,6 +197,24 @@ def _difference_of_text(node: exp.Expr) -> str | None:
             return _sql(node)
         case _:
             return None
+
+
+def _fits_nothing(pattern: str) -> bool:
+    """Whether a pattern of `_PATTERN` may fit between letters, where engines replace it at other
+    places; then it fits the empty text. Also of one that Python does not read.
+    """
+    names = r"\\([pP](?:\{[^}]*\}|.)|.)"  # one letter of a class of Unicode, and other escapes
+    known = re.sub(names, _escape_of_python, pattern, flags=re.DOTALL)
+    try:
+        return re.search(known, "") is not None
+    except re.error:
+        return True
+
+
+def _escape_of_python(escape: re.Match[str]) -> str:
+    if escape[1] == "z":
+        return r"\Z"
+    return r"\w" if escape[1][0] in "pP" else escape[0]
 
 
 def _counts_from_one(start: exp.Expr, length: exp.Expr | None) -> bool:

@@ -1,5 +1,6 @@
 """DuckDB's SQL in Spark's words, where the two mean the same."""
 
+import re
 from collections.abc import Mapping
 
 import sqlglot
@@ -56,6 +57,29 @@ _TEXT = (
     "CASE WHEN TYPEOF(x) IN ('double', 'float') AND CAST(x AS STRING) RLIKE '[EIN]' THEN "
     "RAISE_ERROR(CONCAT('Spark writes this fraction as another text: ', CAST(x AS STRING))) "
     "ELSE CAST(x AS STRING) END"
+)
+_MOMENTS = {
+    exp.DataType.Type.DATE: "DATE",
+    exp.DataType.Type.TIMESTAMP: "TIMESTAMP_NTZ",
+    exp.DataType.Type.TIMESTAMPNTZ: "TIMESTAMP_NTZ",
+    exp.DataType.Type.TIMESTAMPTZ: "TIMESTAMP_LTZ",
+}
+# Spark takes 2026-05 for a day, and any text behind one; DuckDB takes 2026/05/01, and words.
+_MOMENT = (
+    "CASE WHEN TYPEOF(x) = 'string' AND NOT CAST(x AS STRING) RLIKE same THEN "
+    "IF(CAST(x AS STRING) RLIKE otherwise, RAISE_ERROR(CONCAT("
+    "'Spark does not read this text as a date or time: ', CAST(x AS STRING))), NULL) "
+    "ELSE {cast}(x AS {kind}) END"
+)
+_SAME_MOMENT = (
+    r"\A[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([ T]([01]?[0-9]|2[0-3]):[0-5]?[0-9]"
+    r"(:[0-5]?[0-9]([.][0-9]{1,9})?(Z|[+-](0[0-9]|1[0-4])(:[0-5][0-9])?)?)?)?\z"
+)
+# As DuckDB may read it; all other texts are none.
+_OTHER_MOMENT = r"(?i)\A\s*-?([0-9]+[-/\\ ][0-9]+[-/\\ ][0-9]|epoch|infinity)"
+_ARE_MOMENTS = (
+    *(exp.Add, exp.DateFromParts, exp.DateTrunc, exp.LastDay, exp.StrToTime, exp.Sub),
+    *(exp.TimestampFromParts, exp.TimestampTrunc, exp.UnixToTime),
 )
 _BOUNDS = "CAST(TIMESTAMPDIFF({unit}, DATE_TRUNC('{unit}', x), DATE_TRUNC('{unit}', y)) AS BIGINT)"
 # DuckDB has a letter for each letter; Java's rules may give two, and look at the letters around.
@@ -190,6 +214,10 @@ def _translated(node: exp.Expression) -> exp.Expression:
                 for p in (first, *others)
             ]
             return exp.Anonymous(this="CONCAT", expressions=parts)
+        case exp.Cast(this=value, to=exp.DataType(this=kind)) if (
+            kind in _MOMENTS and _is_other_text(value)
+        ):
+            return _moment(node, value, _MOMENTS[kind])
         case exp.Cast(this=value, to=exp.DataType(this=exp.DataType.Type.TIMESTAMPTZ)):
             cast = "TRY_CAST" if isinstance(node, exp.TryCast) else "CAST"
             return _filled(f"{cast}(x AS TIMESTAMP_LTZ)", x=value)
@@ -222,6 +250,27 @@ def _decimal(
         return _filled(f"{cast}(x AS {kind})", x=value)
     unit = _UNIT.format(scale=scale) if scale else ""
     return _filled(_DECIMAL.format(cast=cast, kind=kind, scale=scale, unit=unit), x=value)
+
+
+def _moment(node: exp.Expression, value: exp.Expression, kind: str) -> exp.Expression:
+    is_tried = isinstance(node, exp.TryCast)
+    return _filled(
+        _MOMENT.format(cast="TRY_CAST" if is_tried else "CAST", kind=kind),
+        x=value,
+        same=exp.Literal.string(_SAME_MOMENT),
+        otherwise=exp.Literal.string(_OTHER_MOMENT if is_tried else ""),
+    )
+
+
+def _is_other_text(value: exp.Expression) -> bool:
+    """Whether a value may be a text, by its form, and one that is no moment in both."""
+    match value.unnest():
+        case exp.Cast(to=exp.DataType(this=kind)):
+            return kind is exp.DataType.Type.TEXT
+        case exp.Literal(is_string=True, name=text):
+            return re.search(_SAME_MOMENT.replace(r"\z", r"\Z"), text) is None
+        case other:
+            return not isinstance(other, _ARE_MOMENTS)
 
 
 def _text(value: exp.Expression) -> exp.Expression:
