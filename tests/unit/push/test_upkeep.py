@@ -152,6 +152,8 @@ def test_vacuum_takes_what_no_push_is_in(till: Till) -> None:
     for file in (left, draft, *old):
         os.utime(file, (0, file.stat().st_mtime - TWO_DAYS_S))
     merged(till)
+    gone = folder / ".000000000010-abcdef01.parquet.1.draft"
+    gone.symlink_to("nowhere")  # listed, and not there when it is looked at
     assert [plan.files for plan in vacuumed(till)] == [(draft, left)]
     assert vacuumed(till) == [], "files count from when they were merged"
     for file in old:

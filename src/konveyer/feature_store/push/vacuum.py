@@ -52,7 +52,10 @@ def _left(place: Path, keep_us: int) -> dict[Path, int]:
     oldest_us = now_us() - max(keep_us, _ABANDONED_AFTER_US)
     found = {}
     for file in sorted(place.iterdir()):
-        status = file.stat()
+        try:
+            status = file.stat()
+        except FileNotFoundError:
+            continue  # the draft of a push that has come to its end
         if status.st_mtime_ns // 1_000 < oldest_us:
             found[file] = status.st_size
     return found
