@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from pyarrow.dataset import Dataset, FileSystemDataset
 from pyarrow.fs import SubTreeFileSystem
 
+from konveyer.core.errors import KonveyerError, explained, is_of_full_disk
 from konveyer.feature_store.engines.base import SourceUnreadable
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -148,7 +149,9 @@ def _schema(name: str, file: str) -> pa.Schema:
         raise _unreadable(name, error) from error
 
 
-def _unreadable(name: str, error: Exception) -> SourceUnreadable:
+def _unreadable(name: str, error: Exception) -> KonveyerError:
+    if is_of_full_disk(error):
+        return explained(error)
     first = str(error).splitlines()[0]
     return SourceUnreadable(
         f"Source '{name}': {first}",
