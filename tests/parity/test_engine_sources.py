@@ -325,12 +325,14 @@ def test_names_of_folders_are_the_same_values(
 ) -> None:
     files = []
     for number, folder in enumerate(folders):
-        files.append(str(tmp_path / f"k={folder}/part.parquet"))
-        Path(files[-1]).parent.mkdir()
+        files.append(str(tmp_path / f"env=prod/k={folder}/part.parquet"))
+        Path(files[-1]).parent.mkdir(parents=True)
         pq.write_table(pa.table({"n": [number]}), files[-1])
     with engine.session() as session:
-        session.attach_parquet("things", files, partitioned=True)
-        assert session.query("SELECT k FROM things ORDER BY n")["k"].to_pylist() == values
+        session.attach_parquet("things", files, below=str(tmp_path / "env=prod"))
+        found = session.query("SELECT * FROM things ORDER BY n")
+        assert found["k"].to_pylist() == values
+        assert found.column_names == ["n", "k"]
 
 
 def test_files_that_are_damaged_or_of_no_type_that_spark_has_are_named(

@@ -58,7 +58,8 @@ def amounts(desk: Desk) -> list[int]:
 
 
 def test_a_folder_is_all_its_finished_files(desk: Desk, file: Path) -> None:
-    write(desk.root, "year=2026/b.parquet", payments(pa.array([4, 5])))
+    write(desk.root, "year=2026/b.parquet", payments(pa.array([4])))
+    write(desk.root, "of_spark.parquet/part-0.parquet", payments(pa.array([5])))
     write(desk.root, "_temporary/c.parquet", payments(pa.array([100])))
     write(desk.root, ".hidden.parquet", payments(pa.array([100])))
     desk.apply(*DEFINITIONS)
@@ -102,6 +103,25 @@ def test_folders_below_a_source_are_columns(desk: Desk, path: str) -> None:
     desk.apply(CLIENT, replace(PAYMENTS, path=path), SPEND)
     desk.etl()
     assert amounts(desk) == [7, 8]
+
+
+@pytest.mark.parametrize("path", ["lake", "*/*/*.parquet"])
+def test_folders_below_a_source_alone_are_columns(desk: Desk, path: str) -> None:
+    for amount in (7, 8):
+        rows = payments(pa.array([1])).drop_columns("amount")
+        write(desk.root, f"env=prod/lake/amount={amount}/a.parquet", rows)
+    desk.apply(CLIENT, replace(PAYMENTS, path=f"payments/env=prod/{path}"), SPEND)
+    desk.etl()
+    assert amounts(desk) == [7, 8]
+    assert list(desk.show("spend").sources[0].columns) == ["client_id", "paid_at", "amount"]
+
+
+@pytest.mark.parametrize("key", ["Amount", "day"])
+def test_a_folder_above_that_is_named_like_a_column_is_refused(desk: Desk, key: str) -> None:
+    write(desk.root, f"{key}=7/lake/day=1/a.parquet", payments(pa.array([1, 2])))
+    error = desk.refusal(CLIENT, replace(PAYMENTS, path=f"payments/{key}=7/lake"), SPEND)
+    assert error.code == "source_unreadable"
+    assert f"'payments' has a column '{key}', and a folder above it" in error.message
 
 
 @pytest.mark.parametrize("path", ["nothing.parquet", "nothing/*.parquet", "payments"])

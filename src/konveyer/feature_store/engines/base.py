@@ -79,11 +79,11 @@ class Engine(Protocol):
         """This engine with tables of its own, for one thread: what is attached there is seen by
         nobody else and gone at the end."""
 
-    def attach_parquet(self, name: str, files: Sequence[str], *, partitioned: bool = False) -> None:
+    def attach_parquet(self, name: str, files: Sequence[str], *, below: str | None = None) -> None:
         """Make Parquet files readable as table `name`, with the columns of the first.
 
-        With `partitioned`, folders named `key=value` are columns too, when all files have the same
-        keys.
+        Folders below `below` that are named `key=value` are columns too, when all files have the
+        same keys.
         """
 
     def attach_dataset(self, name: str, dataset: "Dataset", staging: Path) -> None:

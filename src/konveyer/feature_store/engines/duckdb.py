@@ -88,15 +88,19 @@ class DuckDBEngine:
                 cursor.execute("SET TimeZone = 'UTC'")
             return cursor
 
-    def attach_parquet(self, name: str, files: Sequence[str], *, partitioned: bool = False) -> None:
+    def attach_parquet(self, name: str, files: Sequence[str], *, below: str | None = None) -> None:
         listed = ", ".join(f"'{_escaped(file)}'" for file in files)
         # Left to DuckDB, which looks whether all files have the same keys.
-        option = "" if partitioned else ", hive_partitioning = false"
-        sql = f"SELECT * FROM read_parquet([{listed}]{option})"  # noqa: S608
-        micros = [_micros(field) for field in self.describe(sql) if _is_nanoseconds(field)]
-        if micros:
-            sql = sql.replace("*", f"* REPLACE ({', '.join(micros)})", 1)
-        self.attach_query(name, sql)
+        option = ", hive_partitioning = false" if below is None else ""
+        rows = f"FROM read_parquet([{listed}]{option})"
+        found = self.describe(f"SELECT * {rows}")
+        above = {part.partition("=")[0].lower() for part in Path(below or "").parts if "=" in part}
+        columns = "*"
+        if others := [_quoted(column) for column in found.names if column.lower() in above]:
+            columns += f" EXCLUDE ({', '.join(others)})"
+        if micros := [_micros(field) for field in found if _is_nanoseconds(field)]:
+            columns += f" REPLACE ({', '.join(micros)})"
+        self.attach_query(name, f"SELECT {columns} {rows}")
 
     def attach_dataset(self, name: str, dataset: "Dataset", staging: Path) -> None:  # noqa: ARG002
         self._register(name, dataset)
@@ -236,10 +240,14 @@ def _is_nanoseconds(field: pa.Field) -> bool:
 
 def _micros(field: pa.Field) -> str:
     """The last whole microsecond, as Arrow and Spark have it; DuckDB would round to the nearest."""
-    name = '"' + field.name.replace('"', '""') + '"'
+    name = _quoted(field.name)
     make = "make_timestamp" if field.type.tz is None else "make_timestamptz"
     nanos = f"epoch_ns({name})"
     return f"{make}(({nanos} - ({nanos} % 1000 + 1000) % 1000) // 1000) AS {name}"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _escaped(file: str) -> str:

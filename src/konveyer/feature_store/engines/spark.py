@@ -117,10 +117,10 @@ class SparkEngine:
         finally:
             own.close()
 
-    def attach_parquet(self, name: str, files: Sequence[str], *, partitioned: bool = False) -> None:
+    def attach_parquet(self, name: str, files: Sequence[str], *, below: str | None = None) -> None:
         first = first_schema(name, files)
         reader = self._spark.read.option("__globPaths__", "false")
-        partition = partition_of(files) if partitioned else None
+        partition = None if below is None else partition_of(files, below)
         with _explaining(hint=_READABLE):
             schema = reader.parquet(files[0]).schema
             if partition is not None:

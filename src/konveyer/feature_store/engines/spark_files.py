@@ -62,16 +62,16 @@ class Partition:
     types: dict[str, str]
 
 
-def partition_of(files: Sequence[str]) -> Partition | None:
-    """How files are partitioned, or None when they are not all so, by the same keys.
+def partition_of(files: Sequence[str], below: str) -> Partition | None:
+    """How files are partitioned below a folder, or None when they are not all so, by the same keys.
 
     As with DuckDB, a key is a whole number or a date where all of its values are written like one.
 
-    >>> found = partition_of(["/lake/day=1/a.parquet", "/lake/day=2/b.parquet"])
+    >>> found = partition_of(["/env=x/day=1/a.parquet", "/env=x/day=2/b.parquet"], "/env=x")
     >>> found.folder, found.types
-    ('/lake', {'day': 'BIGINT'})
+    ('/env=x', {'day': 'BIGINT'})
     """
-    found = [_keys_of(Path(file)) for file in files]
+    found = [_keys_of(Path(file), Path(below)) for file in files]
     folder, first = found[0]
     if not first or any((place, [*keys]) != (folder, [*first]) for place, keys in found):
         return None
@@ -80,11 +80,11 @@ def partition_of(files: Sequence[str]) -> Partition | None:
     )
 
 
-def _keys_of(file: Path) -> tuple[str, dict[str, str]]:
-    folders = file.parent.parts
+def _keys_of(file: Path, below: Path) -> tuple[str, dict[str, str]]:
+    folders = file.relative_to(below).parent.parts
     places = [place for place, folder in enumerate(folders) if "=" in folder]
     keys = (folders[place].partition("=") for place in places)
-    folder = str(Path(*folders[: places[0]])) if places else ""
+    folder = str(below.joinpath(*folders[: places[0]])) if places else ""
     return folder, {key: unquote(value) for key, _, value in keys}
 
 

@@ -10,7 +10,7 @@ from konveyer.feature_store.offline.delta import open_delta
 from konveyer.feature_store.offline.table_version import OfflineTableUnreadable
 from konveyer.feature_store.sources.csv_files import check_csv, read_csv
 from konveyer.feature_store.sources.databases import database_rows, database_schema
-from konveyer.feature_store.sources.files import check_parquet, files_of, is_partitioned
+from konveyer.feature_store.sources.files import check_parquet, files_of, partitioned_below
 from konveyer.feature_store.sources.kind import Places, SourceKind, kind_of
 from konveyer.feature_store.sources.segments import check_segments, readable_files
 from konveyer.feature_store.sources.staging import staged
@@ -30,10 +30,11 @@ def attach(source: Source, session: Engine, places: Places, *, staging: Path | N
         case SourceKind.PARQUET:
             files = files_of(source, places.root)
             check_parquet(source, files)
+            below = partitioned_below(source, places.root, files)
             session.attach_parquet(
                 source.name,
                 [str(file) for file in files],
-                partitioned=is_partitioned(source, places.root, files),
+                below=None if below is None else str(below),
             )
         case SourceKind.DELTA:
             _attach_delta(source, session, places, staging)

@@ -29,7 +29,9 @@ def files_of(source: Source, root: Path) -> list[Path]:
     path = source.path or ""
     place = root / path
     if place.is_dir():
-        found = [file for file in place.rglob("*.parquet") if _shown(file.relative_to(place))]
+        # What Spark writes is a folder `name.parquet` of files.
+        files = (file for file in place.rglob("*.parquet") if file.is_file())
+        found = [file for file in files if _shown(file.relative_to(place))]
     elif place.is_file():
         found = [place]
     else:
@@ -47,10 +49,28 @@ def files_of(source: Source, root: Path) -> list[Path]:
     return sorted(found)
 
 
-def is_partitioned(source: Source, root: Path, files: Iterable[Path]) -> bool:
-    """Whether folders below the source's path are named `key=value`."""
+def partitioned_below(source: Source, root: Path, files: Sequence[Path]) -> Path | None:
+    """The source's path where folders below it are named `key=value`, which are columns then.
+
+    Raises where a folder above it is named like a column, which DuckDB would take from there.
+    """
     fixed = _fixed(source, root)
-    return any("=" in folder for file in files for folder in file.relative_to(fixed).parts[:-1])
+    keys = {key for file in files for key in _keys(file.relative_to(fixed).parent)}
+    if not keys:
+        return None
+    columns = {name.lower() for name in (*_schema(source, files[0]).names, *keys)}
+    for key in _keys(fixed):
+        if key.lower() in columns:
+            raise SourceUnreadable(
+                f"Source '{source.name}' has a column '{key}', and a folder above it is called "
+                f"'{key}=...'.",
+                hint="rename the folder, or the column",
+            )
+    return fixed
+
+
+def _keys(folder: Path) -> list[str]:
+    return [part.partition("=")[0] for part in folder.parts if "=" in part]
 
 
 def _fixed(source: Source, root: Path) -> Path:
