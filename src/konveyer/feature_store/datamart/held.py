@@ -225,7 +225,7 @@ def _typed(
 def _views_of(
     session: Session, entity: str, columns: tuple[ScalarColumn, ...]
 ) -> Iterator[tuple[tuple[str, str], tuple[ScalarColumn, ...]]]:
-    """Every version that a view of the entity ever had, with its join keys, under each name of it."""
+    """Every version that a view of the entity ever had under any name, with its join keys."""
     names, in_use = {column.name for column in columns}, entities_in_use(session)
     for row in session.scalars(select(DefinitionRow).where(DefinitionRow.kind == Kind.VIEW)):
         keys = msgspec.convert(row.compiled, CompiledView).layout.keys
