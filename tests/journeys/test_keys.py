@@ -2,24 +2,34 @@
 
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 
 from tests.support import Shop, node, wait_for
 
-PATH = "/coupon-response/v1/predict"
+PREDICT = ("POST", "/coupon-response/v1/predict", {"household_id": 1})
+TENSOR = {"name": "household_id", "datatype": "INT64", "shape": [1], "data": [1]}
+# The Open Inference Protocol is another way to the same application.
+ASKED = (
+    ("GET", "/v2/models/coupon-response", None),
+    ("POST", "/v2/models/coupon-response/infer", {"inputs": [TENSOR]}),
+    PREDICT,
+)
 
 
 def test_a_key_from_its_making_to_its_end(shop_copy: Shop) -> None:
     command = shop_copy.command("serve", "prod", "--port", "0", "--processes", "2")
-    body = {"household_id": 1}
 
-    def status(key: str, path: str = PATH) -> int:
-        headers = {"Authorization": f"Bearer {key}"}
-        return httpx.post(url + path, json=body, headers=headers, timeout=20).status_code
+    def ask(asked: tuple[str, str, Any], **headers: str) -> httpx.Response:
+        method, path, body = asked
+        return httpx.request(method, url + path, json=body, headers=headers, timeout=20)
+
+    def status(key: str, asked: tuple[str, str, Any] = PREDICT) -> int:
+        return ask(asked, Authorization=f"Bearer {key}").status_code
 
     with node(command, shop_copy.root, "prod") as (url, _):
-        assert httpx.post(url + PATH, json=body).status_code == 401
+        assert [ask(one).status_code for one in ASKED] == [401, 401, 401]
         made = shop_copy.run(
             *("key", "create", "till", "--application", "coupon-response", "--rate", "5"),
             profile="boris",
@@ -27,8 +37,9 @@ def test_a_key_from_its_making_to_its_end(shop_copy: Shop) -> None:
         other = shop_copy.run("key", "create", "ledger", "--application", "scoring")["key"]
         typo = shop_copy.attempt("key", "create", "kiosk", "--application", "coupon-respons")
         assert "submitted for 'coupon-respons' yet: did you mean 'coupon-response'?" in typo.stderr
-        wait_for(lambda: status(made) == 200)
-        wait_for(lambda: status(other) == 403)
+        for one in ASKED:
+            wait_for(lambda: status(made, one) == 200)  # noqa: B023 - at once
+            wait_for(lambda: status(other, one) == 403)  # noqa: B023 - at once
         contract = httpx.get(url + "/coupon-response/v1", headers={"X-API-Key": made})
         assert contract.json()["owner"] == "marketing-science"
         index = httpx.get(url + "/", headers={"X-API-Key": other}).json()
@@ -37,10 +48,12 @@ def test_a_key_from_its_making_to_its_end(shop_copy: Shop) -> None:
         with ThreadPoolExecutor(8) as pool:
             statuses = list(pool.map(lambda _: status(made), range(120)))
         assert set(statuses) == {200, 429}
-        answer = httpx.post(url + PATH, json=body, headers={"X-API-Key": made})
-        while answer.status_code != 429:
-            answer = httpx.post(url + PATH, json=body, headers={"X-API-Key": made})
-        assert int(answer.headers["retry-after"]) >= 1
+        for one in ASKED:
+            answer = ask(one, **{"X-API-Key": made})
+            while answer.status_code != 429:
+                answer = ask(one, **{"X-API-Key": made})
+            assert int(answer.headers["retry-after"]) >= 1
+            assert "5 times a second" in answer.text
         assert answer.json()["error"]["code"] == "rate_exceeded"
 
         wait_for(lambda: shop_copy.run("predictions", "prod", "--limit", "1"))
