@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from konveyer.core.clock import format_us
 from konveyer.core.digest import digest_bytes
 from konveyer.core.storage import FolderStorage
 from konveyer.execution.serving.prediction_reader import read_predictions
@@ -204,10 +205,14 @@ def test_a_body_that_is_larger_than_it_says_is_cut_off(production: httpx.Client)
     assert production.get("/health/live").is_success
 
 
-def test_contract_health_and_metrics(production: httpx.Client) -> None:
+def test_contract_health_and_metrics(production: httpx.Client, released_shop: Shop) -> None:
     contract = production.get("/coupon-response/v1").json()
     assert contract["inputs"] == {"household_id": "int64"}
+    assert contract["outputs"] == {"prediction": "float64"}
     assert contract["owner"] == "marketing-science"
+    *_, last = released_shop.run("release", "show", contract["release"])["stages"]
+    assert last["started_us"] <= contract["live_since_us"] <= last["finished_us"]
+    assert contract["live_since"] == format_us(contract["live_since_us"])
     answer = production.post(contract["example"]["url"], json=contract["example"]["request"])
     assert answer.is_success
     ready = production.get("/health/ready").json()
