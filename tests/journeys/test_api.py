@@ -5,10 +5,15 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
 
 from konveyer import FeatureStore
 from konveyer.access.actor import NotAllowed
 from konveyer.access.profiles import saved_token
+from konveyer.cli.web import create_web
+from konveyer.core.settings import load_settings
+from konveyer.wiring import open_workspace
+from tests.outages import failing
 from tests.support import Shop, served, wait_for
 
 KINDS = ("etl/runs", "releases")
@@ -114,6 +119,20 @@ def test_characters_that_no_text_has_are_refused(
     answer = api.post(f"/api/{path}", content=content, headers=headers)
     assert answer.status_code == 422
     assert "half a surrogate pair" in answer.json()["error"]["message"]
+
+
+def test_a_catalog_that_is_away_is_no_defect(shop: Shop) -> None:
+    workspace = open_workspace(load_settings(shop.root))
+    client = TestClient(create_web(workspace), raise_server_exceptions=False)
+    with failing(workspace.catalog, 1, 2):
+        answer = client.get("/api/releases", headers=bearer(shop, "eva"))
+        page = client.get("/releases")
+    for one in (answer, page):
+        assert one.status_code == 503
+        assert "catalog_unavailable" in one.text
+        assert "the database is away" in one.text
+    assert client.get("/releases").is_success
+    workspace.close()
 
 
 def test_a_portal_that_leaves_runs_refuses_them_without_a_worker(shop: Shop) -> None:

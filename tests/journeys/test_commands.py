@@ -1,5 +1,6 @@
 """Commands that cannot do what is asked say why, with a code and the next step."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,9 +11,12 @@ from pathlib import Path
 import click
 import pytest
 
-from konveyer.cli.main import cli
+from konveyer.cli.main import cli, main
+from konveyer.core.settings import load_settings
 from konveyer.execution.releases.machine import State
+from konveyer.wiring import open_workspace
 from tests.journeys.candidates import opened_at
+from tests.outages import failing
 from tests.support import Shop
 
 
@@ -68,6 +72,19 @@ def test_applying_again_changes_nothing(trained_shop: Shop) -> None:
     answer = trained_shop.run("apply")
     assert answer["changes"] == []
     assert answer["unchanged"] == 15
+
+
+def test_a_catalog_that_goes_away_is_no_defect(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = open_workspace(load_settings(shop.root))
+    monkeypatch.setattr("konveyer.wiring.open_workspace", lambda _settings: workspace)
+    monkeypatch.setattr("sys.argv", shop.command("release", "list")[2:])
+    with failing(workspace.catalog, 1), pytest.raises(SystemExit) as ended:
+        main()
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (ended.value.code, error["code"]) == (1, "catalog_unavailable")
+    assert error["message"].endswith("the database is away")
 
 
 def test_a_dry_run_changes_nothing(shop: Shop) -> None:

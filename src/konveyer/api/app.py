@@ -9,7 +9,8 @@ from starlette.exceptions import HTTPException
 
 from konveyer import __version__
 from konveyer.api import features, people, pushes, releases
-from konveyer.core.errors import KonveyerError, NotFound, explained
+from konveyer.catalog.outages import explained
+from konveyer.core.errors import KonveyerError, NotFound
 from konveyer.wiring import Workspace
 
 

@@ -1,4 +1,4 @@
-"""Work that outlives a time in which the catalog cannot be used."""
+"""A time in which the catalog cannot be used: work that outlives it, and words for people."""
 
 import logging
 import time
@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from sqlalchemy.exc import OperationalError
 
-from konveyer.catalog.session import Catalog
+from konveyer.catalog.session import Catalog, CatalogUnavailable
+from konveyer.core import errors
 
 T = TypeVar("T")
 _LOOK_EVERY_S = 1.0
@@ -31,6 +32,27 @@ def lasting(catalog: Catalog, work: Callable[[], T], *, tries: int | None = None
                 raise
             _log.warning("waiting for the catalog: %s", error.orig)
         _wait_for(catalog)
+
+
+def explained(error: Exception) -> errors.KonveyerError:
+    """Like `core.errors.explained`; it knows a database that cannot be used, too.
+
+    >>> explained(OperationalError("BEGIN", {}, Exception("connection refused"))).code
+    'catalog_unavailable'
+    """
+    known = errors.explained(error)
+    if not isinstance(error, OperationalError) or _is_defect(error):
+        return known
+    if not isinstance(known, errors.InternalError):  # a full disk has words of its own
+        return known
+    # The driver's words alone: what is around them has the statement and its values.
+    reason = str(error.orig).strip().splitlines()
+    return CatalogUnavailable(
+        "A database of the workspace cannot be used: "
+        f"{reason[0] if reason else type(error.orig).__name__}",
+        hint="see that it is up, or that its disk works, and that the urls of [catalog] and "
+        "[pipelines] in konveyer.toml are right; then try again",
+    )
 
 
 def _wait_for(catalog: Catalog) -> None:

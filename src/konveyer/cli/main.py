@@ -27,7 +27,7 @@ from konveyer.cli import (
 )
 from konveyer.cli.context import Context
 from konveyer.cli.render import print_error
-from konveyer.core.errors import KonveyerError, explained
+from konveyer.core.errors import KonveyerError
 
 EPILOG = """\b
 Examples:
@@ -106,5 +106,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("KONVEYER_TRACEBACK"):
             raise
+        from konveyer.catalog.outages import explained
+
         print_error(explained(error), as_json="--json" in arguments)
         sys.exit(1)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from konveyer.core.errors import KonveyerError, explained
+from konveyer.catalog.outages import explained
+from konveyer.core.errors import KonveyerError
 
 Json = Any
 Payload = Mapping[str, Any]

@@ -14,7 +14,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from konveyer.core.errors import KonveyerError, explained
+from konveyer.catalog.outages import explained
+from konveyer.core.errors import KonveyerError
 from konveyer.core.wording import seconds, when
 from konveyer.portal import pages
 from konveyer.portal.charts import histogram
@@ -46,8 +47,8 @@ def create_portal(workspace: Workspace) -> Starlette:
                 name, values, status = "error.html", {"error": error, "section": ""}, error.status
             except Exception as error:  # noqa: BLE001 - the boundary: a person must get a page
                 _log.exception("%s failed", request.url.path)
-                values = {"error": explained(error), "section": ""}
-                name, status = "error.html", HTTPStatus.INTERNAL_SERVER_ERROR
+                told = explained(error)
+                name, values, status = "error.html", {"error": told, "section": ""}, told.status
             content = templates.get_template(name).render(
                 workspace=workspace.settings.workspace.name, **values
             )
