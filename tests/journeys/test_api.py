@@ -121,6 +121,23 @@ def test_characters_that_no_text_has_are_refused(
     assert "half a surrogate pair" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/api/releases/a%00b",
+        "/api/releases?application=%00",
+        "/api/audit?subject=%00",
+        "/api/nothing%00",
+        "/releases/a%00b",
+        "/features?q=%00",
+    ],
+)
+def test_an_address_with_a_nul_is_refused(api: httpx.Client, shop: Shop, address: str) -> None:
+    answer = api.get(address, headers=bearer(shop, "eva"))
+    assert answer.status_code == 422
+    assert "bad_request" in answer.text
+
+
 def test_a_catalog_that_is_away_is_no_defect(shop: Shop) -> None:
     workspace = open_workspace(load_settings(shop.root))
     client = TestClient(create_web(workspace), raise_server_exceptions=False)

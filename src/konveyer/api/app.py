@@ -1,8 +1,6 @@
 """The REST API: parse, one service call, answer. OpenAPI at /api/openapi.json."""
 
-from http import HTTPStatus
-
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -10,18 +8,13 @@ from starlette.exceptions import HTTPException
 from konveyer import __version__
 from konveyer.api import features, people, pushes, releases
 from konveyer.catalog.outages import explained
+from konveyer.core.addresses import BadRequest, check_address
 from konveyer.core.errors import KonveyerError, NotFound
 from konveyer.wiring import Workspace
 
 
 class RouteNotFound(NotFound):
     code = "route_not_found"
-
-
-class BadRequest(KonveyerError):
-    """A request that does not have the form that the API takes."""
-
-    code, status = "bad_request", HTTPStatus.UNPROCESSABLE_ENTITY
 
 
 def create_api(workspace: Workspace) -> FastAPI:
@@ -32,6 +25,7 @@ def create_api(workspace: Workspace) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/openapi.json",
+        dependencies=[Depends(_check_address)],
     )
     app.state.workspace = workspace
     app.add_exception_handler(KonveyerError, _explained)
@@ -51,6 +45,10 @@ def create_api(workspace: Workspace) -> FastAPI:
         return {"status": "ready"}
 
     return app
+
+
+async def _check_address(request: Request) -> None:
+    check_address(request.scope["path"], request.url.query)
 
 
 def _explained(_request: Request, error: Exception) -> JSONResponse:

@@ -15,6 +15,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from konveyer.catalog.outages import explained
+from konveyer.core.addresses import check_address
 from konveyer.core.errors import KonveyerError
 from konveyer.core.wording import seconds, when
 from konveyer.portal import pages
@@ -41,6 +42,7 @@ def create_portal(workspace: Workspace) -> Starlette:
     def route(path: str, page: Page) -> Route:
         def answer(request: Request) -> Response:
             try:
+                check_address(request.scope["path"], request.url.query)
                 name, values = page(workspace, request)
                 status = HTTPStatus.OK
             except KonveyerError as error:
