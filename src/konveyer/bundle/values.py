@@ -70,7 +70,7 @@ def exact_feature(value: Any, dtype: Dtype) -> Value:
 def exact_scalar(value: Any, dtype: ColumnType) -> int | float | str | None:
     """The value as the features have it; None when it is not of its type.
 
-    Nothing infinite: JSON, and so the prediction log, has no word for it.
+    Nothing infinite: JSON has no word for it.
     """
     match value:
         case bool():

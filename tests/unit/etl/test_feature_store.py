@@ -16,6 +16,10 @@ from konveyer.access.actor import Actor
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import FeatureClock, parse_instant
 from konveyer.core.errors import KonveyerError
+from konveyer.core.storage import FolderStorage
+from konveyer.execution.serving.prediction_log import PredictionLog
+from konveyer.execution.serving.prediction_reader import read_predictions
+from konveyer.execution.serving.segments import log_folder
 from konveyer.feature_store.datamart.kept_rows import open_training_set
 from konveyer.feature_store.datamart.lookup import OnlineLookup
 from konveyer.feature_store.datamart.published import published_features
@@ -37,6 +41,7 @@ from konveyer.feature_store.registry.lookup import active_state, resolve_service
 from konveyer.feature_store.registry.plan import plan_apply
 from konveyer.feature_store.registry.state import registry_state
 from konveyer.feature_store.sources.errors import WrongType
+from tests.predictions import prediction
 from tests.unit.etl.store import PlainSteps, Store, opened_store
 
 NOW = "2026-01-10T12:00:00Z"
@@ -62,6 +67,17 @@ PROFILE = FeatureView(
     sql="SELECT bank, client_id, paid_at AS event_time, city FROM payments",
     features=(Feature(name="city", dtype="string", one_of=("Oslo", "Rome")),),
     ttl="5d",
+)
+GROWTH = FeatureView(
+    name="growth",
+    entity="client",
+    sql="""
+        SELECT bank, client_id, paid_at AS event_time,
+            CASE client_id WHEN 1 THEN CAST('Infinity' AS DOUBLE)
+                WHEN 2 THEN CAST('-Infinity' AS DOUBLE) ELSE 0.5 END AS rate
+        FROM payments
+    """,
+    features=(Feature(name="rate", dtype="float64"),),
 )
 SCORING = FeatureService(name="scoring", features=("spend", "profile"))
 DEFINITIONS: tuple[Definition, ...] = (CLIENT, PAYMENTS, SPEND, PROFILE, SCORING)
@@ -171,6 +187,26 @@ def test_online_equals_offline_for_every_client(store: Store) -> None:
     # Midnight of 10 January: the payments of 7, 8 and 9 January.
     assert online[4] == (3, 1200, 400, 3, "Oslo")
     assert store.online(("b", 4), ("aa", 5)) == [None, None]
+
+
+def test_infinite_features_are_offline_as_the_prediction_log_has_them(
+    store: Store, tmp_path: Path
+) -> None:
+    store.apply(CLIENT, PAYMENTS, GROWTH, FeatureService(name="scoring", features=("growth",)))
+    store.etl()
+    keys = [("a", 1), ("aa", 2), ("a", 3)]
+    services = store.services
+    with services.catalog.transaction() as session:
+        service = resolve_service(session, active_state(session), "scoring")
+    log = PredictionLog(log_folder(tmp_path, "prod"))
+    for features in store.online(*keys):
+        log.add(prediction(features=features))
+    log.close()
+    logged = [row["features"] for row in read_predictions(FolderStorage(tmp_path), "prod")][::-1]
+    offline = published_features(
+        services.catalog, services.engine, services.offline, service, keys, [()] * len(keys)
+    )
+    assert [[*row] for row in offline] == logged == [["Infinity"], ["-Infinity"], [0.5]]
 
 
 def test_what_was_online_at_a_moment_is_what_training_would_see_then(store: Store) -> None:

@@ -1,5 +1,6 @@
 """The features of logged requests, as a candidate with other features takes them."""
 
+import math
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -111,6 +112,13 @@ def test_what_was_recorded_is_taken_and_the_rest_asked_for_as_of_the_request() -
     then = features_then(wanted, rows[:1], services, retrieve)
     assert then.rows == [(-1.0, 0.5, 2.0)]
     assert asked == [((1,), (10.0,), 1_001)]
+
+
+def test_an_infinite_feature_is_the_number_again_that_the_log_has_a_word_for() -> None:
+    wanted = service("spend:sum", "spend:count", "city:size")
+    rows = [row(1, "live", 0.0) | {"features": ["Infinity", 2.0, "-Infinity"]}]
+    then = features_then(wanted, rows, {"live": LIVE}, lambda *_: [(0.0, 0.0, "-Infinity")])
+    assert then.rows == [(math.inf, 2.0, -math.inf)]
 
 
 def test_what_a_caller_gave_is_taken_whatever_its_view_is_now() -> None:

@@ -1,5 +1,6 @@
 """The prediction log goes on, whatever is done to its files."""
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from konveyer.core.storage import FolderStorage
 from konveyer.execution.serving.metrics import LOG_LOST
+from konveyer.execution.serving.prediction_files import pack_segments
 from konveyer.execution.serving.prediction_log import (
     MOST_WAITING_BYTES,
     PredictionLog,
@@ -37,6 +39,20 @@ def test_what_is_asked_after_somebody_removed_the_files_is_logged(
     log.close()
     found = list(read_predictions(FolderStorage(tmp_path), "prod"))
     assert [one["request_id"] for one in found] == ["after"]
+
+
+def test_infinite_features_are_told_from_nulls(tmp_path: Path) -> None:
+    folder = log_folder(tmp_path, "prod")
+    log = PredictionLog(folder)
+    for features in [(math.inf, None, "Oslo", -math.inf), (1.5, None, "Oslo", 2.5), None]:
+        log.add(prediction(features=features))
+    log.close()
+    expected = [["Infinity", None, "Oslo", "-Infinity"], [1.5, None, "Oslo", 2.5], None]
+    for read in range(2):
+        found = read_predictions(FolderStorage(tmp_path), "prod")
+        assert [one["features"] for one in found][::-1] == expected, read
+        pack_segments(folder)
+    assert any(folder.glob("*.parquet"))
 
 
 def test_what_waits_for_a_disk_is_bounded_by_what_was_sent(

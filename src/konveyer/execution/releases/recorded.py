@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from konveyer.bundle.values import exact_feature
-from konveyer.core.schema import Column, DecimalType
+from konveyer.core.schema import Column, ColumnType, DecimalType, Dtype
 from konveyer.execution.releases.observed import Row
 from konveyer.feature_store.definitions.resolved import ResolvedFeature, ResolvedService
 
@@ -27,13 +27,18 @@ class Then:
 
 
 def as_read(features: Values, columns: Sequence[Column]) -> tuple[Any, ...]:
-    """The features of a logged row as a node reads them: the log has decimals as text, of which an
-    encoder knows none.
+    """The features of a logged row as a node reads them: the log has decimals and infinite numbers
+    as text, of which a model knows none.
     """
     return tuple(
-        exact_feature(value, column.dtype) if isinstance(column.dtype, DecimalType) else value
-        for value, column in zip(features, columns, strict=True)
+        _as_read(value, column.dtype) for value, column in zip(features, columns, strict=True)
     )
+
+
+def _as_read(value: Any, dtype: Dtype) -> Any:
+    if isinstance(dtype, DecimalType):
+        return exact_feature(value, dtype)
+    return float(value) if dtype is ColumnType.FLOAT64 and isinstance(value, str) else value
 
 
 def features_then(

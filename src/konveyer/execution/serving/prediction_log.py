@@ -17,6 +17,7 @@ from typing import IO
 import msgspec
 
 from konveyer.core.clock import now_us
+from konveyer.core.infinite import in_words, may_hold_infinite
 from konveyer.execution.serving.metrics import LOG_LOST
 from konveyer.execution.serving.segments import CLOSED, segment_name
 
@@ -41,7 +42,7 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
     (`keys` of a body that cannot be read, `features`) is None. `request` are the request fields;
     `given` names the features whose values the caller sent, `fallbacks` those that stood in for an
     online store that did not answer. `prediction` is the first of the `outputs` when that is a
-    number.
+    number. Features that are infinite are written as the texts "Infinity" and "-Infinity".
     """
 
     request_id: str
@@ -129,7 +130,7 @@ class PredictionLog:
             try:
                 if self._segment is None:
                     self._segment = _Segment(self._folder)
-                self._segment.append(_encoder.encode_lines([one for one, _ in entries]))
+                self._segment.append(_lines([one for one, _ in entries]))
             except OSError as error:
                 if not self._is_failing:
                     _log.error("the prediction log cannot be written: %s", error)
@@ -150,6 +151,18 @@ class PredictionLog:
         except OSError as error:
             # The thread must live: without it all that is asked from now on would be lost.
             _log.error("a file of the prediction log cannot be closed: %s", error)
+
+
+def _lines(rows: list[Prediction]) -> bytes:
+    if may_hold_infinite([one.features for one in rows]):
+        rows = [_in_words(one) for one in rows]
+    return _encoder.encode_lines(rows)
+
+
+def _in_words(row: Prediction) -> Prediction:
+    if row.features is None:
+        return row
+    return msgspec.structs.replace(row, features=tuple(map(in_words, row.features)))
 
 
 class _Segment:

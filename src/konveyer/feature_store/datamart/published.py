@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from konveyer.catalog.session import Catalog
+from konveyer.core.infinite import in_words
 from konveyer.core.schema import ColumnType, ScalarColumn, arrow_schema
 from konveyer.feature_store.datamart.join import join_features
 from konveyer.feature_store.datamart.on_demand import computed
@@ -30,7 +31,8 @@ def published_features(
 
     As the last ETL run saw them; with a moment for each, as they were then, at that run at the
     latest. `requests` are the request fields of each, instants as microseconds.
-    Instants are microseconds, decimals text, and a NaN is None, as the prediction log has them.
+    Instants are microseconds, decimals and infinite numbers text, and a NaN is None, as the
+    prediction log has them.
     """
     columns = [list(column) for column in zip(*keys, strict=True)]
     spine = pa.table(columns, schema=arrow_schema(service.keys))
@@ -69,4 +71,4 @@ def _as_logged(value: object) -> object:
         case list():
             return [_as_logged(item) for item in value]
         case _:
-            return None if value != value else value
+            return None if value != value else in_words(value)
