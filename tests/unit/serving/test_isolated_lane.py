@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -142,17 +143,6 @@ def train(features, labels, names, categorical, parameters):
     assert len(answered) > len(refused) > 0
 
 
-@pytest.mark.parametrize("infinite", [math.inf, -math.inf])
-def test_an_infinite_feature_is_refused_and_not_taken_for_a_null(
-    keeper: Keeper, faulty: Callable[..., Bundle], infinite: float
-) -> None:
-    lane = keeper.lane(faulty(2))
-    assert keeper.ask(lane, [3.0, math.nan, *row(0)[2:]]) == [(6.0,)]
-    with pytest.raises(ModelFailed, match="Feature 2 of the model is infinite"):
-        keeper.ask(lane, row(1), [3.0, infinite, *row(0)[2:]])
-    assert keeper.ask(lane, row(3)) == [(6.0,)]
-
-
 def test_what_one_model_does_wrong_harms_no_other(
     keeper: Keeper, faulty: Callable[..., Bundle]
 ) -> None:
@@ -162,6 +152,8 @@ def test_what_one_model_does_wrong_harms_no_other(
         keeper.ask(bad, row(101))
     with pytest.raises(ModelFailed, match="not a finite number"):
         keeper.ask(bad, row(1), row(108))
+    with pytest.raises(ModelFailed, match="not a finite number"):
+        keeper.ask(bad, row(115))
     with pytest.raises(ModelFailed, match="gave a text where its contract has float64"):
         keeper.ask(bad, row(109))
     with pytest.raises(ModelFailed, match="half a pair: "):
@@ -179,6 +171,12 @@ def test_what_one_model_does_wrong_harms_no_other(
     assert keeper.ask(good, row(3)) == [(6.0,)]
     keeper.until_answers(bad)
     assert worker_of(keeper, faulty(2)) == pid
+
+
+def test_an_infinite_feature_is_no_null(keeper: Keeper, faulty: Callable[..., Bundle]) -> None:
+    lane = keeper.lane(faulty(3))
+    for number, expected in ((math.inf, 1.0), (-math.inf, 0.0)):
+        assert keeper.ask(lane, [5.0, number, Decimal("0.5"), *row(0, 5)]) == [(expected,)]
 
 
 def test_a_model_that_leaks_is_ended_and_started_again(

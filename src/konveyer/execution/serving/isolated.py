@@ -5,7 +5,7 @@ it was busy as one batch.
 """
 
 import asyncio
-import math
+import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,6 +18,7 @@ from konveyer.bundle.errors import ModelFailed
 from konveyer.bundle.manifest import ModelSpec
 from konveyer.bundle.native.frames import framed, taken
 from konveyer.core.digest import short
+from konveyer.core.infinite import may_hold_infinite
 from konveyer.core.schema import ColumnType
 from konveyer.execution.serving.errors import (
     LaneNotReady,
@@ -30,6 +31,13 @@ from konveyer.feature_store.online.codec import Value
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 Rows = Sequence[Sequence[Value]]
+
+
+def _encoded(message: dict[str, Any]) -> bytes:
+    """Python's JSON, which the worker reads, has a word for what is infinite; msgspec has not."""
+    if may_hold_infinite(message["rows"]):
+        return json.dumps(message, default=float).encode()
+    return _encode(message)
 
 
 def socket_of(folder: Path, digest: str) -> Path:
@@ -88,7 +96,7 @@ class _Connection(asyncio.Protocol):
         number, future = self._last, self.loop.create_future()
         self._waiting[number] = future
         self._transport.write(
-            framed(_encode({"id": number, "rows": rows, "until": time.monotonic() + limit_s}))
+            framed(_encoded({"id": number, "rows": rows, "until": time.monotonic() + limit_s}))
         )
         # `asyncio.timeout` needs a task, and a request begins without one.
         limit = self.loop.call_later(limit_s, _expire, future)
@@ -104,18 +112,6 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             with suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(self._transport.abort)
-
-
-def _refuse_infinity(rows: Rows) -> None:
-    """JSON has no word for it: the model would be given a null, and answer from that."""
-    for row in rows:
-        for infinite in (math.inf, -math.inf):
-            if infinite in row:
-                raise ModelFailed(
-                    f"Feature {row.index(infinite) + 1} of the model is infinite, and a model in a "
-                    "process of its own is not given what is.",
-                    hint="let its view give a finite number or a null, and train again",
-                )
 
 
 def _expire(waiting: "asyncio.Future[_Reply | None]") -> None:
@@ -151,7 +147,6 @@ class IsolatedLane:
         )
 
     async def predict(self, rows: Rows) -> list[tuple[Value, ...]]:
-        _refuse_infinity(rows)
         try:
             with self._portion:
                 connection = await self._connected()
@@ -188,10 +183,16 @@ class IsolatedLane:
                     f"The model gave {given} where its contract has {wanted}.",
                     hint="let train() return a model that always gives the same outputs",
                 )
-        return tuple(
-            float(value) if is_number else value
-            for value, is_number in zip(row, self._outputs, strict=True)
-        )
+        try:
+            return tuple(
+                float(value) if is_number else value
+                for value, is_number in zip(row, self._outputs, strict=True)
+            )
+        except OverflowError:  # of an integer
+            raise ModelFailed(
+                "The model failed: the answer is not a finite number.",
+                hint="see the features in the prediction log; correct the project",
+            ) from None
 
     async def _connected(self) -> _Connection:
         loop = asyncio.get_running_loop()
