@@ -21,7 +21,7 @@ from konveyer.cli.web import create_web
 from konveyer.core.settings import load_settings
 from konveyer.core.storage import FolderStorage
 from konveyer.execution.serving.presence import Presence, nodes_of
-from konveyer.wiring import open_workspace
+from konveyer.wiring import Workspace, open_workspace
 
 # A JVM that compiles less starts sooner, and is fast enough on small data.
 QUICK_SPARK = (
@@ -155,6 +155,16 @@ def served(root: Path, *, leaves_runs: bool = False) -> Iterator[str]:
     """The web process's application on a free loopback port, in a thread."""
     workspace = open_workspace(load_settings(root))
     workspace.leaves_runs = leaves_runs
+    try:
+        with served_from(workspace) as url:
+            yield url
+    finally:
+        workspace.close()
+
+
+@contextmanager
+def served_from(workspace: Workspace) -> Iterator[str]:
+    """The same of a workspace that is open already."""
     config = uvicorn.Config(create_web(workspace), port=0, log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -167,4 +177,3 @@ def served(root: Path, *, leaves_runs: bool = False) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
-        workspace.close()

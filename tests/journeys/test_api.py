@@ -5,16 +5,14 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from starlette.testclient import TestClient
 
 from konveyer import FeatureStore
 from konveyer.access.actor import NotAllowed
 from konveyer.access.profiles import saved_token
-from konveyer.cli.web import create_web
 from konveyer.core.settings import load_settings
 from konveyer.wiring import open_workspace
 from tests.outages import failing
-from tests.support import Shop, served, wait_for
+from tests.support import Shop, served, served_from, wait_for
 
 KINDS = ("etl/runs", "releases")
 
@@ -140,15 +138,15 @@ def test_an_address_with_a_nul_is_refused(api: httpx.Client, shop: Shop, address
 
 def test_a_catalog_that_is_away_is_no_defect(shop: Shop) -> None:
     workspace = open_workspace(load_settings(shop.root))
-    client = TestClient(create_web(workspace), raise_server_exceptions=False)
-    with failing(workspace.catalog, 1, 2):
-        answer = client.get("/api/releases", headers=bearer(shop, "eva"))
-        page = client.get("/releases")
-    for one in (answer, page):
-        assert one.status_code == 503
-        assert "catalog_unavailable" in one.text
-        assert "the database is away" in one.text
-    assert client.get("/releases").is_success
+    with served_from(workspace) as url, httpx.Client(base_url=url) as client:
+        with failing(workspace.catalog, 1, 2):
+            answer = client.get("/api/releases", headers=bearer(shop, "eva"))
+            page = client.get("/releases")
+        for one in (answer, page):
+            assert one.status_code == 503
+            assert "catalog_unavailable" in one.text
+            assert "the database is away" in one.text
+        assert client.get("/releases").is_success
     workspace.close()
 
 

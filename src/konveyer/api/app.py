@@ -3,6 +3,7 @@
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from konveyer import __version__
@@ -31,6 +32,8 @@ def create_api(workspace: Workspace) -> FastAPI:
     app.add_exception_handler(KonveyerError, _explained)
     app.add_exception_handler(HTTPException, _plain)
     app.add_exception_handler(RequestValidationError, _invalid)
+    # Known by its type it is no error of the server, which would close the connection.
+    app.add_exception_handler(OperationalError, _unforeseen)
     app.add_exception_handler(Exception, _unforeseen)
     for router in (features.router, pushes.router, releases.router, people.router):
         app.include_router(router, prefix="/api")
