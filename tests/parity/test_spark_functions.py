@@ -103,6 +103,7 @@ regexp_extract(s, '[^a-c&-]+'); regexp_replace(s, '(?:b|\\w)+c', 'X', 'g'); s ~ 
 strptime('5 Jan 2026', '%-d %b %Y'); strptime('05.01.2026 03:04 PM', '%d.%m.%Y %I:%M %p')
 strptime('2026-01-05 03', '%Y-%m-%d %I'); strptime('05.2026', '%m.%Y')
 regexp_replace(s, 'b\\z|\\\\z|e\\z', 'X', 'g'); regexp_replace(s, '[\\pL ]+|\\p{Nd}', 'X', 'g')
+regexp_replace(s, '^[ab]*', 'X', 'g'); regexp_replace(s, '^', 'X', 'g')
 regexp_extract_all(s, 'b*')
 d + 1; t > DATE '2025-01-01'; [i, n]; list_append(l, 4); list_prepend(4, l); list_concat(l, [1])
 list_filter(l, lambda v: v > 1); list_max(l); list_min(w); array_length(l); list_sort(w)
@@ -155,7 +156,7 @@ strftime(t, '[%Y]'); strftime(t, '{%Y}'); strftime(t, '#%Y')
 regexp_matches(s, '[[:alpha:]]'); s ~ z; regexp_extract(s, '[a-z&&[^b]]'); s ~ '[a[b]]'
 regexp_replace(s, '(?i)B', 'X', 'g'); s ~ '\\bc'; s ~ '\\v'; regexp_extract_all(s, z)
 first(i) OVER v; last(i) OVER (PARTITION BY g); last(i) FILTER (WHERE b)
-regexp_replace(s, 'b*', 'X', 'g'); regexp_replace(s, '^', 'X', 'g')
+regexp_replace(s, 'b*', 'X', 'g')
 regexp_replace(s, 'b|', 'X', 'g'); regexp_replace(s, '(a?)+\\z', 'X', 'g')
 regexp_replace(s, '\\z', 'X', 'g'); regexp_replace(s, '\\Eb', 'X', 'g')
 """

@@ -1,5 +1,7 @@
 """The REST API: parse, one service call, answer. OpenAPI at /api/openapi.json."""
 
+import logging
+
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -12,6 +14,8 @@ from konveyer.catalog.outages import explained
 from konveyer.core.addresses import BadRequest, check_address
 from konveyer.core.errors import KonveyerError, NotFound
 from konveyer.wiring import Workspace
+
+_log = logging.getLogger(__name__)
 
 
 class RouteNotFound(NotFound):
@@ -33,7 +37,7 @@ def create_api(workspace: Workspace) -> FastAPI:
     app.add_exception_handler(HTTPException, _plain)
     app.add_exception_handler(RequestValidationError, _invalid)
     # Known by its type it is no error of the server, which would close the connection.
-    app.add_exception_handler(OperationalError, _unforeseen)
+    app.add_exception_handler(OperationalError, _of_catalog)
     app.add_exception_handler(Exception, _unforeseen)
     for router in (features.router, pushes.router, releases.router, people.router):
         app.include_router(router, prefix="/api")
@@ -73,6 +77,11 @@ def _invalid(_request: Request, error: Exception) -> JSONResponse:
         f"{where}: {first['msg']}.", hint="GET /api/openapi.json shows what is taken"
     )
     return _explained(_request, wrong)
+
+
+def _of_catalog(request: Request, error: Exception) -> JSONResponse:
+    _log.error("%s failed", request.url.path, exc_info=error)
+    return _unforeseen(request, error)
 
 
 def _unforeseen(request: Request, error: Exception) -> JSONResponse:

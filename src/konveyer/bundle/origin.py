@@ -1,6 +1,5 @@
 """Bundles in shared storage: where they are sent when packed, and fetched from by who lacks one."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -19,10 +18,6 @@ class BundleOrigin:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-
-    def through(self, change: Callable[[Storage], Storage]) -> "BundleOrigin":
-        """The same place, with its storage changed."""
-        return BundleOrigin(change(self._storage))
 
     def send(self, digest: str, folder: Path) -> None:
         """Copy the bundle in `folder`, unless it is there."""

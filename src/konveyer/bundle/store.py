@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 
 import msgspec
 
@@ -22,7 +23,6 @@ from konveyer.bundle.manifest import FORMAT, MANIFEST, Manifest
 from konveyer.bundle.origin import BundleOrigin, hex_of
 from konveyer.core.digest import digest_bytes, digest_file, short
 from konveyer.core.files import locked
-from konveyer.core.storage import Storage
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -36,6 +36,12 @@ class Bundle:
     manifest: Manifest
 
 
+class Bundles(Protocol):
+    """Where bundles are read, by their digests."""
+
+    def open(self, digest: str) -> Bundle: ...
+
+
 class BundleStore:
     """Bundles under one folder. A bundle never changes; packing the same one again is harmless.
 
@@ -45,12 +51,6 @@ class BundleStore:
 
     def __init__(self, folder: Path, origin: BundleOrigin | None = None) -> None:
         self._folder, self._origin = folder, origin
-
-    def through(self, change: Callable[[Storage], Storage]) -> "BundleStore":
-        """The same bundles, with the storage that they are fetched from changed."""
-        if self._origin is None:
-            return self
-        return BundleStore(self._folder, self._origin.through(change))
 
     def pack(self, manifest: Manifest, write: Callable[[Path], None]) -> Bundle:
         """Let `write` fill a folder, add the manifest with the digests of its files, keep it."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from sqlalchemy import delete, update
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from konveyer.catalog.base import Base
@@ -134,8 +134,9 @@ def _take(catalog: Catalog, name: str, owner: str, purpose: str) -> None:
 
 def _renew(catalog: Catalog, name: str, owner: str, purpose: str, ended: threading.Event) -> None:
     while not ended.wait(RENEW_EVERY_S):
-        # A catalog that is away for a moment ends no lease: the next time may be early enough.
-        with suppress(IntegrityError, OperationalError):
+        # A catalog that is away for a moment, or cannot be written, ends no lease: the next time
+        # may be early enough.
+        with suppress(SQLAlchemyError):
             try:
                 if not _renewed(catalog, owner):
                     _take(catalog, name, owner, purpose)  # who had it meanwhile is gone again

@@ -237,6 +237,21 @@ def test_he_leaves_views_from_before_his_entity_was_renamed_but_not_those_of_ano
     assert after == (others(before) if is_renamed else before)
 
 
+def test_another_entity_that_was_there_beside_his_keeps_its_own_when_his_is_removed(
+    store: Store,
+) -> None:
+    customer = replace(DEFINITIONS[0], name="customer")
+    views = [
+        replace(d, entity="customer") if isinstance(d, FeatureView) and d.entity == "client" else d
+        for d in DEFINITIONS[1:]
+    ]
+    store.apply(*DEFINITIONS, customer)
+    forgotten(store)
+    store.apply(customer, *views)
+    store.etl()
+    assert sum(map(len, content(store, readable(store)["spend"]))) == len(EVERYBODY) * 4
+
+
 def rebuilt(store: Store, built: TrainingSet) -> pa.Table:
     return store.rebuilt(built, built.table.select(["bank", "client", "at"]))
 

@@ -40,6 +40,7 @@ from konveyer.feature_store.push.errors import (
     PushNotOnline,
 )
 from konveyer.feature_store.registry.lookup import active_state, resolve_service
+from konveyer.feature_store.sources.pushes import note_not_online
 from tests.online_stores import InterruptedStore
 from tests.unit.push.till import (
     CLIENT,
@@ -463,7 +464,7 @@ def test_what_a_run_undid_online_and_could_not_put_back_lands_with_the_next_push
         till.segments()[-1].write_bytes(b"PAR1")
 
     online.before_put = damaged_push
-    with pytest.raises(EtlFailed, match=r"is computed; what was pushed .* 'payments', file"):
+    with pytest.raises(EtlFailed, match=r"What was pushed while .* 'payments', file"):
         (till.store.publish if again else till.store.etl)("spend")
     run, first = till.runs("spend")
     assert (run.status, first.status) == ("succeeded", "succeeded")
@@ -477,6 +478,19 @@ def test_what_a_run_undid_online_and_could_not_put_back_lands_with_the_next_push
     assert [(row.is_online, row.online) for row in till.pushes()] == [
         (True, ["newest", "spend"])
     ] * 3
+
+
+def test_what_cannot_land_again_keeps_no_other_source_from_it(till: Till) -> None:
+    other = replace(PAYMENTS, name="refunds")
+    till.store.apply(*DEFINITIONS, other)
+    till.push([payment(1, "31T12:00", 1.0)], key="a")
+    till.segments()[-1].write_bytes(b"PAR1")
+    with till.store.services.catalog.transaction() as session:
+        note_not_online(session, ["payments"], after=0)
+    assert till.push([payment(1, "31T12:00", 2.0)], key="b", source="refunds").number == 2
+    assert [row.is_online for row in till.pushes()] == [False, True]
+    with pytest.raises(PushNotOnline, match="Push 1 is kept"):
+        till.push([payment(1, "31T12:00", 1.0)], key="a")
 
 
 def test_a_table_that_came_while_another_was_published_again_has_its_own_pushes(till: Till) -> None:

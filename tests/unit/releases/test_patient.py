@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from konveyer.bundle.errors import BundleNotFound
+from konveyer.bundle.origin import BundleOrigin
+from konveyer.bundle.store import BundleStore
 from konveyer.core.storage import FolderStorage, Listed, StorageUnavailable
 from konveyer.execution.releases import patient
-from konveyer.execution.releases.patient import PatientStorage
+from konveyer.execution.releases.patient import PatientBundles, PatientStorage
+from tests.support import wait_for
+
+DIGEST = f"sha256:{0:064}"
 
 
 class Away(FolderStorage):
@@ -17,10 +23,17 @@ class Away(FolderStorage):
     asked = 0
 
     def listed(self, folder: str) -> list[Listed]:
+        self._answer()
+        return super().listed(folder)
+
+    def read(self, name: str) -> bytes:
+        self._answer()
+        return super().read(name)
+
+    def _answer(self) -> None:
         self.asked += 1
         if self.asked <= self.fails:
             raise StorageUnavailable("it is down")
-        return super().listed(folder)
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +71,22 @@ def test_storage_is_waited_for_once_and_not_by_each_who_asks(tmp_path: Path) -> 
     with pytest.raises(StorageUnavailable):
         asked.listed("nodes/prod")
     assert storage.asked == before + 1
+
+
+def test_nobody_else_waits_with_who_is_patient_for_a_bundle(tmp_path: Path) -> None:
+    storage = Away(tmp_path / "shared")
+    storage.fails = 1000
+    bundles = BundleStore(tmp_path / "cache", BundleOrigin(storage))
+    stage = threading.Thread(target=_given_up, args=(PatientBundles(bundles, 3.0),))
+    stage.start()
+    wait_for(lambda: storage.asked > 2)
+    with pytest.raises(StorageUnavailable):
+        bundles.open(DIGEST)
+    assert stage.is_alive()
+    storage.fails = 0
+    stage.join()
+
+
+def _given_up(bundles: PatientBundles) -> None:
+    with pytest.raises(BundleNotFound):
+        bundles.open(DIGEST)

@@ -121,9 +121,9 @@ def test_answers_are_compared_by_the_names_of_their_outputs(
 ) -> None:
     storage = FolderStorage(tmp_path)
     services = gate_services(catalog, tmp_path, storage)
-    live = packed(services.bundles, tuple(SCORES))
+    live = packed(BundleStore(tmp_path), tuple(SCORES))
     served = released(catalog, live, State.LIVE)
-    candidate = packed(services.bundles, outputs)
+    candidate = packed(BundleStore(tmp_path), outputs)
     release = released(catalog, candidate, stage)
     scores = {"extra": 0.0, **SCORES, "high": high}
     logged(
@@ -156,7 +156,7 @@ def test_an_entity_that_is_asked_again_and_again_condemns_no_canary(
     """Such as one that somebody asks for every second to see whether all is well."""
     storage = FolderStorage(tmp_path)
     services = gate_services(catalog, tmp_path, storage)
-    live = candidate = packed(services.bundles, ("score", "rest"))
+    live = candidate = packed(BundleStore(tmp_path), ("score", "rest"))
     served = released(catalog, live, State.LIVE)
     release = released(catalog, candidate, State.CANARY)
     sides = ((0, served, "live"), (1, release, "canary"))
@@ -185,9 +185,9 @@ def test_callers_are_looked_after_again_before_a_canary_answers_more_of_them(
     storage = FolderStorage(tmp_path)
     services = gate_services(catalog, tmp_path, storage)
     policy = ReleasePolicy(canary=Canary(weights=(0.2, 0.5), hold_s=0.0, rows=1, within_s=60.0))
-    released(catalog, packed(services.bundles, ("risk",)), State.LIVE)
-    live = released(catalog, packed(services.bundles, ("score", "rest")), State.LIVE)
-    candidate = packed(services.bundles, ("score", "rest", "extra"), policy)
+    released(catalog, packed(BundleStore(tmp_path), ("risk",)), State.LIVE)
+    live = released(catalog, packed(BundleStore(tmp_path), ("score", "rest")), State.LIVE)
+    candidate = packed(BundleStore(tmp_path), ("score", "rest", "extra"), policy)
     release = released(catalog, candidate, State.CANARY)
     with catalog.transaction() as session:
         retire_others(session, release_row(session, live), "conveyor")
@@ -197,7 +197,7 @@ def test_callers_are_looked_after_again_before_a_canary_answers_more_of_them(
 
     def rolled_back_then(context: GateContext, side: Side, share: float) -> None:
         stand_beside(context, side, share)
-        roll_back(catalog, services.bundles, storage, BORIS, live, reason="refuses all")
+        roll_back(catalog, BundleStore(tmp_path), storage, BORIS, live, reason="refuses all")
 
     monkeypatch.setattr(canary, "stand_beside", rolled_back_then)
     verdict = canary_stage(GateContext(services=services, release=release), candidate)

@@ -12,7 +12,6 @@ from konveyer.catalog.outages import lasting
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import now_us
 from konveyer.core.errors import KonveyerError
-from konveyer.core.storage import Storage
 from konveyer.execution.releases.environments import PROD
 from konveyer.execution.releases.gates.context import GateContext, GateServices
 from konveyer.execution.releases.gates.listing import GATES
@@ -28,7 +27,7 @@ from konveyer.execution.releases.machine import (
     Action,
     State,
 )
-from konveyer.execution.releases.patient import PatientStorage
+from konveyer.execution.releases.patient import PatientBundles, PatientStorage
 from konveyer.execution.releases.records import (
     NOT_REQUIRED,
     Release,
@@ -155,11 +154,11 @@ def _stage(services: ReleaseServices, order: ReleasePayload, stage: State) -> st
 def _patient(gates: GateServices, stage: State) -> GateServices:
     """The same, with storage that may be away for a while."""
     away_s = _WATCHING_AWAY_S if stage in WATCHING else _STORAGE_AWAY_S
-
-    def patient(storage: Storage) -> Storage:
-        return PatientStorage(storage, away_s)
-
-    return replace(gates, storage=patient(gates.storage), bundles=gates.bundles.through(patient))
+    return replace(
+        gates,
+        storage=PatientStorage(gates.storage, away_s),
+        bundles=PatientBundles(gates.bundles, away_s),
+    )
 
 
 def _begin(session: Session, row: ReleaseRow, stage: State) -> None:

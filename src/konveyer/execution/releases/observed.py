@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from konveyer.bundle.store import BundleStore
+from konveyer.bundle.store import Bundles
 from konveyer.execution.releases.beside import Seen, shared_names
 from konveyer.execution.releases.gates.answers import distance
 from konveyer.execution.serving.errors import EntityNotFound
@@ -24,7 +24,7 @@ class Url:
     api_version: int
 
 
-def names_in(bundles: BundleStore) -> NamesOf:
+def names_in(bundles: Bundles) -> NamesOf:
     """Each bundle is opened once."""
     return cache(lambda digest: [one.name for one in bundles.open(digest).manifest.model.outputs])
 

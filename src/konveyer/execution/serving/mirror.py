@@ -18,7 +18,7 @@ from konveyer.core.digest import short
 from konveyer.core.errors import KonveyerError
 from konveyer.core.files import locked
 from konveyer.core.pauses import doubled
-from konveyer.core.storage import FolderStorage, ObjectMissing, Storage
+from konveyer.core.storage import FolderStorage, ObjectMissing, Storage, StorageUnavailable
 from konveyer.execution.serving.desired import (
     Desired,
     DesiredVersion,
@@ -43,9 +43,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Trouble:
-    """Why a bundle is not here, and when to ask for it again (monotonic)."""
+    """Why a bundle is not here, and when to ask for it again (monotonic).
+
+    Where storage is away, nothing is known to be wrong with it.
+    """
 
     reason: str
+    is_away: bool
     tries: int
     again_at_s: float
 
@@ -158,27 +162,29 @@ class Mirror:
 
     def _bring(self, digest: str) -> None:
         """A bundle that is read again stays published meanwhile, as it may well be whole."""
-        reason = self._why_not_here(digest)
+        found = self._why_not_here(digest)
         with self._publishing():
-            if reason is None:
+            if found is None:
                 self._troubles.pop(digest, None)
                 self._here.add(digest)
                 return
             tries = self._troubles[digest].tries + 1 if digest in self._troubles else 1
             pause_s = doubled(_FIRST_PAUSE_S, tries, _LONGEST_PAUSE_S)
+            reason, is_away = found
             _log.error("bundle %s is not here: %s", short(digest), reason)
             self._here.discard(digest)
-            self._troubles[digest] = _Trouble(reason, tries, time.monotonic() + pause_s)
+            self._troubles[digest] = _Trouble(reason, is_away, tries, time.monotonic() + pause_s)
 
-    def _why_not_here(self, digest: str) -> str | None:
+    def _why_not_here(self, digest: str) -> tuple[str, bool] | None:
+        """The reason, and whether it is that storage is away."""
         try:
             with self._bringing():
                 self._bundles.open(digest)
         except (KonveyerError, OSError) as error:
-            return str(error)
+            return str(error), isinstance(error, StorageUnavailable)
         except Exception as error:  # noqa: BLE001 - one bundle must not keep others away
             _log.exception("bundle %s cannot be opened", short(digest))
-            return f"{type(error).__name__}: {error}"
+            return f"{type(error).__name__}: {error}", False
         return None
 
     def _publish(self, desired: Desired) -> None:
@@ -216,7 +222,7 @@ class Mirror:
                 api_version=wanted.api_version,
                 digest=digest,
                 reason=_BEING_BROUGHT if trouble is None else trouble.reason,
-                is_preparing=trouble is None,
+                is_preparing=trouble is None or trouble.is_away,
                 since_us=wanted.since_us,
             )
             for digest in _digests_of(wanted)

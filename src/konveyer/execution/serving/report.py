@@ -15,8 +15,9 @@ class Serving(Struct, frozen=True, kw_only=True):
 class Refused(Struct, frozen=True, kw_only=True):
     """One version that a node should serve and does not, and why; an earlier one may answer.
 
-    While `is_preparing` nothing has gone wrong: its bundle is brought, the environment of its model
-    is built, or its process starts. It is to be served `since_us`.
+    While `is_preparing` nothing is wrong with it: its bundle is brought, or cannot be while storage
+    is away, the environment of its model is built, or its process starts. It is to be served
+    `since_us`.
     """
 
     application: str

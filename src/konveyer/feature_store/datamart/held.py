@@ -20,7 +20,7 @@ from konveyer.feature_store.datamart.tables import TrainingSetRow
 from konveyer.feature_store.definitions.definition import Kind, from_spec
 from konveyer.feature_store.definitions.entity import Entity
 from konveyer.feature_store.etl.flow import EtlServices
-from konveyer.feature_store.etl.forgotten import entities_in_use, may_be_one
+from konveyer.feature_store.etl.forgotten import entities_in_use
 from konveyer.feature_store.etl.runs import WrittenTable, running_views, written_tables
 from konveyer.feature_store.offline.delta import StoredTable
 from konveyer.feature_store.offline.files import StoredFile
@@ -230,8 +230,8 @@ def _views_of(
     for row in session.scalars(select(DefinitionRow).where(DefinitionRow.kind == Kind.VIEW)):
         keys = msgspec.convert(row.compiled, CompiledView).layout.keys
         of = row.spec["entity"]
-        has_keys = {key.name for key in keys} == names
-        if of == entity or (has_keys and may_be_one(entity, of, in_use)):
+        is_earlier_name = of not in in_use and {key.name for key in keys} == names
+        if of == entity or is_earlier_name:
             yield (row.name, row.version), keys
 
 

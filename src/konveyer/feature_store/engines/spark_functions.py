@@ -201,14 +201,16 @@ def _difference_of_text(node: exp.Expr) -> str | None:
 
 def _fits_nothing(pattern: str) -> bool:
     """Whether a pattern of `_PATTERN` may fit between letters, where engines replace it at other
-    places; then it fits the empty text. Also of one that Python does not read.
+    places; then it fits the empty text, and not at the beginning alone. Also of one that Python
+    does not read.
     """
     names = r"\\([pP](?:\{[^}]*\}|.)|.)"  # one letter of a class of Unicode, and other escapes
     known = re.sub(names, _escape_of_python, pattern, flags=re.DOTALL)
     try:
-        return re.search(known, "") is not None
+        fits = re.search(known, "") is not None
     except re.error:
         return True
+    return fits and not (pattern.startswith("^") and "|" not in pattern)
 
 
 def _escape_of_python(escape: re.Match[str]) -> str:

@@ -1,13 +1,14 @@
 """Entities that must not come back: ETL leaves their rows out, whatever the source still has.
 
-An entity that gets another name, or its join keys another order, is the same one: equal keys of a
-name that is not in use any more are of whoever has these keys now.
+An entity that gets another name, or its join keys another order, is the same one: whoever was
+forgotten under a name that is not in use any more is so for an entity that came later and has join
+keys of the same names.
 """
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from konveyer.core.clock import now_us
@@ -34,12 +35,19 @@ def forgotten_in(
 ) -> tuple[Forgotten, ...]:
     """Whom a view of this entity, with these join keys, leaves out."""
     found: dict[tuple[str, ...], set[str]] = {}
-    in_use = entities_in_use(session)
+    in_use, since_us = entities_in_use(session), _first_defined_us(session, entity)
     for name, columns in forgotten_entities(session):
         names = tuple(column.name for column in columns)
-        if set(names) == {key.name for key in keys} and may_be_one(entity, name, in_use):
-            found.setdefault(names, set()).update(forgotten_digests(session, name))
-    return tuple(Forgotten(names, tuple(sorted(digests))) for names, digests in found.items())
+        if set(names) != {key.name for key in keys}:
+            continue
+        digests = found.setdefault(names, set())
+        if name == entity or entity not in in_use:
+            digests.update(forgotten_digests(session, name))
+        elif name not in in_use:
+            digests.update(forgotten_digests(session, name, before_us=since_us))
+    return tuple(
+        Forgotten(names, tuple(sorted(digests))) for names, digests in found.items() if digests
+    )
 
 
 def entities_in_use(session: Session) -> frozenset[str]:
@@ -47,20 +55,20 @@ def entities_in_use(session: Session) -> frozenset[str]:
     return frozenset(name for kind, name in active_versions(session) if kind is Kind.ENTITY)
 
 
-def may_be_one(entity: str, other: str, in_use: Set[str]) -> bool:
-    """Whether two names, with equal join keys, may be of one entity that was renamed.
+def _first_defined_us(session: Session, entity: str) -> int:
+    first = select(func.min(DefinitionRow.created_us)).where(
+        DefinitionRow.kind == Kind.ENTITY, DefinitionRow.name == entity
+    )
+    return session.scalar(first) or 0
 
-    >>> may_be_one("client", "customer", {"customer"})
-    True
-    >>> may_be_one("client", "merchant", {"client", "merchant"})
-    False
+
+def forgotten_digests(session: Session, entity: str, *, before_us: int | None = None) -> list[str]:
+    """Of the keys of all entities of this kind that were forgotten, done or under way; of those
+    before a moment.
     """
-    return entity == other or not {entity, other} <= in_use
-
-
-def forgotten_digests(session: Session, entity: str) -> list[str]:
-    """Of the keys of all entities of this kind that were forgotten, done or under way."""
     query = select(ForgottenRow.digest).where(ForgottenRow.entity == entity)
+    if before_us is not None:
+        query = query.where(ForgottenRow.asked_us < before_us)
     return list(session.scalars(query.order_by(ForgottenRow.digest)))
 
 

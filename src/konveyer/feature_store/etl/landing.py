@@ -225,7 +225,7 @@ class Landing:
             rows = self._made(view, base, self._read(view, listed))
             self._put_again(view, base, rows, last.number, last.arrived_us)
             landed |= {number: (*landed[number], view.view.name) for number in mine}
-        return landed
+        return {number: tuple(dict.fromkeys(names)) for number, names in landed.items()}
 
     def catch_up(self, view: str, version: str) -> None:
         """Put online what was pushed after the view's readable table was begun.
@@ -246,8 +246,8 @@ class Landing:
                 note_not_online(session, found.sources, after=base.last)
             cause = explained(error)
             raise PushesNotOnline(
-                f"Feature view '{view}' is computed; what was pushed meanwhile is not online until "
-                f"the next push or run: {cause.message}",
+                f"What was pushed while feature view '{view}' was computed is not online until "
+                f"the next push to the same source, or run: {cause.message}",
                 hint=cause.hint,
             ) from error
 

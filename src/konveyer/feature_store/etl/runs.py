@@ -193,12 +193,25 @@ def succeed(
 def fail(session: Session, run_id: str, view: str, version: str, error: dict[str, Any]) -> None:
     """Note why a view failed; what was readable before stays readable.
 
-    So does a table that the run has made readable: what failed came after it.
+    So does a table that the run has made readable: what failed came after it. But the first one of
+    a view does not, for a push that the view cannot take would keep all others away.
     """
     row = session.get_one(EtlRunRow, (run_id, view, version))
     row.error = error
-    if row.status != SUCCEEDED:
+    if row.status != SUCCEEDED or not _readable_beside(session, row):
         row.status, row.finished_us, row.stage = FAILED, now_us(), None
+
+
+def _readable_beside(session: Session, row: EtlRunRow) -> bool:
+    """Whether another run has made a table of the same version of the view readable."""
+    others = select(EtlRunRow.run_id).where(
+        EtlRunRow.view == row.view,
+        EtlRunRow.version == row.version,
+        EtlRunRow.run_id != row.run_id,
+        EtlRunRow.status == SUCCEEDED,
+        EtlRunRow.table_version.is_not(None),
+    )
+    return session.scalars(others).first() is not None
 
 
 def has_succeeded(session: Session, run_id: str, view: str, version: str) -> bool:

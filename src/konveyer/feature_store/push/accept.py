@@ -162,7 +162,7 @@ class Pusher:
         if before is not None:
             _check_same(before, offer)
             if before.number in left and not dry_run:
-                self._land_again(left, before.number)
+                self._land_again(left, before.source, before.number)
             return self._answer(offer, before.number)
         number, arrived_us = last.number + 1, max(self._clock.now_us(), last.arrived_us)
         arrived_us = max(arrived_us, _newest_us(offer))
@@ -232,7 +232,7 @@ class Pusher:
     def _put(self, push: Push, evaluated: list[Evaluated], left: dict[int, str]) -> None:
         """Online, after what was `left`: whatever is away, these rows are kept by now."""
         if left:
-            self._land_again(left, push.number)
+            self._land_again(left, push.source, push.number)
         try:
             for one in evaluated:
                 self._landing.put(one, number=push.number)
@@ -250,17 +250,24 @@ class Pusher:
         except (OSError, pa.ArrowException):
             _log.exception("segments could not be merged")
 
-    def _land_again(self, left: dict[int, str], kept: int) -> None:
-        """What a killed process, or an online store that was away, left behind; errors are of push
-        `kept`.
+    def _land_again(self, left: dict[int, str], source: str, kept: int) -> None:
+        """What a killed process, or an online store that was away, left behind. Errors of the same
+        `source` are of push `kept`; those of others are for who pushes to them.
         """
-        try:
-            landed = self._landing.land_again(left)
-        except KonveyerError as error:
-            raise _not_online(kept, error) from error
-        with self._catalog.transaction() as session:
-            for number, views in landed.items():
-                note_online(session, number, views)
+        for other in dict.fromkeys([source, *left.values()]):
+            mine = {number: of for number, of in left.items() if of == other}
+            if not mine:
+                continue
+            try:
+                landed = self._landing.land_again(mine)
+            except KonveyerError as error:
+                if other == source:
+                    raise _not_online(kept, error) from error
+                _log.error("what was pushed to '%s' is still not online: %s", other, error)
+                continue
+            with self._catalog.transaction() as session:
+                for number, views in landed.items():
+                    note_online(session, number, views)
 
     def _answer(self, offer: _Offer, number: int) -> Push:
         with self._catalog.reading() as session:

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from konveyer.bundle.manifest import Manifest
-from konveyer.bundle.store import Bundle, BundleStore
+from konveyer.bundle.store import Bundle, Bundles
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import FeatureClock
 from konveyer.core.storage import Storage
@@ -30,7 +30,7 @@ class GateServices:
     """
 
     catalog: Catalog
-    bundles: BundleStore
+    bundles: Bundles
     clock: FeatureClock
     engine: Engine
     offline: DeltaOfflineStore
