@@ -19,7 +19,24 @@ from tests.shops import make_released_shop, make_trained_shop
 from tests.support import Shop
 from tests.unit.bundle.workbench import ZOO_LOCK
 
+# Tests of values and of how they are made, to which a catalog is a catalog: on PostgreSQL these are
+# slow tests.
+OF_VALUES = (
+    "parity/test_day_by_day.py",
+    "parity/test_decimals_and_lists.py",
+    "unit/etl/test_large_sets.py",
+    "unit/etl/test_python_views.py",
+    "unit/etl/test_retrieval.py",
+    "unit/etl/test_vocabulary.py",
+    "unit/push/test_decimals_and_lists.py",
+)
 ADMIN = Actor("admin", frozenset({Role.ADMINISTRATOR}))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "postgresql" in item.name and str(item.path).endswith(OF_VALUES):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

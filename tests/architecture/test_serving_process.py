@@ -11,7 +11,10 @@ from tests.support import Shop, node
 
 @pytest.mark.parametrize(
     ("workspace", "driver", "other"),
-    [("released_shop", "lmdb", "redis"), ("redis_shop", "redis", "lmdb")],
+    [
+        ("released_shop", "lmdb", "redis"),
+        pytest.param("redis_shop", "redis", "lmdb", marks=pytest.mark.slow),
+    ],
 )
 def test_a_node_never_loads_sql_or_frames(
     workspace: str, driver: str, other: str, request: pytest.FixtureRequest, tmp_path: Path

@@ -112,6 +112,7 @@ def test_large_requests_keep_nobody_from_a_process(space: ServingSpace) -> None:
 POST = b"POST /scoring/v1/predict HTTP/1.1\r\n"
 
 
+@pytest.mark.slow
 def test_a_head_that_trickles_behind_another_request_is_cut_off(space: ServingSpace) -> None:
     with serving(space, processes=1) as node, connected(node) as one:
         one.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n" + POST)

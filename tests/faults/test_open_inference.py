@@ -218,7 +218,7 @@ def test_the_openapi_document_is_valid_and_fuzzing_finds_no_5xx(node: Node, tmp_
         [
             *(str(Path(sys.executable).with_name("schemathesis")), "run"),
             *(node.url + "/openapi.json", "--url", node.url, "--checks", checks),
-            *("--max-examples", "60", "--seed", "1", "--generation-database", "none"),
+            *("--max-examples", "30", "--seed", "1", "--generation-database", "none"),
             *("--phases", "examples,coverage,fuzzing"),
         ],
         cwd=tmp_path,

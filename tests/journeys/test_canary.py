@@ -54,7 +54,10 @@ def test_a_canary_that_does_as_well_is_promoted_by_itself(shop_copy: Shop) -> No
 
 @pytest.mark.parametrize(
     ("leaf", "reason"),
-    [(lambda value: value * 60, "distribution"), (lambda _: math.nan, "failures")],
+    [
+        (lambda _: math.nan, "failures"),
+        pytest.param(lambda value: value * 60, "distribution", marks=pytest.mark.slow),
+    ],
 )
 def test_a_canary_that_does_worse_is_taken_back_and_no_caller_fails(
     shop_copy: Shop, leaf: Callable[[float], float], reason: str
@@ -85,6 +88,7 @@ def test_a_release_that_knows_fewer_than_production_stops_at_integration(shop_co
     assert stage["evidence"]["lost"]
 
 
+@pytest.mark.slow
 def test_a_canary_that_knows_nobody_is_taken_back_and_callers_are_answered(shop_copy: Shop) -> None:
     candidate = opened_at(shop_copy.root, State.CANARY, policy=QUICK, knows_nobody=True)
     command, headers = serving(shop_copy)

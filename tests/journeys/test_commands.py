@@ -179,6 +179,7 @@ def test_a_name_that_is_not_there(
     assert error["hint"]
 
 
+@pytest.mark.slow
 def test_an_output_that_is_a_folder_is_refused_before_anything_is_built(trained_shop: Shop) -> None:
     kept = trained_shop.run("training-set", "list")
     labels = ("--labels", "data/labels.parquet", "--label", "redeemed")

@@ -311,6 +311,7 @@ def row(client: int, amount: int) -> dict[str, Any]:
     return {"client": client, "paid_at": "2026-01-31T12:00:00Z", "amount": amount}
 
 
+@pytest.mark.slow
 def test_pushes_while_etl_runs_are_never_lost_and_never_twice(
     bank: Shop, api: httpx.Client
 ) -> None:

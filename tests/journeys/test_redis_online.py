@@ -170,6 +170,7 @@ def test_a_node_reads_redis_and_answers_as_one_that_reads_lmdb(
             assert mine == wanted
 
 
+@pytest.mark.slow
 def test_a_node_outlives_its_redis(released_shop: Shop, tmp_path: Path) -> None:
     shop = released_shop.copied_to(tmp_path / "shop")
     with redis_server(tmp_path / "redis", "--requirepass", PASSWORD) as server:

@@ -16,7 +16,7 @@ import pytest
 
 from konveyer.cli.supervisor import Child, keep_running
 from konveyer.core.processes import is_alive
-from tests.support import Shop, nodes_up, quick_of, wait_for
+from tests.support import Shop, nodes_up, wait_for
 
 
 @contextmanager
@@ -135,7 +135,8 @@ def test_a_taken_port_is_a_clear_error(shop_copy: Shop) -> None:
     assert str(port) in error["message"]
 
 
-@pytest.mark.parametrize("command", quick_of([("etl", "run", "demographics"), ("apply",)], 1))
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [("etl", "run", "demographics"), ("apply",)])
 def test_errors_of_handed_over_runs_arrive_in_the_same_words(
     shop_copy: Shop, command: tuple[str, ...]
 ) -> None:

@@ -310,7 +310,10 @@ def runs(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Train
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(one, marks=pytest.mark.slow) if one == "network" else one for one in ZOO],
+    [
+        pytest.param(one, marks=pytest.mark.slow) if one.startswith("network") else one
+        for one in ZOO
+    ],
 )
 def test_a_model_compiles_and_answers_as_it_did_where_it_was_trained(
     name: str, runs: dict[str, Trained], zoo: Path, tmp_path: Path
