@@ -36,7 +36,7 @@ _TIMES = {
 }
 _LISTS = {
     *(exp.Array, exp.ArrayAppend, exp.ArrayConcat, exp.ArrayFilter, exp.ArrayMax, exp.ArrayMin),
-    *(exp.ArrayPrepend, exp.ArraySize, exp.ArraySort, exp.Explode, exp.Struct),
+    *(exp.ArrayPrepend, exp.ArraySize, exp.ArraySort, exp.Bracket, exp.Explode, exp.Struct),
     *(exp.Transform, exp.Unnest),
 }
 _AGGREGATES = {
@@ -99,6 +99,15 @@ _INSTEAD = {
 }
 
 
+def is_place(*found: exp.Expr) -> bool:
+    """Whether it is a number that is written out, from 0 in what the parser gives: `l[1]`."""
+    match found:
+        case [exp.Literal(is_string=False) as number]:
+            return number.name.isdecimal()
+        case _:
+            return False
+
+
 def difference(node: exp.Expr) -> str | None:
     """Why Spark would give something else for `node`, its parts aside; None where it does not."""
     match node:
@@ -108,9 +117,9 @@ def difference(node: exp.Expr) -> str | None:
             return "list_contains()"
         case exp.DateAdd():
             return "date_add()"
-        case exp.Func() | exp.Binary() | exp.Unary() | exp.Predicate() | exp.Bracket() if (
-            type(node) not in SAME
-        ):
+        case exp.Func() | exp.Binary() | exp.Unary() | exp.Predicate() if type(node) not in SAME:
+            return _sql(node)
+        case exp.Bracket(expressions=places) if not is_place(*places):
             return _sql(node)
         case exp.BitwiseRightShift(this=number) if not isinstance(number, exp.Anonymous):
             return _sql(node)

@@ -206,6 +206,9 @@ def _translated(node: exp.Expression) -> exp.Expression:
             return _filled(_FROM_SECONDS, x=seconds)
         case exp.Week(this=day):
             return _filled("WEEKOFYEAR(x)", x=day)
+        case exp.Bracket(this=values, expressions=[exp.Literal() as place]):
+            # A null where there are fewer; there a bracket is an error then.
+            return _filled(f"TRY_ELEMENT_AT(x, {int(place.name) + 1})", x=values)
         case exp.ArrayConcat(this=first, expressions=others):
             # DuckDB leaves out lists that are null.
             empty = exp.Array(expressions=[])
