@@ -116,6 +116,7 @@ def shop_with_many_releases(released_shop: Shop, tmp_path: Path) -> Shop:
     return shop
 
 
+@pytest.mark.slow
 def test_a_release_shows_what_it_changes_and_outlives_its_bundle(
     released_shop: Shop, tmp_path: Path, page: Page
 ) -> None:

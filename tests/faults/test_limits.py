@@ -92,6 +92,7 @@ def test_a_body_that_trickles_is_cut_off(space: ServingSpace) -> None:
         assert predicts(client)
 
 
+@pytest.mark.slow
 def test_large_requests_keep_nobody_from_a_process(space: ServingSpace) -> None:
     """Fifty callers ask for a thousand rows each, again and again."""
     rows = b",".join(b'{"client_id": %d}' % client for client in range(1000))

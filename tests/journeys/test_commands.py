@@ -87,6 +87,7 @@ def test_a_catalog_that_goes_away_is_no_defect(
     assert error["message"].endswith("the database is away")
 
 
+@pytest.mark.slow
 def test_a_dry_run_changes_nothing(shop: Shop) -> None:
     file = shop.root / "features/campaigns.py"
     file.write_text(file.read_text().replace("365d", "180d"))
@@ -205,6 +206,7 @@ def test_a_list_is_of_one_or_more_and_not_of_endlessly_many(
     assert "Invalid value for '--limit'" in done.stderr
 
 
+@pytest.mark.slow
 def test_what_people_read_of_releases(shop: Shop) -> None:
     def told(*arguments: str) -> str:
         command = [part for part in shop.command(*arguments, profile="ana") if part != "--json"]

@@ -245,6 +245,7 @@ def began_and_ended(bank: Shop, key: str, client: int, amount: int, after_s: flo
     return time.monotonic() - started if said else None
 
 
+@pytest.mark.slow
 def test_one_key_from_many_processes_counts_once(bank: Shop) -> None:
     processes = [pushing(bank, "same", 1, 5) for _ in range(4)]
     processes += [pushing(bank, f"other{n}", 1, 10) for n in range(2)]

@@ -79,6 +79,7 @@ def test_a_model_that_ends_its_process_is_told_so(shop: Shop) -> None:
     assert "ended with exit status 0" in error["message"]
 
 
+@pytest.mark.slow
 def test_training_again_gives_the_same_model(shop: Shop, tmp_path: Path) -> None:
     runs = shop.root / "state/runs"
     first = {path.name for path in runs.iterdir()}

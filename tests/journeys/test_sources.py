@@ -54,6 +54,7 @@ def set_url(shop: Shop, url: str) -> None:
     settings.write_text(f'{kept}[databases.crm]\nurl = "{url}"\n')
 
 
+@pytest.mark.slow
 def test_kinds_and_places_are_shown_and_secrets_are_not(bank: Shop) -> None:
     bank.run("apply")
     (run,) = bank.run("etl", "run")["views"]
