@@ -59,7 +59,7 @@ class PushedValueRefused(KonveyerError):
 
 
 class PushesNotOnline(KonveyerError):
-    """A view is computed, and what was pushed meanwhile is not online in it."""
+    """What was pushed while a view was computed is not online in it."""
 
     code, status = "pushes_not_online", HTTPStatus.SERVICE_UNAVAILABLE
 
