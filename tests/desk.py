@@ -1,6 +1,6 @@
 """A feature store in one folder, driven without a worker: definitions in, rows and errors out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from konveyer.feature_store.definitions.definition import Definition
 from konveyer.feature_store.engines.duckdb import DuckDBEngine
 from konveyer.feature_store.etl import flow
 from konveyer.feature_store.etl.flow import EtlFailed, EtlServices
+from konveyer.feature_store.etl.pins import Pin
 from konveyer.feature_store.etl.plan import plan_etl
 from konveyer.feature_store.etl.runs import EtlRun, list_runs, readable_table
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
@@ -67,9 +68,9 @@ class Desk:
             apply(session, ADMIN, plan, checked)
         return plan.changes
 
-    def etl(self, *views: str) -> None:
+    def etl(self, *views: str, pins: Sequence[Pin] = ()) -> None:
         with self.services.catalog.transaction() as session:
-            plan = plan_etl(session, ADMIN, views, as_of_us=NOW)
+            plan = plan_etl(session, ADMIN, views, as_of_us=NOW, pins=pins)
         flow.etl_flow(self.services).run(_PlainSteps(), msgspec.to_builtins(plan))
 
     def failure(self, view: str) -> dict[str, Any]:

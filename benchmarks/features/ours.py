@@ -56,7 +56,7 @@ def _training_set(task: Task, engine: str | None) -> Prepared:
 
 def publishing(task: Task) -> Prepared:
     """From the offline tables into an empty online store: the publishing steps of an ETL run."""
-    # Here, because it loads Polars and pandera, whose memory the other benches do not need.
+    # Here, because it loads Polars, whose memory the other benches do not need.
     from benchmarks.features.publishing import publish, unpublish
 
     shutil.rmtree(task.state / "state/online", ignore_errors=True)

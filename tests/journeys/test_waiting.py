@@ -100,7 +100,9 @@ def parts_done(shown: str, what: str) -> set[tuple[int, int]]:
 def test_etl_shows_how_far_a_view_is(big_shop: Shop) -> None:
     code, shown, _ = at_a_terminal(big_shop, "etl", "run")
     assert code == 0
-    seen = [parts_done(shown, rf"newest \w+: {stage}") for stage in ("rows", "limits", "published")]
+    seen = [
+        parts_done(shown, rf"newest \w+: {stage}") for stage in ("rows", "checked", "published")
+    ]
     assert any(len(some) > 1 for some in seen)
     assert "✓ newest" in shown
 

@@ -1,4 +1,4 @@
-"""A push and an ETL run accept the same values: one looks with Arrow alone, one with pandera."""
+"""A push and an ETL run accept the same values."""
 
 from math import inf, nan
 from typing import Any

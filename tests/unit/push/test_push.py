@@ -447,6 +447,22 @@ def test_a_push_while_the_online_store_is_away_is_kept_and_lands_later(till: Til
     assert all(row.is_online for row in till.pushes())
 
 
+class _Damaged:
+    """A push whose segment cannot be read until it is mended."""
+
+    def __init__(self, till: Till) -> None:
+        self.till, self.content = till, b""
+
+    def __call__(self) -> None:
+        self.till.push([payment(1, "31T12:00", 2.0)], key="b")
+        segment = self.till.segments()[-1]
+        self.content = segment.read_bytes()
+        segment.write_bytes(b"PAR1")
+
+    def mend(self) -> None:
+        self.till.segments()[-1].write_bytes(self.content)
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_what_a_run_undid_online_and_could_not_put_back_lands_with_the_next_push(
     till: Till, again: bool
@@ -455,15 +471,8 @@ def test_what_a_run_undid_online_and_could_not_put_back_lands_with_the_next_push
     till = Till(replace(till.store, services=replace(till.store.services, online=online)))
     till.push([payment(1, "31T12:00", 1.0)], key="a")
     till.store.etl()
-    content = b""
-
-    def damaged_push() -> None:
-        nonlocal content
-        till.push([payment(1, "31T12:00", 2.0)], key="b")
-        content = till.segments()[-1].read_bytes()
-        till.segments()[-1].write_bytes(b"PAR1")
-
-    online.before_put = damaged_push
+    damaged = _Damaged(till)
+    online.before_put = damaged
     with pytest.raises(EtlFailed, match=r"What was pushed while .* 'payments', file"):
         (till.store.publish if again else till.store.etl)("spend")
     run, first = till.runs("spend")
@@ -472,12 +481,30 @@ def test_what_a_run_undid_online_and_could_not_put_back_lands_with_the_next_push
     assert run.error["code"] == "pushes_not_online"
     assert till.online(1) == [(1.0, 1, "web", 2.0)]
 
-    till.segments()[-1].write_bytes(content)
+    damaged.mend()
     till.push([payment(2, "31T12:00", 3.0)], key="c")
     assert till.online(1, 2) == [(3.0, 2, "web", 2.0), (3.0, 1, "web", 3.0)]
     assert [(row.is_online, row.online) for row in till.pushes()] == [
         (True, ["newest", "spend"])
     ] * 3
+
+
+def test_a_first_run_that_cannot_put_online_what_was_pushed_meanwhile_has_failed(
+    till: Till,
+) -> None:
+    online = InterruptedStore()
+    till = Till(replace(till.store, services=replace(till.store.services, online=online)))
+    till.push([payment(1, "31T12:00", 1.0)], key="a")
+    damaged = _Damaged(till)
+    online.before_put = damaged
+    with pytest.raises(EtlFailed, match=r"What was pushed while .* 'payments', file"):
+        till.store.etl("spend")
+    (run,) = till.runs("spend")
+    assert run.status == "failed"
+    damaged.mend()
+    till.store.etl("spend")
+    assert [run.status for run in till.runs("spend")] == ["succeeded", "failed"]
+    assert till.online(1) == [(3.0, 2, "web", 2.0)]
 
 
 def test_what_cannot_land_again_keeps_no_other_source_from_it(till: Till) -> None:

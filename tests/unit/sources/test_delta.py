@@ -1,6 +1,7 @@
 """Delta tables: the version that holds is read, and of it only what is needed."""
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, convert_to_deltalake, write_deltalake
 
-from konveyer import Entity, Feature, FeatureView, JoinKey, Source
+from konveyer import Entity, Feature, FeatureView, JoinKey, PushedColumn, Source
+from konveyer.feature_store.etl.pins import Pin
 from tests.desk import Desk
 
 CLIENT = Entity(name="client", join_keys=(JoinKey("client_id", "int64"),))
@@ -44,6 +46,10 @@ def append(root: Path, values: dict[str, list[int]], *, partitioned: bool = True
     columns = ["country"] if partitioned else None
     table = str(root / "lake/events")
     write_deltalake(table, events(values), mode="append", partition_by=columns)
+
+
+def released(version: str) -> Pin:
+    return Pin(holder="release", training_set=None, tables=(), views=(("value", version),))
 
 
 def values(desk: Desk) -> list[int]:
@@ -86,6 +92,41 @@ def test_a_folder_of_files_that_becomes_a_table_is_taken_up_by_apply(desk: Desk)
     desk.etl()
     assert values(desk) == [1, 2, 3]
     assert desk.apply(*DEFINITIONS) == ()
+
+
+@pytest.mark.parametrize("changed", ["before it", "with it"])
+def test_views_of_releases_read_a_folder_that_became_a_table(desk: Desk, changed: str) -> None:
+    folder = desk.root / "lake/events"
+    folder.mkdir(parents=True)
+    pq.write_table(events({"no": [1, 2]}), folder / "rows.parquet")
+    desk.apply(*DEFINITIONS)
+    desk.etl()
+    version = desk.runs("value")[0].version
+    later = CLIENT, replace(EVENTS, created_time="at"), replace(VALUE, as_known=False)
+    if changed == "before it":
+        desk.apply(*later)
+    convert_to_deltalake(str(folder))
+    append(desk.root, {"no": [3]}, partitioned=False)
+    desk.apply(*later)
+    desk.etl("value", pins=[released(version)])
+    assert [run.rows for run in desk.runs("value") if run.version == version] == [3, 2]
+
+
+def test_views_of_releases_read_a_query_whose_name_is_pushed_to_now(applied: Desk) -> None:
+    query = Source(name="picked", sql="SELECT * FROM events", event_time="at")
+    sql = "SELECT client_id, picked.at AS event_time, value FROM picked WHERE country = 'no'"
+    view = replace(VALUE, sql=sql)
+    applied.apply(CLIENT, EVENTS, query, view)
+    applied.etl()
+    version = applied.runs("value")[0].version
+    names = {"client_id": "int64", "at": "timestamp", "value": "int64", "country": "string"}
+    columns = tuple(PushedColumn(name, dtype) for name, dtype in names.items())
+    pushed = Source(name="picked", pushed=columns, event_time="at")
+    view = replace(view, as_known=False)
+    applied.apply(CLIENT, EVENTS, pushed, view)
+    applied.apply(CLIENT, EVENTS, replace(pushed, description="by the till"), view)
+    applied.etl("value", pins=[released(version)])
+    assert [run.rows for run in applied.runs("value") if run.version == version] == [3, 3]
 
 
 def test_files_that_a_filter_leaves_out_are_not_opened(applied: Desk) -> None:

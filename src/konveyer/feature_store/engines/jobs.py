@@ -4,7 +4,7 @@ Every process that runs a job imports this: it needs no more than the job itself
 """
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -45,6 +45,22 @@ class OnRows(Generic[T]):
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         packed = OnItem(self.job)(batches)
         yield pa.RecordBatch.from_pydict({"packed": [packed]})
+
+
+def together(sizes: Sequence[int], most: int) -> Iterator[list[int]]:
+    """The places of results that are fetched at once: neighbours, of `most` bytes in all, or one.
+
+    >>> list(together([3, 3, 9, 1, 2, 3], most=6))
+    [[0, 1], [2], [3, 4, 5]]
+    """
+    places: list[int] = []
+    for place, size in enumerate(sizes):
+        if places and size + sum(sizes[one] for one in places) > most:
+            yield places
+            places = []
+        places.append(place)
+    if places:
+        yield places
 
 
 def unpacked(packed: bytes) -> Any:

@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from uuid import uuid4
 import pyarrow as pa
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyarrow.dataset import Dataset
-from pyspark import SparkConf, SparkContext
+from pyspark import SparkConf, SparkContext, StorageLevel
 from pyspark.errors import PySparkException
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import Column as SparkColumn
@@ -34,7 +35,7 @@ from konveyer.feature_store.engines.base import (
     SourceUnreadable,
     check_named_once,
 )
-from konveyer.feature_store.engines.jobs import OnItem, OnRows, unpacked
+from konveyer.feature_store.engines.jobs import OnItem, OnRows, together, unpacked
 from konveyer.feature_store.engines.spark_files import (
     dataset_files,
     first_schema,
@@ -47,8 +48,10 @@ S = TypeVar("S")
 T = TypeVar("T")
 # What Spark, its gateway, and the connection to it raise.
 _ERRORS = (PySparkException, Py4JError, ConnectionError)
-# So many items for each core are handed out, and their results held, at a time.
+# So many items for each core are handed out, and their results kept by executors, at a time.
 _ITEMS_PER_CORE = 4
+# So much of their results comes to the driver at a time, or one.
+_BYTES_FETCHED = 64 * 2**20
 _BATCH_ROWS = 100_000
 # A cluster may start executors late; for longer than this nobody is coming.
 _PATIENCE_S = 60.0
@@ -170,8 +173,15 @@ class SparkEngine:
         rest = iter(items)
         while some := list(islice(rest, context.defaultParallelism * _ITEMS_PER_CORE)):
             tasks = context.parallelize(some, len(some)).map(OnItem(job))
-            for packed in self._run(tasks.collect):
-                yield unpacked(packed)
+            # Executors keep what they made, and hand it over in turn.
+            results = tasks.persist(StorageLevel.MEMORY_AND_DISK)
+            try:
+                sizes = self._run(results.map(len).collect)
+                for places in together(sizes, _BYTES_FETCHED):
+                    for packed in self._run(partial(context.runJob, results, list, places)):
+                        yield unpacked(packed)
+            finally:
+                results.unpersist()
 
     def close(self) -> None:
         if self._is_owner and self._session is not None and not _stopped(self._session):

@@ -23,6 +23,7 @@ from konveyer.feature_store.etl.materialize import (
     PublishedTable,
     Snapshot,
     Written,
+    checked,
     encoded_keys,
     publish,
     snapshots,
@@ -31,7 +32,6 @@ from konveyer.feature_store.etl.materialize import (
     write_offline,
 )
 from konveyer.feature_store.etl.profile import profile_values
-from konveyer.feature_store.etl.quality import check_values
 from konveyer.feature_store.etl.runs import PutTable
 from konveyer.feature_store.etl.stages import NotedStages
 from konveyer.feature_store.kernel.errors import naming_view
@@ -236,24 +236,20 @@ def _check(services: EtlServices, order: EtlPayload, one: PlannedView, table: Js
     """All values are checked before the first of them is published."""
     _begin(services, order, one, "check")
     loaded, written = _load(services, one), msgspec.convert(table, Written)
-    features: list[pa.Table] = []
+    parts = checked(
+        loaded.view,
+        loaded.compiled,
+        written.ref,
+        engine=services.engine,
+        offline=services.offline,
+        as_of_us=order.as_of_us,
+        most=_MOST_PROFILED,
+    )
     progress, buckets = _stages(services, order, one), written.ref.buckets
-    parts = _snapshots(services, loaded, written.ref, order.as_of_us)
-    for part in counted(parts, progress, "checked", buckets):
-        # A hash fills the buckets: the first of them are a sample of all entities.
-        if sum(len(some) for some in features) < _MOST_PROFILED:
-            features.append(part.features)
-        if loaded.view.is_windowed:
-            check_values(loaded.view, part.features)
-    if not loaded.view.is_windowed:
-        names = loaded.view.feature_names
-        table = services.offline.open(written.ref)
-        for bucket in counted(range(buckets), progress, "limits", buckets):
-            check_values(loaded.view, table.read(bucket, names).table)
-    if features:
-        profiles = profile_values(pa.concat_tables(features))
-        with services.catalog.transaction() as session:
-            runs.keep_profiles(session, order.run_id, one.view, one.version, profiles)
+    sample = pa.concat_tables(counted(parts, progress, "checked", buckets))
+    profiles = profile_values(sample)
+    with services.catalog.transaction() as session:
+        runs.keep_profiles(session, order.run_id, one.view, one.version, profiles)
 
 
 def _publish(services: EtlServices, order: EtlPayload, one: PlannedView, table: Json) -> None:

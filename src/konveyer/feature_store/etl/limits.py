@@ -1,11 +1,12 @@
-"""Which values a definition does not accept, found with Arrow alone: for a few rows, in a moment.
-
-The same rules as in `quality`, which loads libraries that take a second and more.
+"""Which values a definition does not accept, found with Arrow alone: the same for a push of a few
+rows, in a moment, and for a bucket of millions.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,6 +21,45 @@ _DIGITS = 800
 Limited = Feature | Aggregation | Derived | PushedColumn
 
 
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """Values that are not accepted, all for one reason: `wrong` says of each whether it is one."""
+
+    rule: str
+    what: str
+    wrong: pa.ChunkedArray
+
+    @property
+    def places(self) -> list[int]:
+        """Where they are, counted from 0."""
+        # Not with Arrow's indices_nonzero, which ends the process where there are no chunks.
+        found: list[int] = np.flatnonzero(self.wrong.fill_null(False).to_numpy()).tolist()
+        return found
+
+
+def breaches(of: Limited, values: pa.ChunkedArray) -> Iterator[Breach]:
+    """What there may be of each rule of the definition, also when no value is against it.
+
+    >>> amount = PushedColumn("amount", "float64", minimum=0)
+    >>> [(one.what, one.places) for one in breaches(amount, pa.chunked_array([[1.0, None, -2.0]]))]
+    [('below the minimum 0', [2])]
+    """
+    if isinstance(of, Feature | PushedColumn):
+        if not of.nullable:
+            yield Breach("nullable", "null", values.is_null())
+        if of.one_of:
+            unknown = pc.and_(pc.invert(pc.is_in(values, pa.array(of.one_of))), values.is_valid())
+            yield Breach("one_of", f"not one of {', '.join(of.one_of)}", unknown)
+    if of.minimum is not None:
+        below = pc.less(values, bound(of.minimum, values.type, ROUND_CEILING))
+        yield Breach("minimum", f"below the minimum {of.minimum:g}", below)
+    if of.maximum is not None:
+        above = pc.greater(values, bound(of.maximum, values.type, ROUND_FLOOR))
+        if pa.types.is_floating(values.type):
+            above = pc.or_(above, pc.is_nan(values))
+        yield Breach("maximum", f"above the maximum {of.maximum:g}", above)
+
+
 def outside(of: Limited, values: pa.ChunkedArray) -> Iterator[tuple[int, str]]:
     """The place of each value that is not accepted, counted from 0, and what is wrong with it.
 
@@ -27,21 +67,9 @@ def outside(of: Limited, values: pa.ChunkedArray) -> Iterator[tuple[int, str]]:
     >>> list(outside(amount, pa.chunked_array([[1.0, None, -2.0]])))
     [(2, '-2.0 is below the minimum 0')]
     """
-    if isinstance(of, Feature | PushedColumn):
-        if not of.nullable and values.null_count:
-            yield from ((place, "it is null") for place in _places(values.is_null()))
-        if of.one_of:
-            unknown = pc.and_(pc.invert(pc.is_in(values, pa.array(of.one_of))), values.is_valid())
-            wanted = ", ".join(of.one_of)
-            yield from _told(values, unknown, f"is not one of {wanted}")
-    if of.minimum is not None:
-        below = pc.less(values, bound(of.minimum, values.type, ROUND_CEILING))
-        yield from _told(values, below, f"is below the minimum {of.minimum:g}")
-    if of.maximum is not None:
-        above = pc.greater(values, bound(of.maximum, values.type, ROUND_FLOOR))
-        if pa.types.is_floating(values.type):
-            above = pc.or_(above, pc.is_nan(values))
-        yield from _told(values, above, f"is above the maximum {of.maximum:g}")
+    for breach in breaches(of, values):
+        for place in breach.places:
+            yield place, f"{shown(values[place].as_py())} is {breach.what}"
 
 
 def bound(limit: float, kind: pa.DataType, rounding: str) -> pa.Scalar:
@@ -70,17 +98,8 @@ def _whole(limit: Decimal, scale: int, rounding: str, least: int, most: int) -> 
     return min(max(whole, least), most)
 
 
-def _told(
-    values: pa.ChunkedArray, wrong: pa.ChunkedArray, problem: str
-) -> Iterator[tuple[int, str]]:
-    for place in _places(wrong):
-        yield place, f"{_shown(values[place].as_py())} {problem}"
-
-
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value in a sentence: text in quotes, a decimal as it is written, null as `it`."""
+    if value is None:
+        return "it"
     return str(value) if isinstance(value, Decimal) else repr(value)
-
-
-def _places(wrong: pa.ChunkedArray) -> list[int]:
-    found: list[int] = pc.indices_nonzero(wrong.fill_null(False)).to_pylist()
-    return found

@@ -8,7 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from konveyer.core.progress import Progress, unseen
+from konveyer.feature_store.definitions.view import FeatureView
 from konveyer.feature_store.engines.base import Engine, SortedRows
+from konveyer.feature_store.etl.quality import check_values
 from konveyer.feature_store.kernel.codes import Ints
 from konveyer.feature_store.kernel.errors import naming_view
 from konveyer.feature_store.kernel.evaluate import evaluate, last_refresh
@@ -102,6 +104,46 @@ def snapshots(
 ) -> Iterator[Snapshot]:
     """The values of every entity at the last refresh before `as_of_us`, a bucket at a time."""
     return engine.map(_Published(compiled, offline.open(ref), as_of_us), range(ref.buckets))
+
+
+def checked(
+    view: FeatureView,
+    compiled: CompiledView,
+    ref: TableRef,
+    *,
+    engine: Engine,
+    offline: DeltaOfflineStore,
+    as_of_us: int,
+    most: int,
+) -> Iterator[pa.Table]:
+    """Check the values of every bucket, where the engine's workers are; of each a sample of what
+    would be published, in all about `most` entities.
+
+    Raises `CheckFailed` at the first bucket with values that the definition does not accept.
+    """
+    job = _Checked(view, compiled, offline.open(ref), as_of_us, max(1, most // ref.buckets))
+    return engine.map(job, range(ref.buckets))
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """The checked features of one bucket: of at most `most` entities, evenly taken."""
+
+    view: FeatureView
+    compiled: CompiledView
+    table: TableVersion
+    as_of_us: int
+    most: int
+
+    def __call__(self, bucket: int) -> pa.Table:
+        rows = self.table.read(bucket).table
+        with naming_view(self.view.name):
+            values = snapshot_of(self.compiled, rows, self.as_of_us).features
+        check_values(self.view, values if self.view.is_windowed else rows)
+        if len(values) <= self.most:
+            return values
+        places = np.linspace(0, len(values) - 1, self.most).astype(np.int64)
+        return values.take(pa.array(places))
 
 
 @dataclass(frozen=True, slots=True)

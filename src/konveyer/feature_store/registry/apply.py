@@ -16,7 +16,6 @@ from konveyer.feature_store.registry.check import Checked
 from konveyer.feature_store.registry.errors import PlanOutdated
 from konveyer.feature_store.registry.plan import ApplyPlan
 from konveyer.feature_store.registry.tables import DefinitionRow
-from konveyer.feature_store.sources.kind import SourceKind
 
 _DONE = {"add": "added", "change": "changed", "describe": "described", "remove": "removed"}
 
@@ -51,18 +50,18 @@ def apply(session: Session, actor: Actor, plan: ApplyPlan, checked: Checked) -> 
     for (kind, name), row in rows.items():
         if row.active and kind == Kind.SOURCE:  # it may have got columns since it was applied
             row.compiled = msgspec.to_builtins(checked.sources[name])
-            _reform(session, row, checked.sources[name].kind)
+    _reform(session, checked)
 
 
-def _reform(session: Session, row: DefinitionRow, found: SourceKind) -> None:
+def _reform(session: Session, checked: Checked) -> None:
     """What is at a path has changed for the earlier versions of its source as well, which views of
     releases still read.
     """
-    for other in session.scalars(
-        select(DefinitionRow).where(DefinitionRow.kind == row.kind, DefinitionRow.name == row.name)
-    ):
-        if other.spec.get("path") == row.spec.get("path") and other.compiled is not None:
-            other.compiled = {**other.compiled, "kind": str(found)}
+    sources = session.scalars(select(DefinitionRow).where(DefinitionRow.kind == Kind.SOURCE)).all()
+    paths = {row.name: path for row in sources if row.active and (path := row.spec.get("path"))}
+    for row in sources:
+        if row.compiled and row.name in paths and row.spec.get("path") == paths[row.name]:
+            row.compiled = {**row.compiled, "kind": str(checked.sources[row.name].kind)}
 
 
 def _activate(
