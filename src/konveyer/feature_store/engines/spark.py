@@ -7,7 +7,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -181,7 +181,8 @@ class SparkEngine:
                     for packed in self._run(partial(context.runJob, results, list, places)):
                         yield unpacked(packed)
             finally:
-                results.unpersist()
+                with suppress(*_ERRORS):  # nothing is kept where Spark is gone
+                    results.unpersist()
 
     def close(self) -> None:
         if self._is_owner and self._session is not None and not _stopped(self._session):
