@@ -65,6 +65,21 @@ def test_entities_that_only_the_live_version_knows_condemn_a_candidate() -> None
     assert decide(step(1, [row(n, **UNKNOWN) for n in range(3)]), POLICY) is Decision.BACK
 
 
+OVERLOADED = {"status": 429, "error": "overloaded", "outputs": None}
+
+
+def test_a_candidate_that_refuses_for_it_is_too_slow_is_condemned() -> None:
+    """That a key was used too often is its caller's mistake, and has the same status."""
+    refusing = [row(n, **(OVERLOADED if n % 3 == 0 else {})) for n in range(300)]
+    assert decide(step(60, refusing), POLICY) is Decision.BACK
+    mirrored = Pairs(live=rows(300), candidate=refusing)
+    assert not shadow.judge(mirrored, Shadow(rows=200), p99_ms=50).passed
+    both = seen(refusing)
+    assert (both.rows, sum(both.failed), len(both.outputs)) == (300, 100, 200)
+    assert not any(one.bad for one in compare_sides(both, both, ALLOWED))
+    assert seen([row(1, **{**OVERLOADED, "error": "rate_exceeded"})]).rows == 0
+
+
 def test_a_shadow_is_compared_with_the_answer_to_the_same_row() -> None:
     mirrored = [
         row(n, side="shadow", release="rel-2", outputs={"prediction": 0.5}) for n in range(0, 10, 2)

@@ -9,7 +9,7 @@ from typing import Any
 from konveyer.bundle.store import Bundles
 from konveyer.execution.releases.beside import Seen, shared_names
 from konveyer.execution.releases.gates.answers import distance
-from konveyer.execution.serving.errors import EntityNotFound
+from konveyer.execution.serving.errors import EntityNotFound, Overloaded
 
 Row = dict[str, Any]
 # The names of the outputs of a bundle, by its digest.
@@ -42,7 +42,8 @@ def with_names(rows: Iterable[Row], names_of: NamesOf) -> list[Row]:
 def seen(
     rows: Iterable[Row], *, knows_as_live: bool = False, has_own_entities: bool = False
 ) -> Seen:
-    """The rows as a side that is judged: what callers did wrong is nobody's failure.
+    """The rows as a side that is judged: what callers did wrong is nobody's failure. That more
+    wait for a side than may is its own: it is too slow.
 
     Of a candidate that is to know what the live version knows (`knows_as_live`), an unknown entity
     is one: neither a canary's rows nor `paired` ones have those that the live one does not know.
@@ -53,7 +54,9 @@ def seen(
     counted = [
         row
         for row in rows
-        if not 400 <= row["status"] < 500 or (knows_as_live and _is_unknown(row))
+        if not 400 <= row["status"] < 500
+        or row["error"] == Overloaded.code
+        or (knows_as_live and _is_unknown(row))
     ]
     answered = [row for row in counted if row["outputs"] is not None]
     if has_own_entities:
