@@ -411,18 +411,24 @@ def test_more_than_a_process_takes_is_refused_at_once(space: ServingSpace) -> No
             len(body),
             body,
         )
+        # Applications that are called like other pages are no such pages.
+        other = request.replace(PATH.encode(), b"/metrics-forecast/v1/predict")
         callers = [connected(node) for _ in range(64)]
+        others = [connected(node) for _ in range(16)]
         last = connected(node)
-        wait_for(lambda: process.num_fds() > 65)
+        wait_for(lambda: process.num_fds() > 81)
         process.suspend()  # so that all of it has arrived when the process looks
         for one in callers:
             one.sendall(request)
-        last.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+        for one in others:
+            one.sendall(other)
+        last.sendall(b"GET /health/live?a=b HTTP/1.1\r\nhost: x\r\n\r\n")
         time.sleep(0.2)
         process.resume()
         answers = [one.recv(2000) for one in callers]
+        assert any(b" 429 " in one.recv(2000) for one in others)
         assert b" 200 OK" in last.recv(1000)
-        for one in (*callers, last):
+        for one in (*callers, *others, last):
             one.close()
         refused = [answer for answer in answers if b" 429 " in answer]
         assert len(refused) >= 32

@@ -23,7 +23,9 @@ LINGER_S = 1.0
 # process from accepting, and from telling its parent that it lives.
 _TURN_S = 0.005
 _ACCEPT_AGAIN_S = 0.1
-_ALWAYS_ANSWERED = (b"/health/", b"/v2/health/", b"/metrics")
+_ALWAYS_ANSWERED = frozenset(
+    (b"/health/live", b"/health/ready", b"/v2/health/live", b"/v2/health/ready", b"/metrics")
+)
 _log = logging.getLogger(__name__)
 
 
@@ -113,7 +115,7 @@ class Server:
         self._under_way += 1
         request.started_s = time.perf_counter()
         # Whoever asks after the process's health must not take a busy one for a dead one.
-        if request.url.startswith(_ALWAYS_ANSWERED):
+        if request.url.partition(b"?")[0] in _ALWAYS_ANSWERED:
             self._first.append((connection, request))
         else:
             if len(self._ready) >= self._limits.most_under_way and request.problem is None:
