@@ -435,6 +435,12 @@ def test_functional_shows_the_worst_cases_and_wrong_refusals_first() -> None:
     assert evidence["malformed_requests"] == [wrong, right]
 
 
+def read(service: ResolvedService, body: bytes) -> None:
+    contract = RequestContract(service)
+    rows, is_single = contract.shape(body)
+    contract.read(rows, is_single=is_single)
+
+
 @pytest.mark.parametrize(("key", "field"), [("id", "amount"), ("rows", "amount"), ("id", "rows")])
 def test_malformed_requests_are_refused_as_functional_wants_whatever_inputs_are_called(
     key: str, field: str
@@ -461,17 +467,34 @@ def test_malformed_requests_are_refused_as_functional_wants_whatever_inputs_are_
     service = ResolvedService(
         name="s", version="1", views=(view,), features=(feature,), on_demand=(given,)
     )
-    contract = RequestContract(service)
-
-    def read(body: bytes) -> None:
-        rows, is_single = contract.shape(body)
-        contract.read(rows, is_single=is_single)
-
     for what, body, code in functional.malformed_requests(service):
         if code in ("entity_not_found", "body_too_large"):
             continue
         with pytest.raises(KonveyerError) as caught:
-            read(body)
+            read(service, body)
+        assert code in (caught.value.code, functional.ANY), what
+
+
+PAYMENT = ResolvedOnDemand(
+    name="d",
+    version="1",
+    code="",
+    request=(ScalarColumn("is_card", ColumnType.BOOL), ScalarColumn("at", ColumnType.TIMESTAMP)),
+    inputs=(),
+    outputs=(),
+)
+
+
+def test_malformed_requests_are_made_for_a_model_of_request_fields_alone() -> None:
+    """It has no keys: nobody is unknown to it."""
+    service = ResolvedService(name="s", version="1", views=(), features=(), on_demand=(PAYMENT,))
+    asked = [*functional.malformed_requests(service), *functional.malformed_inference(service)]
+    assert {"no is_card", "wrong at", "nothing", "too many rows"} <= {what for what, *_ in asked}
+    for what, body, code in functional.malformed_requests(service):
+        if code == "body_too_large":
+            continue
+        with pytest.raises(KonveyerError) as caught:
+            read(service, body)
         assert code in (caught.value.code, functional.ANY), what
 
 

@@ -12,7 +12,7 @@ from konveyer.bundle.manifest import GOLDEN, TRAINING, Golden
 from konveyer.bundle.parity import Parity, parity
 from konveyer.bundle.release_policy import ReleasePolicy
 from konveyer.bundle.store import Bundle
-from konveyer.core.schema import ColumnType
+from konveyer.core.schema import ColumnType, ScalarColumn
 from konveyer.development.golden import REAL_ROWS
 from konveyer.execution.releases.gates.answers import answering
 from konveyer.execution.releases.gates.context import GateContext, predict_path
@@ -84,13 +84,10 @@ def judge(
 
 def malformed_requests(service: ResolvedService) -> list[tuple[str, bytes, str]]:
     """(what is wrong, the body, the error code it must get)."""
-    good, keys = RequestContract(service).example(), service.keys
+    good = RequestContract(service).example()
     encode = msgspec.json.encode
     # Where an input has that name, the body is one row that has it.
     no_rows = [] if "rows" in good else [("no rows", encode({"rows": []}), "no_rows")]
-    first = keys[0]
-    wrong: Any = "text" if first.dtype is ColumnType.INT64 else 1
-    unknown = good | {key.name: _UNKNOWN[key.dtype] for key in keys}
     fields = [
         (
             f"no {field.name}",
@@ -106,22 +103,37 @@ def malformed_requests(service: ResolvedService) -> list[tuple[str, bytes, str]]
         *fields,
         ("not JSON", b"{", "invalid_json"),
         ("a list", b"[]", "wrong_type"),
-        ("no key", b"{}", "missing_key"),
-        ("null key", encode({**good, first.name: None}), "missing_key"),
-        ("wrong type", encode({**good, first.name: wrong}), "wrong_type"),
         ("extra field", encode({**good, "no_such_field": 1}), "extra_field"),
-        ("unknown entity", encode(unknown), "entity_not_found"),
+        *(_wrong_keys(good, service.keys) if service.keys else []),
         *no_rows,
         ("too large", b" " * (MOST_BODY_BYTES + 1), "body_too_large"),
-        *((what, body, ANY) for what, body in _nonsense(good, first.name)),
+        *((what, body, ANY) for what, body in _nonsense(service)),
     ]
 
 
-def _nonsense(good: dict[str, Any], key: str) -> list[tuple[str, bytes]]:
+def _wrong_keys(good: dict[str, Any], keys: Sequence[ScalarColumn]) -> list[tuple[str, bytes, str]]:
+    encode, first = msgspec.json.encode, keys[0]
+    wrong: Any = "text" if first.dtype is ColumnType.INT64 else 1
+    unknown = good | {key.name: _UNKNOWN[key.dtype] for key in keys}
+    return [
+        ("no key", b"{}", "missing_key"),
+        ("null key", encode({**good, first.name: None}), "missing_key"),
+        ("wrong type", encode({**good, first.name: wrong}), "wrong_type"),
+        ("unknown entity", encode(unknown), "entity_not_found"),
+    ]
+
+
+def malformed_inference(service: ResolvedService) -> list[tuple[str, bytes]]:
+    """(what is wrong, the body), for callers that speak the Open Inference Protocol."""
+    first = (*service.keys, *service.request)[0]
+    return [*_nonsense(service), *_nonsense_tensors(first.name)]
+
+
+def _nonsense(service: ResolvedService) -> list[tuple[str, bytes]]:
     """Bodies of which only that is asked: they are the caller's mistake, and no 5xx."""
-    encode = msgspec.json.encode
+    encode, good = msgspec.json.encode, RequestContract(service).example()
     many = {"rows": [good] * (MOST_ROWS + 1)}
-    wrong: tuple[Any, ...] = ([], {}, True, 2**63)
+    keys = [nonsense for key in service.keys[:1] for nonsense in _nonsense_keys(good, key.name)]
     return [
         ("nothing", b""),
         ("no UTF-8", b"\xff\xfe\x00"),
@@ -131,6 +143,14 @@ def _nonsense(good: dict[str, Any], key: str) -> list[tuple[str, bytes]]:
         ("rows of numbers", encode({"rows": [1, 2]})),
         ("rows and more", encode({"rows": [good], "more": 1})),
         ("too many rows", encode(many)),
+        *keys,
+    ]
+
+
+def _nonsense_keys(good: dict[str, Any], key: str) -> list[tuple[str, bytes]]:
+    encode = msgspec.json.encode
+    wrong: tuple[Any, ...] = ([], {}, True, 2**63)
+    return [
         *((f"key {value!r}", encode({**good, key: value})) for value in wrong),
         ("key NaN", encode(good).replace(encode(good[key]), b"NaN", 1)),
         ("key 1e999", encode(good).replace(encode(good[key]), b"1e999", 1)),
@@ -138,9 +158,8 @@ def _nonsense(good: dict[str, Any], key: str) -> list[tuple[str, bytes]]:
     ]
 
 
-def _nonsense_tensors(key: str) -> list[tuple[str, bytes]]:
-    """The like, for callers that speak the Open Inference Protocol."""
-    tensor = {"name": key, "datatype": "INT64", "shape": [1], "data": [1]}
+def _nonsense_tensors(name: str) -> list[tuple[str, bytes]]:
+    tensor = {"name": name, "datatype": "INT64", "shape": [1], "data": [1]}
     wrong: tuple[dict[str, Any], ...] = (
         {"shape": [-1]},
         {"shape": [2**62]},
@@ -175,11 +194,9 @@ def _malformed_answers(node: NodeAccess, bundle: Bundle) -> list[dict[str, Any]]
 
 def _malformed_inference(client: httpx.Client, bundle: Bundle) -> list[dict[str, Any]]:
     manifest = bundle.manifest
-    good = RequestContract(manifest.service).example()
-    key = manifest.service.keys[0].name
     path = f"/v2/models/{manifest.application}/versions/{manifest.api_version}/infer"
     answers = []
-    for what, body in [*_nonsense(good, key), *_nonsense_tensors(key)]:
+    for what, body in malformed_inference(manifest.service):
         answer = client.post(path, content=body)
         status = answer.status_code
         got = ANY if answer.is_client_error else f"status {status}"
