@@ -5,7 +5,6 @@ from konveyer.bundle.release_policy import Invariant
 from konveyer.core.errors import KonveyerError, did_you_mean
 from konveyer.core.schema import ColumnType, Dtype
 
-MOVABLE = (ColumnType.INT64, ColumnType.FLOAT64, ColumnType.BOOL, ColumnType.TIMESTAMP)
 _NUMBERS = (ColumnType.INT64, ColumnType.FLOAT64)
 
 
@@ -13,6 +12,11 @@ class BadInvariant(KonveyerError):
     """An invariant of `model.toml` that says nothing that could be checked."""
 
     code = "bad_invariant"
+
+
+def is_movable(dtype: Dtype) -> bool:
+    """Whether one value of it is less than another in a way that a model may follow."""
+    return dtype.is_number or dtype in (ColumnType.BOOL, ColumnType.TIMESTAMP)
 
 
 def check_invariants(manifest: Manifest) -> None:
@@ -36,7 +40,7 @@ def _problem(
         named = invariant.feature or ""
         hint = did_you_mean(named, features, otherwise="name a feature of the model's service")
         return (f"the model reads no feature '{named}'" if named else "it names no feature"), hint
-    if moves and features[invariant.feature or ""] not in MOVABLE:
+    if moves and not is_movable(features[invariant.feature or ""]):
         return f"'{invariant.feature}' is no number", "name a feature that grows"
     if invariant.kind == "range" and invariant.minimum is None and invariant.maximum is None:
         return "it has no limit", "set minimum, maximum or both"

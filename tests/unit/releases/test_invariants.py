@@ -12,7 +12,7 @@ from konveyer.bundle.invariants import BadInvariant, check_invariants
 from konveyer.bundle.manifest import TRAINING, Golden, GoldenCase, Manifest, ModelSpec
 from konveyer.bundle.release_policy import Invariant
 from konveyer.bundle.store import Bundle
-from konveyer.core.schema import ColumnType, ScalarColumn
+from konveyer.core.schema import ColumnType, DecimalType, ScalarColumn
 from konveyer.development.golden import edge_rows, real_rows
 from konveyer.execution.releases.gates.answers import Rows
 from konveyer.execution.releases.gates.functional import observed_rows
@@ -69,6 +69,23 @@ def test_a_range_is_kept_at_the_ends_of_what_was_observed_and_without_values() -
     assert found.worst is not None
     assert found.worst["features"][0] == 3000.0
     assert found.invariant == "0.3 <= output"
+
+
+def test_decimals_are_moved_like_other_numbers() -> None:
+    """A model is given, and golden rows have, the numbers."""
+    declared = manifest(
+        Invariant(kind="decreasing", feature="income"), Invariant(kind="range", minimum=0.3)
+    )
+    income, *others = declared.service.features
+    features = (msgspec.structs.replace(income, dtype=DecimalType(18, 2)), *others)
+    service = msgspec.structs.replace(declared.service, features=features)
+    declared = msgspec.structs.replace(declared, service=service)
+    check_invariants(declared)
+    falling, within = check_all(declared, ROWS, risk)
+    assert (falling.answers, falling.broken) == (len(ROWS) * 11, 0)
+    assert within.worst is not None
+    assert within.worst["features"][0] == 3000.0
+    assert within.answers == len(ROWS) * (1 + 2 * 3)
 
 
 def test_the_ends_are_those_of_all_that_was_observed() -> None:

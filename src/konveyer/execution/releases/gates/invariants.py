@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from konveyer.bundle.invariants import MOVABLE
+from konveyer.bundle.invariants import is_movable
 from konveyer.bundle.manifest import Manifest
 from konveyer.bundle.release_policy import Invariant
-from konveyer.core.schema import ColumnType, Dtype
+from konveyer.core.schema import ColumnType, DecimalType, Dtype
 from konveyer.execution.releases.gates.answers import Answer
 
 POINTS = 11
@@ -41,7 +41,7 @@ def check_all(manifest: Manifest, observed: Sequence[Sequence[Any]], answer: Ans
     rows = [observed[place] for place in places]
     names = [column.name for column in manifest.service.columns]
     movable = [
-        place for place, column in enumerate(manifest.service.columns) if column.dtype in MOVABLE
+        place for place, column in enumerate(manifest.service.columns) if is_movable(column.dtype)
     ]
     ends = {place: _ends(observed, place) for place in movable}
     outputs = [one.name for one in manifest.model.outputs]
@@ -65,11 +65,15 @@ def observed_points(rows: Sequence[Sequence[Any]], place: int, dtype: Dtype) -> 
 
     >>> observed_points([[1], [None], [4]], 0, ColumnType.INT64)
     [1, 2, 3, 4]
+    >>> observed_points([[0.1], [0.4]], 0, DecimalType(9, 1))
+    [0.1, 0.2, 0.3, 0.4]
     """
     values = [row[place] for row in rows if row[place] is not None]
     if not values or dtype is ColumnType.BOOL:
         return sorted(set(values))
     line = np.linspace(float(min(values)), float(max(values)), POINTS).tolist()
+    if isinstance(dtype, DecimalType):  # a model is given the number
+        return sorted({round(value, dtype.scale) for value in line})
     return sorted(set(line if dtype is ColumnType.FLOAT64 else map(round, line)))
 
 
