@@ -127,6 +127,8 @@ def test_a_node_that_hangs_up_is_a_failure_with_its_reason() -> None:
         return 200, _ANSWER
 
     with node(hangs_up) as access:
-        profile = generate_load(access, "/predict", [{"client": 1}], rate_per_s=20, seconds=5)
+        bodies = known_bodies(access, "/predict", [{"client": 1}])
+        profile = generate_load(access, "/predict", bodies, rate_per_s=20, seconds=5)
+    assert bodies == [{"client": 1}]
     assert profile.failures
     assert all(profile.reasons)

@@ -17,6 +17,7 @@ from konveyer.execution.serving.presence import Presence, nodes_of
 
 START_WITHIN_S = 30.0
 FOLLOW_WITHIN_S = 15.0
+ANSWER_WITHIN_S = 10.0
 # An environment is built from a package index: minutes, where a disk has none of it yet.
 PREPARE_WITHIN_S = 300.0
 
@@ -41,10 +42,19 @@ class Patience:
 
 
 class NodeAccess(NamedTuple):
-    """Where a node answers, and the headers with which it lets gates in."""
+    """Where a node answers, the headers with which it lets gates in, and how long it may take."""
 
     url: str
     headers: dict[str, str]
+    within_s: float = ANSWER_WITHIN_S
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, headers=self.headers, timeout=self.within_s)
+
+
+def no_answer(error: httpx.HTTPError) -> str:
+    """What is wrong with a row of a request that a node did not answer."""
+    return f"the node gave no answer ({type(error).__name__}: {error})"
 
 
 @contextmanager

@@ -15,7 +15,12 @@ from konveyer.core.storage import Storage
 from konveyer.execution.releases.environments import TEST
 from konveyer.execution.releases.gate_key import gate_key
 from konveyer.execution.releases.live import put_live
-from konveyer.execution.releases.nodes import NodeAccess, node_of, wait_until_serving
+from konveyer.execution.releases.nodes import (
+    ANSWER_WITHIN_S,
+    NodeAccess,
+    node_of,
+    wait_until_serving,
+)
 from konveyer.execution.serving.errors import EntityNotFound
 from konveyer.feature_store.engines.base import Engine
 from konveyer.feature_store.offline.delta import DeltaOfflineStore
@@ -63,9 +68,15 @@ class GateContext:
         )
         logs = services.state / "logs"
         with node_of(services.storage, TEST, services.node_command(TEST), logs) as url:
-            node = NodeAccess(url, {"x-api-key": key})
+            node = NodeAccess(url, {"x-api-key": key}, _longest_s(manifest))
             wait_until_serving(node, manifest.application, manifest.api_version, bundle.digest)
             yield node
+
+
+def _longest_s(manifest: Manifest) -> float:
+    """How long an answer is waited for: the model and its online store may take as long."""
+    own_ms = manifest.model.isolated.limit_ms + manifest.serving.deadline_ms
+    return max(ANSWER_WITHIN_S, own_ms / 1000)
 
 
 def predict_path(manifest: Manifest) -> str:

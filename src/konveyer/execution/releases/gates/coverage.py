@@ -7,16 +7,19 @@ import httpx
 from konveyer.bundle.store import Bundle
 from konveyer.execution.releases.gates.context import GateServices, is_unknown, predict_path
 from konveyer.execution.releases.gates.sampled import bodies_of, offline_features, sampled_entities
-from konveyer.execution.releases.nodes import NodeAccess
+from konveyer.execution.releases.nodes import NodeAccess, no_answer
 from konveyer.feature_store.datamart.lookup import features_of_nobody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """How many entities were asked about, all known to production, and the keys of `lost` ones."""
+    """How many entities were asked about, all known to production, and the keys of `lost` ones;
+    and what is wrong with each of those that the node did not answer for.
+    """
 
     asked: int
     lost: tuple[tuple[int | str, ...], ...]
+    unanswered: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.asked - len(self.lost)} of {self.asked} entities that production knows"
@@ -39,6 +42,13 @@ def coverage(services: GateServices, live: Bundle, node: NodeAccess) -> Coverage
         if any(row[n] != nothing[n] for n in stored)
     ]
     path = predict_path(live.manifest)
-    with httpx.Client(base_url=node.url, headers=node.headers, timeout=10.0) as client:
-        lost = (key for key, body in asked if is_unknown(client.post(path, json=body)))
-        return Coverage(asked=len(asked), lost=tuple(lost))
+    lost: list[tuple[int | str, ...]] = []
+    unanswered: list[str] = []
+    with node.client() as client:
+        for key, body in asked:
+            try:
+                if is_unknown(client.post(path, json=body)):
+                    lost.append(key)
+            except httpx.HTTPError as error:
+                unanswered.append(f"{key}: {no_answer(error)}")
+    return Coverage(asked=len(asked), lost=tuple(lost), unanswered=tuple(unanswered))

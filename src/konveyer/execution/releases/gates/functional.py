@@ -182,7 +182,7 @@ def _nonsense_tensors(name: str) -> list[tuple[str, bytes]]:
 def _malformed_answers(node: NodeAccess, bundle: Bundle) -> list[dict[str, Any]]:
     path = predict_path(bundle.manifest)
     answers = []
-    with httpx.Client(base_url=node.url, headers=node.headers, timeout=10.0) as client:
+    with node.client() as client:
         for what, body, code in malformed_requests(bundle.manifest.service):
             answers.append(_answer(what, code, client.post(path, content=body)))
         missing = f"/{bundle.manifest.application}/v999999999/predict"

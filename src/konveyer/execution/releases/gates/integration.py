@@ -25,7 +25,7 @@ from konveyer.execution.releases.gates.answers import answering, distance
 from konveyer.execution.releases.gates.context import GateContext, is_unknown, predict_path
 from konveyer.execution.releases.gates.coverage import Coverage, coverage
 from konveyer.execution.releases.gates.sampled import bodies_of, offline_features, sampled_entities
-from konveyer.execution.releases.nodes import NodeAccess
+from konveyer.execution.releases.nodes import NodeAccess, no_answer
 from konveyer.execution.releases.recorded import as_read
 from konveyer.execution.releases.records import current_live
 from konveyer.execution.releases.verdict import Verdict
@@ -106,6 +106,7 @@ def judge(
         *(f"{change}: raise api_version" for change in breaking),
         *([named(stale)] if stale else []),
         *([f"knows {known}"] if lost else []),
+        *([] if known is None else known.unanswered[:1]),
     ]
     apart = predictions.worst_difference
     equal = (
@@ -196,10 +197,14 @@ def _serve(
     path, batch = predict_path(bundle.manifest), new_id("gate")
     problems: dict[tuple[int | str, ...], str] = {}
     unknown: set[tuple[int | str, ...]] = set()
-    with httpx.Client(base_url=node.url, headers=node.headers, timeout=10.0) as client:
+    with node.client() as client:
         for place, (key, body) in enumerate(zip(keys, bodies_of(bundle, entities), strict=True)):
             request_id = f"{batch}-{place}"
-            answer = client.post(path, json=body, headers={"x-request-id": request_id})
+            try:
+                answer = client.post(path, json=body, headers={"x-request-id": request_id})
+            except httpx.HTTPError as error:
+                problems[key] = no_answer(error)
+                continue
             if is_unknown(answer):
                 unknown.add(key)
             elif not answer.is_success:

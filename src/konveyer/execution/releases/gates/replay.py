@@ -24,6 +24,7 @@ from konveyer.execution.releases.gates.answers import answering
 from konveyer.execution.releases.gates.context import GateContext, is_unknown, predict_path
 from konveyer.execution.releases.gates.shadow import differences, said_of
 from konveyer.execution.releases.gates.watching import needless
+from konveyer.execution.releases.nodes import no_answer
 from konveyer.execution.releases.observed import Pairs, Row, Url, names_in, seen, with_names
 from konveyer.execution.releases.recorded import features_then
 from konveyer.execution.releases.verdict import Verdict
@@ -53,7 +54,7 @@ def replay_gate(context: GateContext, bundle: Bundle) -> Verdict:
     then = features_then(manifest.service, recorded, asked_of, retrieve)
     with (
         context.on_test(bundle) as node,
-        httpx.Client(base_url=node.url, headers=node.headers, timeout=10.0) as client,
+        node.client() as client,
         answering(bundle, services.environments, services.secrets) as answer,
     ):
         path, batch = predict_path(manifest), new_id("replay")
@@ -137,10 +138,14 @@ def _asked(
     that is nobody's failure.
     """
     before = time.perf_counter()
-    answer = client.post(path, json=body, headers={"x-request-id": request_id})
-    took_us = int((time.perf_counter() - before) * 1e6)
-    is_answered = answer.is_success or (is_known and is_unknown(answer))
-    return _Said(took_us, None if is_answered else answer.text[:500])
+    problem = None
+    try:
+        answer = client.post(path, json=body, headers={"x-request-id": request_id})
+        if not answer.is_success and not (is_known and is_unknown(answer)):
+            problem = answer.text[:500]
+    except httpx.HTTPError as error:
+        problem = no_answer(error)
+    return _Said(int((time.perf_counter() - before) * 1e6), problem)
 
 
 def _answered(
