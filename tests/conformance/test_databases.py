@@ -300,8 +300,9 @@ def test_decimals_are_declared(database: Database, desk: Desk) -> None:
     found = [amount for (amount,) in connected.rows("amounts", "of_amount")]
     assert found == [None if value is None else Decimal(value) for value in values]
 
-    database.run("UPDATE bills SET amount = amount + 0.01")
+    database.run("UPDATE bills SET amount = 7.5")
     connected.apply(CLIENT, replace(bills, columns={**columns, "amount": "decimal(12,1)"}), AMOUNTS)
+    database.run("UPDATE bills SET amount = 7.51")
     error = connected.failure("amounts")
     assert error["code"] == "source_value_invalid"
     assert "is not decimal(12,1)" in error["message"]
@@ -309,10 +310,11 @@ def test_decimals_are_declared(database: Database, desk: Desk) -> None:
 
 def test_a_fraction_of_sqlite_is_not_rounded_to_what_it_shows(desk: Desk, sqlite: Database) -> None:
     sqlite.run("CREATE TABLE payments (client_id bigint, paid_at text, amount real)")
-    sqlite.run("INSERT INTO payments VALUES (1, '2026-01-01', 0.1 + 0.2)")
+    sqlite.run("INSERT INTO payments VALUES (1, '2026-01-01', 0.3)")
     columns = {"client_id": "int64", "paid_at": "timestamp", "amount": "decimal(18,2)"}
     connected = desk.with_databases(crm=sqlite.url)
     connected.apply(CLIENT, replace(PAYMENTS, columns=columns), AMOUNTS)
+    sqlite.run("UPDATE payments SET amount = 0.1 + 0.2")
     assert "is not decimal(18,2)" in connected.failure("amounts")["message"]
     sqlite.run("UPDATE payments SET amount = 0.3")
     connected.etl()
@@ -505,7 +507,10 @@ def test_sqlite_needs_a_declaration_and_offers_it(desk: Desk, sqlite: Database) 
 def test_a_sqlite_value_of_another_type(
     desk: Desk, sqlite: Database, column: str, value: Any, before: int
 ) -> None:
-    """SQLite takes any value into any column, whatever the table was declared with."""
+    """SQLite takes any value into any column, whatever the table was declared with.
+
+    Of the first rows also `apply` says so.
+    """
     desk = desk.with_databases(crm=sqlite.url)
     sqlite.run("CREATE TABLE payments (client_id, paid_at, amount, note, online)")
     sqlite.run(INSERT, *ROWS)
@@ -516,6 +521,12 @@ def test_a_sqlite_value_of_another_type(
     error = desk.failure("last")
     assert error["code"] == "source_value_invalid"
     assert f"Source 'payments', column '{column}'" in error["message"]
+    if before:
+        desk.check(*DEFINITIONS)
+    else:
+        refusal = desk.refusal(*DEFINITIONS)
+        assert refusal.code == error["code"]
+        assert refusal.message in error["message"]
 
 
 def test_a_sqlite_file_that_is_not_there(desk: Desk) -> None:

@@ -51,7 +51,8 @@ class Checked:
 def check_definitions(state: RegistryState, engine: Engine, places: Places) -> Checked:
     """Look at every source, also at those that no view reads, then compile every view.
 
-    Raises the first thing that does not fit. Columns are looked at; rows are not computed.
+    Raises the first thing that does not fit. Columns are looked at, and of sources that do not know
+    their types the first rows; rows are not computed.
     """
     sources, views = {}, {}
     with engine.session() as session:

@@ -19,7 +19,12 @@ from konveyer.feature_store.sources.sqlite import SQLite
 
 
 class Dialect(Protocol):
-    """How one kind of database is asked, through a connection that may only read."""
+    """How one kind of database is asked, through a connection that may only read.
+
+    Without `knows_types` a source declares them, and only its rows can tell whether it is right.
+    """
+
+    knows_types: bool
 
     def uri(self, url: str, root: Path) -> str:
         """The URL as the driver wants it; a relative path starts at `root`."""
@@ -42,9 +47,14 @@ _DIALECTS: dict[str, Dialect] = {
 
 
 def database_schema(source: Source, places: Places) -> pa.Schema:
-    """The columns that `database_rows` would give. Raises what the database has not."""
+    """The columns that `database_rows` would give. Raises what the database has not, and what its
+    first rows show to be declared wrongly where only rows can tell.
+    """
     with _opened(source, places) as (dialect, connection):
-        return _schema(source, dialect, connection)
+        schema = _schema(source, dialect, connection)
+        if not dialect.knows_types:
+            next(iter(dialect.batches(source, connection)), None)
+        return schema
 
 
 @contextmanager

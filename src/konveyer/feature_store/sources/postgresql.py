@@ -46,6 +46,8 @@ class PostgreSQL:
     float64 unless it is declared: the driver does not tell how many digits it has.
     """
 
+    knows_types = True
+
     def uri(self, url: str, _root: Path) -> str:
         """The URL with our patience, unless it says its own."""
         place, _, query = url.partition("?")

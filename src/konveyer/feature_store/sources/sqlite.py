@@ -39,6 +39,8 @@ _HELD = {pa.float64(): "fractions", pa.string(): "text", "DOUBLE": "fractions"}
 class SQLite:
     """See `Dialect`. A time is ISO 8601 text, a bool 0 or 1, a decimal a number or its text."""
 
+    knows_types = False
+
     def uri(self, url: str, root: Path) -> str:
         file = root / url.partition(":")[2].removeprefix("///")
         return f"file:{quote(str(file))}?mode=ro"
