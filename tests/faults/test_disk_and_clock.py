@@ -16,17 +16,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from konveyer import Aggregation, Entity, FeatureService, FeatureView, JoinKey, Source
+from konveyer import (
+    Aggregation,
+    Entity,
+    FeatureService,
+    FeatureView,
+    JoinKey,
+    PushedColumn,
+    Source,
+)
 from konveyer.access.actor import Actor
 from konveyer.bundle.store import Bundle
 from konveyer.catalog.session import Catalog
 from konveyer.core.errors import KonveyerError
 from konveyer.feature_store.offline import layout
 from konveyer.feature_store.online.lmdb import LmdbOnlineStore
+from tests.desk import opened_desk
 from tests.serving_nodes import Load, kill, rows_logged, serving, wait_for_bundle
 from tests.serving_space import ServingSpace
 from tests.support import Shop, wait_for
 from tests.unit.etl.store import Store, opened_store
+from tests.unit.push.till import DEFINITIONS, PAYMENTS, opened_till, payment
 
 PATH = "/scoring/v1/predict"
 
@@ -136,6 +146,14 @@ def test_a_command_on_a_full_disk_says_so_and_works_when_there_is_room(tmp_path:
 
 
 CLIENTS = 600
+CLIENT = Entity(name="client", join_keys=(JoinKey("client", "int64"),))
+SPEND = FeatureView(
+    name="spend",
+    entity="client",
+    source="payments",
+    aggregations=(Aggregation(column="amount", function="sum", over="2d", name="spent"),),
+    accuracy="exact",
+)
 
 
 @pytest.fixture
@@ -147,17 +165,9 @@ def store(admin: Actor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     with opened_store(catalog, admin, tmp_path, now="2026-01-02T00:00:00Z") as store:
         write_payments(store, 1)
         store.apply(
-            Entity(name="client", join_keys=(JoinKey("client", "int64"),)),
+            CLIENT,
             Source(name="payments", path="payments.parquet", event_time="paid_at"),
-            FeatureView(
-                name="spend",
-                entity="client",
-                source="payments",
-                aggregations=(
-                    Aggregation(column="amount", function="sum", over="2d", name="spent"),
-                ),
-                accuracy="exact",
-            ),
+            SPEND,
             FeatureService(name="scoring", features=("spend",)),
         )
         yield store
@@ -230,6 +240,69 @@ def test_records_that_a_full_disk_does_not_take_stay_as_they_were(
         store.etl()
         assert spent(store) == [client * 3 for client in range(CLIENTS)]
         online.close()
+
+
+@contextmanager
+def read_on_a_small_disk(root: Path) -> Iterator[Path]:
+    """What is read and built below `root` is on a disk of its own."""
+    with small_disk(root / "disk") as disk:
+        (root / "state").mkdir(exist_ok=True)
+        for name in ("state/reading", "training_sets"):
+            (disk / name).mkdir(parents=True)
+            (root / name).symlink_to(disk / name)
+        yield disk
+
+
+def test_rows_of_a_source_that_a_full_disk_does_not_take_are_told_with_it(tmp_path: Path) -> None:
+    """However much room there is: for no file, for some of the rows, for all but the end."""
+    rows = [f"{client},2026-01-01,{client / 7}" for client in range(4000)]
+    (tmp_path / "payments.csv").write_text("\n".join(["client,paid_at,amount", *rows, ""]))
+    columns = {"client": "int64", "paid_at": "timestamp", "amount": "float64"}
+    with opened_desk(tmp_path) as desk, read_on_a_small_disk(tmp_path) as disk:
+        desk.apply(
+            CLIENT,
+            Source(name="payments", path="payments.csv", columns=columns, event_time="paid_at"),
+            SPEND,
+        )
+        filler = disk / "filler"
+        fill(filler)
+        for failures in range(60):  # noqa: B007 - counted
+            try:
+                desk.etl()
+                break
+            except KonveyerError:
+                said = desk.runs("spend")[0].error
+            assert said is not None
+            assert said["code"] == "source_read_failed", said
+            assert "Feature view 'spend': The rows of source 'payments'" in said["message"]
+            assert "see that the disk has room" in said["hint"]
+            assert desk.staged() == []
+            os.truncate(filler, filler.stat().st_size - 4096)
+        assert failures > 5
+        assert len(desk.rows("spend", "client")) == 4000
+
+
+def test_pushed_rows_that_a_full_disk_does_not_take_are_told_with_their_source(
+    admin: Actor, tmp_path: Path
+) -> None:
+    """They are written again where the source has another column since."""
+    catalog = Catalog(f"sqlite:///{tmp_path}/catalog.db")
+    catalog.migrate()
+    with read_on_a_small_disk(tmp_path) as disk, opened_till(catalog, admin, tmp_path) as till:
+        till.push([payment(1, "30T12:00")], key="a")
+        wider = replace(PAYMENTS, pushed=(*PAYMENTS.pushed, PushedColumn("city", "string")))
+        till.store.apply(*(wider if one is PAYMENTS else one for one in DEFINITIONS))
+        filler = disk / "filler"
+        fill(filler)
+        with pytest.raises(KonveyerError) as caught:
+            till.store.etl("spend")
+        (said,) = caught.value.detail.values()
+        assert isinstance(said, dict)
+        assert said["code"] == "source_read_failed", said
+        assert "Feature view 'spend': The rows of source 'payments'" in said["message"]
+        filler.unlink()
+        till.store.etl("spend")
+    catalog.close()
 
 
 def test_what_memory_does_not_hold_is_lost_and_counted(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from konveyer.feature_store.definitions.pushed import ARRIVAL
 from konveyer.feature_store.definitions.source import Source
 from konveyer.feature_store.engines.base import SourceUnreadable
 from konveyer.feature_store.sources.errors import SourceFileMissing, WrongType
+from konveyer.feature_store.sources.staging import keeping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,9 @@ def readable_files(
         file = folder / one.name
         if not one.is_whole or not _schema(source, file).equals(schema):
             file = staging / f"{source.name}-{number}.parquet"
-            pq.write_table(_rows_of(source, one, folder / one.name), file)
+            rows = _rows_of(source, one, folder / one.name)
+            with keeping(source.name, staging):
+                pq.write_table(rows, file)
         files.append(file)
     return files
 

@@ -55,13 +55,20 @@ def _lock_of(folder: Path) -> Path:
 def staged(name: str, rows: pa.RecordBatchReader, folder: Path) -> Path:
     """A Parquet file with all of `rows`, written as they arrive. The reader's errors are raised."""
     file = folder / f"{name}.parquet"
-    with pq.ParquetWriter(file, rows.schema) as writer:
+    # Around all of it: opening and closing a file write too.
+    with keeping(name, folder), pq.ParquetWriter(file, rows.schema) as writer:
         for batch in rows:
-            try:
-                writer.write_batch(batch)
-            except OSError as error:
-                raise SourceReadFailed(
-                    f"The rows of source '{name}' could not be kept in {folder}: {error}",
-                    hint="see that the disk has room, then run again; nothing was changed",
-                ) from error
+            writer.write_batch(batch)
     return file
+
+
+@contextmanager
+def keeping(name: str, folder: Path) -> Iterator[None]:
+    """Say whose rows they are that the disk does not take."""
+    try:
+        yield
+    except OSError as error:
+        raise SourceReadFailed(
+            f"The rows of source '{name}' could not be kept in {folder}: {error}",
+            hint="see that the disk has room, then run again; nothing was changed",
+        ) from error
