@@ -29,6 +29,9 @@ from konveyer.access.actor import Actor
 from konveyer.bundle.store import Bundle
 from konveyer.catalog.session import Catalog
 from konveyer.core.errors import KonveyerError
+from konveyer.feature_store.datamart.label_files import label_files
+from konveyer.feature_store.datamart.label_query import queried_labels
+from konveyer.feature_store.datamart.training_set import entity_frame, explain_training_set
 from konveyer.feature_store.offline import layout
 from konveyer.feature_store.online.lmdb import LmdbOnlineStore
 from tests.desk import opened_desk
@@ -303,6 +306,62 @@ def test_pushed_rows_that_a_full_disk_does_not_take_are_told_with_their_source(
         filler.unlink()
         till.store.etl("spend")
     catalog.close()
+
+
+def test_training_sets_and_labels_that_a_full_disk_does_not_take(
+    store: Store, tmp_path: Path
+) -> None:
+    services, moments_us = store.services, np.array([store.now_us])
+    catalog, engine, offline = services.catalog, services.engine, services.offline
+    at = pa.array(np.full(CLIENTS, store.now_us), pa.timestamp("us", tz="UTC"))
+    pq.write_table(pa.table({"client": np.arange(CLIENTS), "at": at}), tmp_path / "labels.parquet")
+    labels = label_files(tmp_path / "labels.parquet")
+
+    def explained() -> None:
+        explain_training_set(
+            catalog,
+            store.admin,
+            engine,
+            offline,
+            service="scoring",
+            labels=labels,
+            timestamp="at",
+            folder=store.training_sets,
+        )
+
+    def every() -> None:
+        with entity_frame(
+            catalog,
+            engine,
+            offline,
+            service="scoring",
+            moments_us=moments_us,
+            staging=services.places.staging,
+        ) as frame:
+            assert frame.num_rows == CLIENTS
+
+    def asked() -> None:
+        sql = "SELECT client, paid_at AS at FROM payments"
+        with queried_labels(catalog, store.admin, engine, services.places, sql) as frame:
+            assert frame.num_rows == CLIENTS
+
+    with read_on_a_small_disk(tmp_path) as disk:
+        store.etl()
+        built = store.training_set(labels)
+
+        def rebuilt() -> None:
+            assert store.rebuilt(built, labels).num_rows == CLIENTS
+
+        filler = disk / "filler"
+        fill(filler)
+        for call in (explained, every, asked, rebuilt):
+            with pytest.raises(KonveyerError, match="could not be written below") as caught:
+                call()
+            assert caught.value.code == "training_set_not_written", call
+            assert "see that the disk has room" in str(caught.value.hint)
+        filler.unlink()
+        for call in (explained, every, asked, rebuilt):
+            call()
 
 
 def test_what_memory_does_not_hold_is_lost_and_counted(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Label frames that are asked for in SQL, over the same sources as features."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -16,6 +16,7 @@ from konveyer.core.errors import did_you_mean
 from konveyer.core.files import file_written_whole
 from konveyer.feature_store.datamart.label_files import LabelFiles, labels_at
 from konveyer.feature_store.datamart.labels import LabelsEmpty
+from konveyer.feature_store.datamart.manifest import written_below
 from konveyer.feature_store.definitions.definition import Kind
 from konveyer.feature_store.definitions.source import Source
 from konveyer.feature_store.engines.base import Engine, QueryFailed, SortedRows
@@ -45,7 +46,9 @@ def queried_labels(
     actor.require(Permission.BUILD_TRAINING_SETS)
     with catalog.reading() as session:
         sources = _sources_read(active_state(session), sql)
-    with staging_folder(places.staging) as folder:
+    with ExitStack() as stack:
+        with written_below(places.staging, "The label frame"):
+            folder = stack.enter_context(staging_folder(places.staging))
         file = folder / "labels.parquet"
         with unchanged(sources, places), engine.session() as tables:
             for source in sources:
@@ -94,6 +97,10 @@ class _WriteFile:
     file: Path
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> int:
+        with written_below(self.file.parent, "The label frame"):
+            return self._write(batches)
+
+    def _write(self, batches: Iterator[pa.RecordBatch]) -> int:
         first = next(batches, None)
         if first is None:
             return 0

@@ -133,6 +133,18 @@ def check_output(output: Path, *, in_files: bool) -> None:
 
 
 @contextmanager
+def written_below(folder: Path, what: str = "The training set") -> Iterator[None]:
+    """Say what the disk does not take."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingSetNotWritten(
+            f"{what} could not be written below {folder}: {error}",
+            hint="see that the disk has room, then run it again; nothing was kept",
+        ) from error
+
+
+@contextmanager
 def _written_to(output: Path, training_set: str) -> Iterator[None]:
     try:
         yield

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -31,7 +31,7 @@ from konveyer.feature_store.datamart.manifest import (
     MANIFEST,
     TrainingSet,
     TrainingSetManifest,
-    TrainingSetNotWritten,
+    written_below,
 )
 from konveyer.feature_store.datamart.on_demand import with_service_columns
 from konveyer.feature_store.datamart.pinned import pin_views
@@ -88,7 +88,7 @@ def build_training_set(
         service=resolved, timestamp=timestamp, label=label, columns=dict(columns or {})
     )
     set_id = new_id("set")
-    with _written(folder), _folder_for_now(folder) as place:
+    with written_below(folder), _folder_for_now(folder) as place:
         draft = place / set_id
         draft.mkdir()
         held, written = _joined(
@@ -223,23 +223,14 @@ def rebuild_training_set(
     def accept(labels_digest: str) -> None:
         _check_digest("labels", labels_digest, manifest.labels_digest, manifest.id)
 
-    with _folder_for_now(folder) as draft:
-        held, written = _joined(
-            labels, meaning, views, engine, draft, accept=accept, progress=progress
-        )
+    with ExitStack() as stack:
+        with written_below(folder):  # and not around what is done with it
+            draft = stack.enter_context(_folder_for_now(folder))
+            held, written = _joined(
+                labels, meaning, views, engine, draft, accept=accept, progress=progress
+            )
         _check_digest("features", written.result_digest, manifest.result_digest, manifest.id)
         yield TrainingSet(manifest=manifest, path=draft, held=held)
-
-
-@contextmanager
-def _written(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TrainingSetNotWritten(
-            f"The training set could not be written below {folder}: {error}",
-            hint="see that the disk has room, then build it again; nothing was kept",
-        ) from error
 
 
 @contextmanager
@@ -274,8 +265,8 @@ def explain_training_set(
 ) -> list[ViewCost]:
     """What building this training set reads of each view; it is built to see, and not kept.
 
-    Without `run` only the estimates are given, and no data is read. Labels that stay in files are
-    taken to fall into all buckets.
+    Without `run` only the estimates are given, and no feature is read. Labels that stay in files
+    are taken to fall into all buckets.
     """
     actor.require(Permission.BUILD_TRAINING_SETS)
     with catalog.reading() as session:
@@ -295,7 +286,7 @@ def explain_training_set(
     if not run:
         return costs
     tally = Tally()
-    with _folder_for_now(folder) as draft:
+    with written_below(folder), _folder_for_now(folder) as draft:
         _joined(labels, meaning, views, engine, draft, watch=tally)
     return [tally.of(cost) for cost in costs]
 
@@ -318,8 +309,10 @@ def entity_frame(
     with catalog.reading() as session:
         resolved = resolve_service(session, active_state(session), service)
         views = pin_views(session, offline, resolved)
-    with staging_folder(staging) as folder:
-        write_entities_at(views, resolved.keys, moments_us, engine=engine, folder=folder)
+    with ExitStack() as stack:
+        with written_below(staging, "The label frame"):
+            folder = stack.enter_context(staging_folder(staging))
+            write_entities_at(views, resolved.keys, moments_us, engine=engine, folder=folder)
         frame = labels_at(folder)
         match frame:
             case LabelFiles():
