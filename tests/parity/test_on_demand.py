@@ -231,6 +231,14 @@ def test_a_function_that_gives_something_else_is_refused_at_apply(
     assert says in str(caught.value)
 
 
+def test_an_input_of_another_on_demand_view_is_refused(store: Store) -> None:
+    other = view("def f(x, share): return {'y': x}", inputs=("payment:share",))
+    with pytest.raises(KonveyerError, match="'payment', which is an on-demand view") as caught:
+        store.apply(*DEFINITIONS, other)
+    assert caught.value.code == "unknown_reference"
+    assert "in its own function" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [

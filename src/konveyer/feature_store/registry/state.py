@@ -147,6 +147,12 @@ def _known_reads(definition: Definition, known: dict[Key, Definition]) -> tuple[
     reads = tuple(_reads(definition, where, known))
     for kind, name in reads:
         if (kind, name) not in known:
+            if kind is Kind.VIEW and (Kind.ON_DEMAND, name) in known:
+                raise UnknownReference(
+                    f"{where} has an input of '{name}', which is an on-demand view: inputs are "
+                    "features of feature views.",
+                    hint=f"compute what it needs of '{name}' in its own function",
+                )
             names = [other for found, other in known if found is kind]
             raise UnknownReference(
                 f"{where} refers to {kind} '{name}', which is not defined.",
