@@ -1,6 +1,7 @@
 """Views with a function: what SQL cannot say, checked at apply, computed bucket by bucket."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,14 @@ def test_rows_of_an_entity_are_seen_together_and_in_order(store: Store) -> None:
     assert store.online((7,), (59,)) == [(2, 1.0), (2, 1.0)]
 
 
+def test_a_function_may_return_an_arrow_table(store: Store) -> None:
+    body = str(SESSIONS.function).replace("return", "rows =")
+    in_arrow = replace(SESSIONS, function=f"{body}    return rows.to_arrow()\n")
+    store.apply(CLIENT, VISITS, in_arrow, SCORING)
+    store.etl()
+    assert store.online((7,), (59,)) == [(2, 1.0), (2, 1.0)]
+
+
 @pytest.mark.parametrize("name", ["bucket", "event_time", "created_time"])
 def test_a_column_with_the_name_of_another_is_refused_with_its_name(
     store: Store, name: str
@@ -111,7 +120,7 @@ def test_a_column_with_the_name_of_another_is_refused_with_its_name(
         ("rows.nonsense", "AttributeError"),
         ("__import__('sys').exit('no')", "SystemExit: no"),
         ("exec('from polars.exceptions import PanicException as p; raise p(1)')", "PanicException"),
-        ("rows.to_arrow()", "returned Table"),
+        ("rows.to_dict()", "returned dict"),
         ("rows.drop('client')", "returned no column 'client'"),
         ("rows", "returned no column 'session'"),
         ("rows.with_columns(session=rows['amount'], weight=1.0)", "'session' as double, not int64"),

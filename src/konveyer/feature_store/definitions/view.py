@@ -82,9 +82,9 @@ class FeatureView:
       these names; `created_time` is used when it selects that too;
     - `function` over a `source`, for what SQL cannot say: it is given a Polars frame with all rows
       of some entities, in the order of the join keys and `event_time` (by these names, and
-      `created_time` when the source has it), and returns a frame with the same and every one of
-      `features`. It must be self-contained (what it imports, it imports inside), and compute a row
-      from those before it alone: it is given later ones too.
+      `created_time` when the source has it), and returns a frame, or an Arrow table, with the same
+      and every one of `features`. It must be self-contained (what it imports, it imports inside),
+      and compute a row from those before it alone: it is given later ones too.
 
     A row of the latter two is visible for `ttl` after its event time (for ever when None).
     `refresh` is how often ETL publishes the view online.

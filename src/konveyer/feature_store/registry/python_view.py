@@ -66,6 +66,8 @@ def call(view: str, compiled: CompiledView, given: pa.Table) -> pa.Table:
     schema = _without_bucket(compiled.layout.schema)
     try:
         result = callable_of(compiled.code or "")(pl.from_arrow(given))
+        if isinstance(result, pa.Table):
+            result = pl.from_arrow(result)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a panic in Rust, such as one of Polars, is no `Exception`
@@ -75,7 +77,7 @@ def call(view: str, compiled: CompiledView, given: pa.Table) -> pa.Table:
     if not isinstance(result, pl.DataFrame):
         raise PythonViewFailed(
             f"Feature view '{view}' returned {type(result).__name__}.",
-            hint="return a Polars frame",
+            hint="return a Polars frame, or an Arrow table",
         )
     missing = [name for name in schema.names if name not in result.columns]
     if missing:
