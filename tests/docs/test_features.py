@@ -3,6 +3,7 @@
 import re
 import shlex
 import sqlite3
+import subprocess
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -120,6 +121,16 @@ def test_every_command_runs(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None
             built = answer["id"]
             assert answer["rows"] > 0
     assert pq.read_table("offers-with-features.parquet").num_rows == CLIENTS * DAYS
+
+
+def test_what_people_read_of_a_view_has_its_function(shop: Shop) -> None:
+    def told(*arguments: str) -> str:
+        command = [part for part in shop.command(*arguments) if part != "--json"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    shown = told("features", "show", "sessions")
+    assert "\ncode\n  def in_sessions(rows):\n      import polars as pl\n" in shown
+    assert "\ncode\n" not in told("features", "show", "spend")
 
 
 def test_every_example_of_the_sdk_runs(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """`konveyer features`: find features, see what they mean, push rows; forget whom they describe."""
 
+from textwrap import indent
 from typing import TYPE_CHECKING
 
 import click
@@ -44,7 +45,7 @@ def search(context: Context, text: str) -> None:
 @click.argument("view")
 @pass_context
 def show(context: Context, view: str) -> None:
-    """Meaning, SQL, sources, freshness, values and users of a feature view.
+    """Meaning, SQL or function, sources, freshness, values and users of a feature view.
 
     \b
     Example: konveyer features show basket_activity
@@ -75,6 +76,9 @@ def show(context: Context, view: str) -> None:
     for source in details.sources:
         place = " ".join(source.reads.split())
         click.echo(f"source    {source.name} ({source.kind}): {place}")
+    if details.code is not None:
+        click.echo("code")
+        click.echo(indent(details.code.rstrip(), "  "))
     rows = [
         (
             f.feature,

@@ -14,6 +14,7 @@ from konveyer.access.actor import Actor
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import parse_instant
 from konveyer.core.errors import KonveyerError
+from konveyer.feature_store.datamart.show import show_view
 from konveyer.feature_store.definitions.definition import Definition
 from konveyer.feature_store.offline import layout
 from tests.unit.etl.store import Store, opened_store
@@ -97,6 +98,12 @@ def test_a_function_may_return_an_arrow_table(store: Store) -> None:
     store.apply(CLIENT, VISITS, in_arrow, SCORING)
     store.etl()
     assert store.online((7,), (59,)) == [(2, 1.0), (2, 1.0)]
+
+
+def test_its_function_is_shown(store: Store) -> None:
+    store.apply(CLIENT, VISITS, SESSIONS)
+    with store.services.catalog.reading() as session:
+        assert show_view(session, "sessions").code == SESSIONS.function
 
 
 @pytest.mark.parametrize("name", ["bucket", "event_time", "created_time"])

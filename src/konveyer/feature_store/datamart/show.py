@@ -47,7 +47,7 @@ class SourceDetails:
 class ViewDetails:
     """A view as the shop window shows it. `sources` are its lineage, nearest last.
 
-    `code` is the SQL of a SQL view or the function of an on-demand one.
+    `code` is the SQL of a SQL view, or the function of one that has a function.
     """
 
     name: str
@@ -95,7 +95,7 @@ def _stored(session: Session, state: RegistryState, view: FeatureView) -> ViewDe
         description=view.description,
         owner=view.owner,
         tags=view.tags,
-        code=None if view.sql is None else cleandoc(view.sql),
+        code=view.function if view.sql is None else cleandoc(view.sql),
         refresh=view.refresh,
         ttl=view.ttl,
         sources=[
