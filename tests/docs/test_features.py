@@ -123,7 +123,7 @@ def test_every_command_runs(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None
     assert pq.read_table("offers-with-features.parquet").num_rows == CLIENTS * DAYS
 
 
-def test_what_people_read_of_a_view_has_its_function(shop: Shop) -> None:
+def test_what_people_read_of_a_view_and_of_a_training_set(shop: Shop) -> None:
     def told(*arguments: str) -> str:
         command = [part for part in shop.command(*arguments) if part != "--json"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -131,6 +131,9 @@ def test_what_people_read_of_a_view_has_its_function(shop: Shop) -> None:
     shown = told("features", "show", "sessions")
     assert "\ncode\n  def in_sessions(rows):\n      import polars as pl\n" in shown
     assert "\ncode\n" not in told("features", "show", "spend")
+    labels = str(shop.root / "data/labels.parquet")
+    costs = told("training-set", "explain", "scoring", "--labels", labels)
+    assert "\nspend: client_id, event_time, created_time, of_amount, " in costs
 
 
 def test_every_example_of_the_sdk_runs(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

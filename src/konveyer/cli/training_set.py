@@ -128,7 +128,11 @@ def build(
 @training_set.command()
 @click.argument("service")
 @_spine_options
-@click.option("--dry-run", is_flag=True, help="Only estimate; read no data.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only estimate: no features are read, only the rows to find them for.",
+)
 @pass_context
 def explain(
     context: Context,
@@ -179,6 +183,9 @@ def explain(
         "took",
     )
     print_table(names, [_cost_row(cost) for cost in costs], empty="The service has no views.")
+    for cost in costs:
+        buckets = "" if cost.which_buckets is None else f" in buckets {cost.which_buckets}"
+        click.echo(f"{cost.view}: {', '.join(cost.columns)}{buckets}")
 
 
 @training_set.command()

@@ -113,6 +113,8 @@ def test_a_few_entities_get_what_all_of_them_get_and_read_less(store: Store) -> 
     assert windows.read_rows <= 3 * 40 * 2 < windows.rows
     assert windows.columns == ("client", "event_time", "of_amount")
     assert 0 < newest.read_bytes < newest.size_bytes
+    (one, _) = costs(store, labels([7]), run=False)
+    assert (one.buckets, one.which_buckets) == (1, "3")
 
 
 def costs(store: Store, frame: pa.Table, **options: Any) -> Any:
@@ -181,6 +183,7 @@ def test_the_estimate_is_the_truth_when_everything_is_read(store: Store) -> None
     (estimated, _) = costs(store, every_moment(), run=False)
     (true, _) = costs(store, every_moment())
     assert estimated.read_rows is None
+    assert estimated.which_buckets is None
     assert true.rows == true.read_rows == estimated.rows == 2_000
     assert 0 < true.read_bytes < true.size_bytes  # which counts footers and a share of keys
 

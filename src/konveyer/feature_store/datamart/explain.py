@@ -15,8 +15,9 @@ class ViewCost:
     """What is read of one view.
 
     `rows` and `size_bytes` are estimated from the table's log: all rows of the buckets that the
-    labels fall into, and of their files the share of the columns. The `read_*` values are what it
-    was when the training set was built; None before.
+    labels fall into, and of their files the share of the columns. `which_buckets` are the numbers
+    of these buckets (`0-2, 5`), None when they are all. The `read_*` values are what it was when
+    the training set was built; None before.
     """
 
     view: str
@@ -26,6 +27,7 @@ class ViewCost:
     of_columns: int
     buckets: int
     of_buckets: int
+    which_buckets: str | None
     files: int
     rows: int
     size_bytes: int
@@ -54,10 +56,26 @@ def estimate(view: PinnedView, hit: Sequence[int]) -> ViewCost:
         of_columns=len(table.schema),
         buckets=len(hit),
         of_buckets=table.ref.buckets,
+        which_buckets=_ranges(hit) if len(hit) < table.ref.buckets else None,
         files=len(files),
         rows=sum(file.rows for file in files),
         size_bytes=round(share * sum(file.size_bytes for file in files)),
     )
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers, those that follow each other as one.
+
+    >>> _ranges([0, 1, 2, 5])
+    '0-2, 5'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ", ".join("-".join(str(end) for end in run) for run in runs)
 
 
 def _method(view: PinnedView) -> str:
