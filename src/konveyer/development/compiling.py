@@ -11,7 +11,12 @@ from konveyer.bundle.manifest import COMPILED, GOLDEN, ISOLATED, LOCK, Golden, M
 from konveyer.bundle.native.onnx_form import DOUBLE, FLOAT
 from konveyer.bundle.parity import parity
 from konveyer.core.errors import KonveyerError
-from konveyer.development.environment import ensure_converters, ensure_environment, native_command
+from konveyer.development.environment import (
+    EnvironmentFailed,
+    ensure_converters,
+    ensure_environment,
+    native_command,
+)
 
 _COMPILE = "konveyer.bundle.native.compile"
 _WITHIN_S = 600
@@ -41,19 +46,38 @@ def compile_model(run: Path, manifest: Manifest, environments: Path, draft: Path
     answer = _compile(run, python, made)
     compiled, reason = _checked(run, draft, manifest, answer)
     if compiled is None and answer.onnx:
-        with_converters = ensure_converters(run / LOCK, environments)
-        for kind in (DOUBLE, FLOAT):
-            shutil.rmtree(made)
-            compiled, reason = _checked(
-                run, draft, manifest, _compile(run, with_converters, made, kind)
-            )
-            if compiled is not None:
-                break
+        compiled, reason = _as_onnx(run, manifest, environments, draft)
     if compiled is not None:
         return compiled
-    shutil.rmtree(made)
+    _clear(made)
     spec = msgspec.structs.replace(manifest.model, form=ISOLATED, reason=reason)
     return msgspec.structs.replace(manifest, model=spec)
+
+
+def _as_onnx(
+    run: Path, manifest: Manifest, environments: Path, draft: Path
+) -> tuple[Manifest | None, str]:
+    """The manifest with the form, or why there is none; packages may be away only for now."""
+    try:
+        python = ensure_converters(run / LOCK, environments)
+    except EnvironmentFailed as error:
+        return None, (
+            f"the packages that convert it to ONNX cannot be had now ({error.message}); "
+            "submitting again tries it again"
+        )
+    compiled, reason = None, ""
+    for kind in (DOUBLE, FLOAT):
+        _clear(draft / COMPILED)
+        answer = _compile(run, python, draft / COMPILED, kind)
+        compiled, reason = _checked(run, draft, manifest, answer)
+        if compiled is not None:
+            break
+    return compiled, reason
+
+
+def _clear(made: Path) -> None:
+    """A process that was ended early may have made nothing."""
+    shutil.rmtree(made, ignore_errors=True)
 
 
 def _checked(
@@ -82,14 +106,27 @@ def _difference(run: Path, draft: Path, manifest: Manifest) -> str:
 
 def _compile(run: Path, python: Path, folder: Path, *kind: str) -> _Form:
     command = native_command(python, _COMPILE, str(run), str(folder), *kind)
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=run, timeout=_WITHIN_S
-    )
+    what = "converting it to ONNX" if kind else "compiling it"
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=run, timeout=_WITHIN_S
+        )
+    except subprocess.TimeoutExpired:
+        return _Form(form="", reason=f"{what} took longer than {_WITHIN_S} s", onnx=False)
+    if done.returncode and kind:
+        # Without the converters the model was loaded.
+        return _Form(form="", reason=f"{what} failed: {_last_words(done)}", onnx=False)
     if done.returncode:
-        lines = done.stderr.strip().splitlines()
         raise CompilingFailed(
-            f"The trained model cannot be loaded again: {lines[-1] if lines else 'it crashed'}",
+            f"The trained model cannot be loaded again: {_last_words(done)}",
             hint="return an object from train() that can be pickled and loaded",
-            detail={"traceback": "\n".join(lines[-15:])},
+            detail={"traceback": "\n".join(done.stderr.strip().splitlines()[-15:])},
         )
     return msgspec.json.decode(done.stdout.splitlines()[-1], type=_Form)
+
+
+def _last_words(done: subprocess.CompletedProcess[str]) -> str:
+    if done.returncode < 0:
+        return f"its process was ended by signal {-done.returncode}"
+    lines = done.stderr.strip().splitlines()
+    return lines[-1] if lines else f"its process ended with exit status {done.returncode}"
