@@ -277,13 +277,16 @@ def find_run(
     were kept before they named their project count as any's.
     """
     kept = []
-    for record in runs.glob(f"{run_id or '*'}/{RECORD}"):
+    for record in runs.glob(f"*/{RECORD}"):
+        if run_id not in (None, record.parent.name):
+            continue  # an id is compared only: it may be sent by anybody, and be any text
         run = msgspec.json.decode(record.read_bytes(), type=TrainingRun)
         if run.application == application:
             kept.append((run, record.parent))
     if not kept:
+        named = "" if run_id is None else f" '{run_id}'"
         raise RunNotFound(
-            f"There is no training run{f' {run_id}' if run_id else ''} of '{application}'.",
+            f"There is no training run{named} of '{application}'.",
             hint="train first: konveyer train PROJECT",
         )
     own = [one for one in kept if run_id or project is None or one[0].project in ("", project)]

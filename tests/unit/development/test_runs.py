@@ -46,6 +46,19 @@ def test_the_newest_run_is_that_of_the_project(tmp_path: Path) -> None:
     assert found(project="models/own") == "older"
 
 
+@pytest.mark.parametrize(
+    "run_id", ["", "*", "own*", "/tmp", "a**b", "..", "../own", "\0", "a" * 300]
+)
+def test_a_run_is_named_by_its_whole_id_only(tmp_path: Path, run_id: str) -> None:
+    runs = tmp_path / "runs"
+    kept(runs, "own", 1)
+    kept(tmp_path, "own", 1)
+    (tmp_path / RECORD).write_bytes((runs / "own" / RECORD).read_bytes())
+    (runs / RECORD).write_bytes((runs / "own" / RECORD).read_bytes())
+    with pytest.raises(RunNotFound):
+        find_run(runs, "scoring", run_id)
+
+
 def test_a_project_is_named_from_its_workspace(tmp_path: Path) -> None:
     root = tmp_path / "bank"
     tracking = Tracking(url="", artifacts="")
