@@ -507,11 +507,14 @@ def test_a_first_run_that_cannot_put_online_what_was_pushed_meanwhile_has_failed
     assert till.online(1) == [(3.0, 2, "web", 2.0)]
 
 
-def test_what_cannot_land_again_keeps_no_other_source_from_it(till: Till) -> None:
+@pytest.mark.parametrize("has_footer", [False, True])
+def test_what_cannot_land_again_keeps_no_other_source_from_it(till: Till, has_footer: bool) -> None:
     other = replace(PAYMENTS, name="refunds")
     till.store.apply(*DEFINITIONS, other)
     till.push([payment(1, "31T12:00", 1.0)], key="a")
-    till.segments()[-1].write_bytes(b"PAR1")
+    content = till.segments()[-1].read_bytes()
+    damaged = content[:4] + bytes(40) + content[44:] if has_footer else b"PAR1"
+    till.segments()[-1].write_bytes(damaged)
     with till.store.services.catalog.transaction() as session:
         note_not_online(session, ["payments"], after=0)
     assert till.push([payment(1, "31T12:00", 2.0)], key="b", source="refunds").number == 2

@@ -19,7 +19,7 @@ from konveyer.access.roles import Permission
 from konveyer.catalog.session import Catalog
 from konveyer.core.clock import FeatureClock
 from konveyer.core.digests import table_digest
-from konveyer.core.errors import Conflict, KonveyerError, did_you_mean
+from konveyer.core.errors import Conflict, KonveyerError, did_you_mean, explained
 from konveyer.core.schema import ColumnType
 from konveyer.core.texts import is_unicode
 from konveyer.feature_store.definitions.definition import Kind
@@ -260,9 +260,9 @@ class Pusher:
                 continue
             try:
                 landed = self._landing.land_again(mine)
-            except KonveyerError as error:
+            except (KonveyerError, OSError, pa.ArrowException) as error:
                 if other == source:
-                    raise _not_online(kept, error) from error
+                    raise _not_online(kept, explained(error)) from error
                 _log.error("what was pushed to '%s' is still not online: %s", other, error)
                 continue
             with self._catalog.transaction() as session:
