@@ -1,5 +1,6 @@
 """A label frame is checked before anything is joined; what is good keeps its rows and order."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -167,6 +168,17 @@ def test_a_bad_frame_is_refused(code: str, changes: dict[str, Any]) -> None:
         checked(frame(**changes))
     assert caught.value.code == code, caught.value
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("values", [["1", "2"], [Decimal(1), Decimal(2)]])
+def test_who_has_a_key_of_another_type_is_told_which_views_read_it(values: list[Any]) -> None:
+    other = replace(VIEW, name="shops", keys=(ScalarColumn("shop_id", ColumnType.INT64),))
+    views = [replace(VIEW, name=f"spend_{number}") for number in range(5)]
+    service = replace(SERVICE, views=(*views, other))
+    labels = frame(client_id=pa.array(values), shop_id=pa.array([1, 2]))
+    with pytest.raises(KonveyerError) as caught:
+        check_labels(labels, service, timestamp="at", label="label")
+    assert "the features of spend_0, spend_1, spend_2 and 2 more views have" in str(caught.value)
 
 
 def test_an_empty_frame_is_refused() -> None:

@@ -22,6 +22,7 @@ from konveyer.feature_store.kernel.history import instants
 from konveyer.feature_store.registry.errors import FeatureClash
 
 _TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_VIEWS_NAMED = 3
 # Odd and without a pattern: keys and times that lie close make numbers that lie apart.
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
@@ -136,7 +137,7 @@ def typed_labels(
                 hint=lookalike(name, table.column_names, service),
             )
     for key in service.keys:
-        table = _typed(table, named[key.name], key.dtype)
+        table = _typed(table, named[key.name], key.dtype, _features_with(key, service))
     for field in service.request:
         table = _typed(table, field.name, field.dtype)
     return _typed(table, timestamp, ColumnType.TIMESTAMP)
@@ -269,13 +270,24 @@ def _whole_microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array([micros.cast(pa.timestamp("us", column.type.tz))])
 
 
-def _typed(table: pa.Table, name: str, dtype: ColumnType) -> pa.Table:
+def _features_with(key: ScalarColumn, service: ResolvedService) -> str:
+    """As an error names them; of many views a few."""
+    names = [view.name for view in service.views if key in view.keys]
+    more = "" if len(names) <= _VIEWS_NAMED else f" and {len(names) - _VIEWS_NAMED} more views"
+    return f"the features of {', '.join(names[:_VIEWS_NAMED])}{more}"
+
+
+def _typed(
+    table: pa.Table, name: str, dtype: ColumnType, features: str = "the features"
+) -> pa.Table:
     column = table.column(name)
     where = f"column '{name}' of the label frame"
     try:
         found = column_type(column.type, where=where)
     except UnsupportedType as error:
-        raise LabelsWrongType(error.message, hint=f"make it {dtype}") from error
+        raise LabelsWrongType(
+            error.message, hint=f"make it {dtype}, as {features} have it"
+        ) from error
     if dtype is ColumnType.UUID and found is ColumnType.STRING:
         return _with_canonical_uuids(table, name, where)
     if found is ColumnType.INT64 and dtype is ColumnType.FLOAT64:
@@ -284,7 +296,7 @@ def _typed(table: pa.Table, name: str, dtype: ColumnType) -> pa.Table:
         )
     if found is not dtype:
         raise LabelsWrongType(
-            f"{where[0].upper()}{where[1:]} is {found}; the features have {dtype}.",
+            f"{where[0].upper()}{where[1:]} is {found}; {features} have {dtype}.",
             hint=f"cast it to {dtype}",
         )
     place = table.column_names.index(name)
