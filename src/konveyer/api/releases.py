@@ -183,7 +183,7 @@ def rerun(
 def withdraw(
     here: Here, caller: Caller, release: str, withdrawal: Withdrawal, dry_run: DryRun
 ) -> Release:
-    """The author takes back a release that is on its way."""
+    """The author, or an administrator, takes back a release that is on its way."""
     act = partial(service.withdraw, reason=withdrawal.reason)
     return _ended(here, caller, release, act, dry_run=dry_run)
 
