@@ -121,7 +121,13 @@ class BundleStore:
         content = file.read_bytes()
         if digest_bytes(content) != digest:
             raise corrupt(digest, MANIFEST)
-        manifest = msgspec.json.decode(content, type=Manifest)
+        try:
+            manifest = msgspec.json.decode(content, type=Manifest)
+        except msgspec.MsgspecError as error:
+            raise BundleNewer(
+                f"{MANIFEST} of bundle {short(digest)} says what this one does not know: {error}.",
+                hint="upgrade this Konveyer",
+            ) from error
         if manifest.format > FORMAT:
             raise BundleNewer(
                 f"Bundle {short(digest)} has format {manifest.format}; this one reads {FORMAT}.",

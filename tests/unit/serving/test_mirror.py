@@ -2,12 +2,14 @@
 
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from konveyer.bundle.manifest import MANIFEST, MODEL
 from konveyer.bundle.origin import BundleOrigin, hex_of
@@ -416,6 +418,54 @@ def test_a_node_follows_while_it_reads_a_bundle_again(site: Site) -> None:
         store.lets.set()
         reading.join()
     assert served_after(site) == first.digest
+
+
+def test_what_was_brought_is_served_though_storage_goes_away_meanwhile(site: Site) -> None:
+    first, second = packed(site.packing, 1), packed(site.packing, 2)
+    for bundle in (first, second):
+        site.desire(bundle)
+        follow(site.mirror())
+    site.desire(first)
+    store = Slow(site.folder, BundleOrigin(site.remote), first.digest)
+    with following_slowly(site, site.mirror(bundles=store), store):
+        site.shared.is_down = site.remote.is_down = True
+        store.lets.set()
+        wait_for(lambda: read_desired(site.cache, "prod").versions[0].digest == first.digest)
+
+
+def test_nothing_is_said_of_storage_while_a_bundle_waits_to_be_asked_for_again(site: Site) -> None:
+    site.desire(packed(site.packing, 1))
+    mirror = site.mirror()
+    mirror.refresh()
+    site.remote.is_down = True
+    assert [mirror.bring(), mirror.bring()] == [False, False]
+    site.remote.is_down = False
+    wait_for(mirror.bring)
+
+
+def test_storage_is_up_when_all_who_asked_it_were_answered(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.desire(packed(site.packing, 1), canary=packed(site.packing, 2))
+    digest = read_desired(site.shared, "prod").versions[0].digest
+    store = Slow(site.folder, BundleOrigin(site.remote), digest)
+
+    def is_up() -> float | None:
+        return REGISTRY.get_sample_value("konveyer_shared_storage_up")
+
+    with caplog.at_level("INFO"), following_slowly(site, site.mirror(bundles=store), store):
+        wait_for(lambda: is_up() == 1)
+        site.shared.is_down = site.remote.is_down = True
+        store.lets.set()
+        wait_for(lambda: is_up() == 0)
+        until_s = time.monotonic() + 2.5
+        while time.monotonic() < until_s:
+            assert is_up() == 0
+            time.sleep(0.01)
+        assert "again" not in caplog.text
+        site.shared.is_down = site.remote.is_down = False
+        wait_for(lambda: is_up() == 1)
+        assert "can bring bundles again" in caplog.text
 
 
 def test_a_document_that_changed_during_a_download_says_what_is_brought_next(site: Site) -> None:

@@ -97,9 +97,11 @@ class Mirror:
             if desired is not None:
                 self._seen = desired
                 self._publish(desired)
+                # What was served until now is kept too: a rollback asks for it.
+                self._wanted_at_s |= dict.fromkeys(_digests(desired), time.monotonic())
 
-    def bring(self) -> None:
-        """Try to bring each bundle that the last look found missing.
+    def bring(self) -> bool:
+        """Try to bring each bundle that the last look found missing; whether none waits for storage.
 
         After each there is another look: a document that is newer by now says what comes next.
         """
@@ -113,6 +115,8 @@ class Mirror:
             tried.add(missing[0])
             self.refresh()
         self._forget_others()
+        troubles = [self._troubles.get(digest) for digest in self._absent_digests()]
+        return not any(trouble is None or trouble.is_away for trouble in troubles)
 
     def stop(self) -> None:
         """Let `bring` return after the bundle that it is at."""
@@ -151,29 +155,40 @@ class Mirror:
         self._checked_s[digest] = now_s = time.monotonic()
         self._check_at_s = now_s + max(self._check_every_s, _CHECK_REST * (now_s - began_s))
 
+    def _absent_digests(self) -> list[str]:
+        desired = dict.fromkeys(() if self._seen is None else _digests(self._seen))
+        return [digest for digest in desired if digest not in self._here]
+
     def _missing(self) -> list[str]:
+        """Those that are absent and due."""
         now = time.monotonic()
         return [
             digest
-            for digest in dict.fromkeys(() if self._seen is None else _digests(self._seen))
-            if digest not in self._here
-            and (digest not in self._troubles or self._troubles[digest].again_at_s <= now)
+            for digest in self._absent_digests()
+            if digest not in self._troubles or self._troubles[digest].again_at_s <= now
         ]
 
     def _bring(self, digest: str) -> None:
-        """A bundle that is read again stays published meanwhile, as it may well be whole."""
+        """A bundle that is read again stays published meanwhile, as it may well be whole.
+
+        What came of it is published before storage is asked again, which may be away by then.
+        """
         found = self._why_not_here(digest)
         with self._publishing():
             if found is None:
                 self._troubles.pop(digest, None)
                 self._here.add(digest)
-                return
-            tries = self._troubles[digest].tries + 1 if digest in self._troubles else 1
-            pause_s = doubled(_FIRST_PAUSE_S, tries, _LONGEST_PAUSE_S)
-            reason, is_away = found
-            _log.error("bundle %s is not here: %s", short(digest), reason)
-            self._here.discard(digest)
-            self._troubles[digest] = _Trouble(reason, is_away, tries, time.monotonic() + pause_s)
+            else:
+                self._here.discard(digest)
+                self._troubles[digest] = self._troubled(digest, *found)
+            if self._seen is not None:
+                self._publish(self._seen)
+
+    def _troubled(self, digest: str, reason: str, is_away: bool) -> _Trouble:
+        _log.error("bundle %s is not here: %s", short(digest), reason)
+        tries = self._troubles[digest].tries + 1 if digest in self._troubles else 1
+        pause_s = doubled(_FIRST_PAUSE_S, tries, _LONGEST_PAUSE_S)
+        return _Trouble(reason, is_away, tries, time.monotonic() + pause_s)
 
     def _why_not_here(self, digest: str) -> tuple[str, bool] | None:
         """The reason, and whether it is that storage is away."""
