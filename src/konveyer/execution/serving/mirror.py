@@ -101,7 +101,7 @@ class Mirror:
                 self._wanted_at_s |= dict.fromkeys(_digests(desired), time.monotonic())
 
     def bring(self) -> bool:
-        """Try to bring each bundle that the last look found missing; whether none waits for storage.
+        """Try to bring each bundle that was found missing; whether none waits for storage now.
 
         After each there is another look: a document that is newer by now says what comes next.
         """
