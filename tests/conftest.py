@@ -24,9 +24,12 @@ from tests.unit.bundle.workbench import ZOO_LOCK
 OF_VALUES = (
     "parity/test_day_by_day.py",
     "parity/test_decimals_and_lists.py",
+    "unit/etl/test_feature_store.py",
+    "unit/etl/test_forget.py",
     "unit/etl/test_large_sets.py",
     "unit/etl/test_python_views.py",
     "unit/etl/test_retrieval.py",
+    "unit/etl/test_vacuum.py",
     "unit/etl/test_vocabulary.py",
     "unit/push/test_decimals_and_lists.py",
 )
