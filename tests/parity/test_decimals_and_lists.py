@@ -442,8 +442,8 @@ def test_a_type_must_hold_all_of_its_column(
     ("limits", "message"),
     [
         ({"minimum": -99.99}, None),
-        ({"maximum": 99.5}, r"'amount': \d+ value\(s\) fail less_than_or_equal_to"),
-        ({"nullable": False}, "'amount': .* not_nullable"),
+        ({"maximum": 99.5}, r"'amount': \d+ value\(s\) are above the maximum 99\.5"),
+        ({"nullable": False}, "'amount': .* are null"),
     ],
 )
 def test_limits_of_decimals(

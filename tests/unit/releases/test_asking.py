@@ -15,7 +15,7 @@ from konveyer.catalog.session import Catalog
 from konveyer.core.schema import Column, ColumnType, ScalarColumn
 from konveyer.core.sockets import listening
 from konveyer.core.storage import FolderStorage
-from konveyer.execution.releases.gates import context, coverage, integration, replay
+from konveyer.execution.releases.gates import context, coverage, functional, integration, replay
 from konveyer.execution.releases.gates.context import GateContext
 from konveyer.execution.releases.gates.integration import Predictions
 from konveyer.execution.releases.machine import State
@@ -111,12 +111,39 @@ def test_replay_notes_requests_that_a_node_gives_no_answer_to(
     on_test: OnTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, bundle = on_test(**QUICK)
-    recorded = [row(n, bundle=bundle.digest, outputs=[0.5]) for n in range(2)]
-    then = SimpleNamespace(rows=[(1.0,), (1.0,)], retrieved=())
+    recorded = [row(n, bundle=bundle.digest, outputs=[0.5]) for n in range(4)]
+    then = SimpleNamespace(rows=[(1.0,)] * 4, retrieved=())
     monkeypatch.setattr(context, "ANSWER_WITHIN_S", 0.1)
     monkeypatch.setattr(replay, "answered_rows", lambda *_: recorded)
     monkeypatch.setattr(replay, "features_then", lambda *_: then)
     monkeypatch.setattr(replay, "answering", lambda *_: nullcontext(list))
     verdict = replay.replay_gate(gate, bundle)
     assert not verdict.passed
-    assert verdict.evidence["not_answered"] == [SILENT, SILENT]
+    later = "the node gave no answer (ReadTimeout: not asked, for 3 before had none)"
+    assert verdict.evidence["not_answered"] == [SILENT, SILENT, SILENT, later]
+
+
+def test_what_a_node_answers_too_late_is_no_answer(
+    on_test: OnTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged = {"keys": [7], "features": [1.0], "outputs": [0.5], "error": None}
+    monkeypatch.setattr(context, "ANSWER_WITHIN_S", 0.1)
+    monkeypatch.setattr(integration, "ages", lambda *_: [])
+    monkeypatch.setattr(integration, "offline_features", lambda *_: [(1.0,)])
+    monkeypatch.setattr(integration, "compared_predictions", lambda *_: Predictions())
+    monkeypatch.setattr(integration, "read_predictions", lambda *_, **__: [logged])
+    gate, bundle = on_test(**QUICK)
+    verdict = integration.integration_gate(gate, bundle)
+    assert not verdict.passed
+    assert verdict.evidence["worst"] == [{"keys": (7,), "problem": SILENT}]
+
+
+def test_functional_notes_malformed_requests_that_a_node_gives_no_answer_to(
+    on_test: OnTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "ANSWER_WITHIN_S", 0.1)
+    gate, bundle = on_test(**QUICK)
+    with gate.on_test(bundle) as node:
+        answers = functional._malformed_answers(node, bundle)
+    assert answers[0]["got"] == SILENT
+    assert {answer["status"] for answer in answers} == {None}

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -18,6 +18,7 @@ from konveyer.execution.serving.presence import Presence, nodes_of
 START_WITHIN_S = 30.0
 FOLLOW_WITHIN_S = 15.0
 ANSWER_WITHIN_S = 10.0
+_MOST_SILENT = 3
 # An environment is built from a package index: minutes, where a disk has none of it yet.
 PREPARE_WITHIN_S = 300.0
 
@@ -49,7 +50,24 @@ class NodeAccess(NamedTuple):
     within_s: float = ANSWER_WITHIN_S
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers=self.headers, timeout=self.within_s)
+        return _Client(base_url=self.url, headers=self.headers, timeout=self.within_s)
+
+
+class _Client(httpx.Client):
+    """Waits for no more answers where several in a row did not come."""
+
+    _silent = 0
+
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        if self._silent >= _MOST_SILENT:
+            raise httpx.ReadTimeout(f"not asked, for {_MOST_SILENT} before had none")
+        try:
+            response = super().send(request, **options)
+        except httpx.HTTPError:
+            self._silent += 1
+            raise
+        self._silent = 0
+        return response
 
 
 def no_answer(error: httpx.HTTPError) -> str:

@@ -97,8 +97,6 @@ class Mirror:
             if desired is not None:
                 self._seen = desired
                 self._publish(desired)
-                # What was served until now is kept too: a rollback asks for it.
-                self._wanted_at_s |= dict.fromkeys(_digests(desired), time.monotonic())
 
     def bring(self) -> bool:
         """Try to bring each bundle that was found missing; whether none waits for storage now.
@@ -113,7 +111,11 @@ class Mirror:
                 break
             self._bring(missing[0])
             tried.add(missing[0])
-            self.refresh()
+            try:
+                self.refresh()
+            except (KonveyerError, OSError):
+                self._publish_seen()
+                raise
         self._forget_others()
         troubles = [self._troubles.get(digest) for digest in self._absent_digests()]
         return not any(trouble is None or trouble.is_away for trouble in troubles)
@@ -121,6 +123,12 @@ class Mirror:
     def stop(self) -> None:
         """Let `bring` return after the bundle that it is at."""
         self._is_stopped.set()
+
+    def _publish_seen(self) -> None:
+        """What was brought is served, though storage is away meanwhile."""
+        with self._publishing():
+            if self._seen is not None:
+                self._publish(self._seen)
 
     def _publishing(self) -> AbstractContextManager[None]:
         """For what is here and what is said of it: by one thread of one node at a time."""
@@ -169,10 +177,7 @@ class Mirror:
         ]
 
     def _bring(self, digest: str) -> None:
-        """A bundle that is read again stays published meanwhile, as it may well be whole.
-
-        What came of it is published before storage is asked again, which may be away by then.
-        """
+        """A bundle that is read again stays published meanwhile, as it may well be whole."""
         found = self._why_not_here(digest)
         with self._publishing():
             if found is None:
@@ -181,8 +186,6 @@ class Mirror:
             else:
                 self._here.discard(digest)
                 self._troubles[digest] = self._troubled(digest, *found)
-            if self._seen is not None:
-                self._publish(self._seen)
 
     def _troubled(self, digest: str, reason: str, is_away: bool) -> _Trouble:
         _log.error("bundle %s is not here: %s", short(digest), reason)
@@ -206,6 +209,9 @@ class Mirror:
         """Write the document of the cache and what is absent from it, where they changed."""
         before = self._unless_damaged(read_desired)
         known = () if before is None else before.versions
+        served = () if before is None else _digests(before)
+        # What was served until now is kept too: a rollback asks for it.
+        self._wanted_at_s |= dict.fromkeys({*served, *_digests(desired)}, time.monotonic())
         earlier = {(one.application, one.api_version): one for one in known}
         versions, absent = [], []
         for one in desired.versions:

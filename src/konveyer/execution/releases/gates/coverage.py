@@ -22,7 +22,8 @@ class Coverage:
     unanswered: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.asked - len(self.lost)} of {self.asked} entities that production knows"
+        known = self.asked - len(self.lost) - len(self.unanswered)
+        return f"{known} of {self.asked} entities that production knows"
 
 
 def coverage(services: GateServices, live: Bundle, node: NodeAccess) -> Coverage:

@@ -1,8 +1,9 @@
 """Functional: recorded answers come again, invariants hold, malformed requests get a clear 4xx."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import httpx
@@ -17,7 +18,7 @@ from konveyer.development.golden import REAL_ROWS
 from konveyer.execution.releases.gates.answers import answering
 from konveyer.execution.releases.gates.context import GateContext, predict_path
 from konveyer.execution.releases.gates.invariants import Held, check_all
-from konveyer.execution.releases.nodes import NodeAccess
+from konveyer.execution.releases.nodes import NodeAccess, no_answer
 from konveyer.execution.releases.verdict import Verdict
 from konveyer.execution.serving.connection import MOST_BODY_BYTES
 from konveyer.execution.serving.contract import MOST_ROWS, RequestContract
@@ -184,10 +185,10 @@ def _malformed_answers(node: NodeAccess, bundle: Bundle) -> list[dict[str, Any]]
     answers = []
     with node.client() as client:
         for what, body, code in malformed_requests(bundle.manifest.service):
-            answers.append(_answer(what, code, client.post(path, content=body)))
-        missing = f"/{bundle.manifest.application}/v999999999/predict"
-        answers.append(_answer("unknown version", "version_not_found", client.post(missing)))
-        answers.append(_answer("GET", "method_not_allowed", client.get(path)))
+            answers.append(_answer(what, code, partial(client.post, path, content=body)))
+        missing = partial(client.post, f"/{bundle.manifest.application}/v999999999/predict")
+        answers.append(_answer("unknown version", "version_not_found", missing))
+        answers.append(_answer("GET", "method_not_allowed", partial(client.get, path)))
         answers += _malformed_inference(client, bundle)
     return answers
 
@@ -197,20 +198,22 @@ def _malformed_inference(client: httpx.Client, bundle: Bundle) -> list[dict[str,
     path = f"/v2/models/{manifest.application}/versions/{manifest.api_version}/infer"
     answers = []
     for what, body in malformed_inference(manifest.service):
-        answer = client.post(path, content=body)
-        status = answer.status_code
-        got = ANY if answer.is_client_error else f"status {status}"
-        answers.append({"request": f"infer: {what}", "expected": ANY, "got": got, "status": status})
+        ask = partial(client.post, path, content=body)
+        answers.append(_answer(f"infer: {what}", ANY, ask))
     return answers
 
 
-def _answer(what: str, expected: str, response: httpx.Response) -> dict[str, Any]:
-    code = response.json().get("error", {}).get("code", "") if response.is_client_error else ""
-    if expected == ANY and code:
+def _answer(what: str, expected: str, ask: Callable[[], httpx.Response]) -> dict[str, Any]:
+    """What came of one request, also when a node did not live through it."""
+    said: dict[str, Any] = {"request": what, "expected": expected}
+    try:
+        response = ask()
+    except httpx.HTTPError as error:
+        return {**said, "got": no_answer(error), "status": None}
+    refusal = response.json().get("error") if response.is_client_error else None
+    if expected == ANY and refusal:
         code = ANY
-    return {
-        "request": what,
-        "expected": expected,
-        "got": code or f"status {response.status_code}",
-        "status": response.status_code,
-    }
+    else:
+        code = refusal.get("code") if isinstance(refusal, dict) else None
+    status = response.status_code
+    return {**said, "got": code or f"status {status}", "status": status}

@@ -209,7 +209,7 @@ def _serve(
                 unknown.add(key)
             elif not answer.is_success:
                 problems[key] = answer.text
-    logged = _logged(context, batch, len(keys) - len(problems) - len(unknown))
+    logged = _logged(context, batch, {*keys} - problems.keys() - unknown)
     features = {key: used for key, (used, _) in logged.items()}
     features |= dict.fromkeys(unknown, features_of_nobody(bundle.manifest.service))
     return [
@@ -225,16 +225,16 @@ def _serve(
 
 
 def _logged(
-    context: GateContext, batch: str, expected: int
+    context: GateContext, batch: str, answered: AbstractSet[tuple[int | str, ...]]
 ) -> dict[tuple[int | str, ...], tuple[tuple[object, ...], tuple[object, ...]]]:
-    """Features and outputs by the keys of the entity."""
+    """Features and outputs by the keys of the entity, of those that were `answered`."""
     deadline = time.monotonic() + _LOGGED_WITHIN_S
     while True:
         found = {
             tuple(row["keys"]): (tuple(row["features"]), tuple(row["outputs"]))
             for row in read_predictions(context.services.storage, TEST, request_prefix=batch)
-            if row["error"] is None
+            if row["error"] is None and tuple(row["keys"]) in answered
         }
-        if len(found) >= expected or time.monotonic() > deadline:
+        if len(found) == len(answered) or time.monotonic() > deadline:
             return found
         time.sleep(0.1)
