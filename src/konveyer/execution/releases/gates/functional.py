@@ -211,9 +211,7 @@ def _answer(what: str, expected: str, ask: Callable[[], httpx.Response]) -> dict
     except httpx.HTTPError as error:
         return {**said, "got": no_answer(error), "status": None}
     refusal = response.json().get("error") if response.is_client_error else None
-    if expected == ANY and refusal:
-        code = ANY
-    else:
-        code = refusal.get("code") if isinstance(refusal, dict) else None
+    own = refusal.get("code") if isinstance(refusal, dict) else None
+    code = ANY if expected == ANY and refusal else own
     status = response.status_code
     return {**said, "got": code or f"status {status}", "status": status}
