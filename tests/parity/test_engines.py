@@ -25,7 +25,6 @@ from konveyer.feature_store.datamart.label_files import labels_at
 from konveyer.feature_store.datamart.label_query import queried_labels
 from konveyer.feature_store.datamart.labels import LabelsRepeat
 from konveyer.feature_store.definitions.definition import Definition
-from konveyer.feature_store.engines import spark as spark_engine
 from konveyer.feature_store.engines.base import Engine, QueryFailed, SourceUnreadable
 from konveyer.feature_store.engines.duckdb import DuckDBEngine
 from konveyer.feature_store.engines.spark import SparkEngine
@@ -337,6 +336,7 @@ _halved = _Halves()
 def test_only_some_results_come_to_the_driver_at_a_time(
     spark: SparkEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    large = 2_000_000
     fetched: list[int] = []
     run_job = SparkContext.runJob
 
@@ -346,13 +346,12 @@ def test_only_some_results_come_to_the_driver_at_a_time(
         return found
 
     monkeypatch.setattr(SparkContext, "runJob", told)
-    monkeypatch.setattr(spark_engine, "_BYTES_FETCHED", 10_000)
-    sizes = [4000, 4000, 4000, 20_000, 1, 1]
+    sizes = [large, 1, large, 2]
     results = spark.map(bytes, sizes)
-    assert next(results) == bytes(4000)
-    assert len(fetched) == 1
+    assert next(results) == bytes(large)
+    assert [size // large for size in fetched] == [1]
     assert [len(one) for one in results] == sizes[1:]
-    assert [size // 4000 for size in fetched] == [2, 1, 5, 0]
+    assert [size // large for size in fetched] == [1, 1]
 
 
 def test_sql_that_spark_cannot_say_is_refused() -> None:

@@ -4,7 +4,7 @@ Every process that runs a job imports this: it needs no more than the job itself
 """
 
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from konveyer.core.errors import KonveyerError
 
+_MOST_AT_ONCE = 2**20
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -47,20 +48,9 @@ class OnRows(Generic[T]):
         yield pa.RecordBatch.from_pydict({"packed": [packed]})
 
 
-def together(sizes: Sequence[int], most: int) -> Iterator[list[int]]:
-    """The places of results that are fetched at once: neighbours, of `most` bytes in all, or one.
-
-    >>> list(together([3, 3, 9, 1, 2, 3], most=6))
-    [[0, 1], [2], [3, 4, 5]]
-    """
-    places: list[int] = []
-    for place, size in enumerate(sizes):
-        if places and size + sum(sizes[one] for one in places) > most:
-            yield places
-            places = []
-        places.append(place)
-    if places:
-        yield places
+def unless_large(packed: bytes) -> bytes | None:
+    """None of a result that is to be fetched by itself."""
+    return packed if len(packed) <= _MOST_AT_ONCE else None
 
 
 def unpacked(packed: bytes) -> Any:

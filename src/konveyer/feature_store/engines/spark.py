@@ -35,7 +35,7 @@ from konveyer.feature_store.engines.base import (
     SourceUnreadable,
     check_named_once,
 )
-from konveyer.feature_store.engines.jobs import OnItem, OnRows, together, unpacked
+from konveyer.feature_store.engines.jobs import OnItem, OnRows, unless_large, unpacked
 from konveyer.feature_store.engines.spark_files import (
     dataset_files,
     first_schema,
@@ -50,8 +50,6 @@ T = TypeVar("T")
 _ERRORS = (PySparkException, Py4JError, ConnectionError)
 # So many items for each core are handed out, and their results kept by executors, at a time.
 _ITEMS_PER_CORE = 4
-# So much of their results comes to the driver at a time, or one.
-_BYTES_FETCHED = 64 * 2**20
 _BATCH_ROWS = 100_000
 # A cluster may start executors late; for longer than this nobody is coming.
 _PATIENCE_S = 60.0
@@ -173,13 +171,12 @@ class SparkEngine:
         rest = iter(items)
         while some := list(islice(rest, context.defaultParallelism * _ITEMS_PER_CORE)):
             tasks = context.parallelize(some, len(some)).map(OnItem(job))
-            # Executors keep what they made, and hand it over in turn.
+            # Executors keep what they made, and hand over what is large one by one.
             results = tasks.persist(StorageLevel.MEMORY_AND_DISK)
             try:
-                sizes = self._run(results.map(len).collect)
-                for places in together(sizes, _BYTES_FETCHED):
-                    for packed in self._run(partial(context.runJob, results, list, places)):
-                        yield unpacked(packed)
+                for place, small in enumerate(self._run(results.map(unless_large).collect)):
+                    fetch = partial(context.runJob, results, list, [place])
+                    yield unpacked(self._run(fetch)[0] if small is None else small)
             finally:
                 with suppress(*_ERRORS):  # nothing is kept where Spark is gone
                     results.unpersist()
