@@ -523,6 +523,16 @@ def test_what_cannot_land_again_keeps_no_other_source_from_it(till: Till, has_fo
         till.push([payment(1, "31T12:00", 1.0)], key="a")
 
 
+def test_a_push_names_the_file_whose_rows_of_before_are_damaged(till: Till) -> None:
+    till.push([payment(1, "31T12:00", 1.0)], key="a")
+    content = till.segments()[-1].read_bytes()
+    till.segments()[-1].write_bytes(content[:4] + bytes(40) + content[44:])
+    with pytest.raises(KonveyerError, match=r"'payments', file .*\.parquet: ") as caught:
+        till.push([payment(1, "31T12:00", 2.0)], key="b")
+    assert caught.value.code == "source_unreadable"
+    assert len(till.pushes()) == 1
+
+
 def test_a_table_that_came_while_another_was_published_again_has_its_own_pushes(till: Till) -> None:
     online = InterruptedStore()
     till = Till(replace(till.store, services=replace(till.store.services, online=online)))

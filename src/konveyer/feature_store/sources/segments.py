@@ -87,7 +87,10 @@ def _rows_of(source: Source, one: ListedSegment, file: Path) -> pa.Table:
     """Columns that were added since are null, columns that were removed since are left out."""
     schema = _schema(source, file)
     _check_types(source, schema)
-    rows = pq.read_table(file, partitioning=None)
+    try:
+        rows = pq.read_table(file, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(source.name, file, error) from error
     arrived_us = rows.column(ARRIVAL).cast(pa.int64())
     if one.after_us is not None:
         rows = rows.filter(pc.greater(arrived_us, one.after_us))
