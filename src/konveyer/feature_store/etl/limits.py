@@ -32,9 +32,18 @@ class Breach:
     @property
     def places(self) -> list[int]:
         """Where they are, counted from 0."""
-        # Not with Arrow's indices_nonzero, which ends the process where there are no chunks.
-        found: list[int] = np.flatnonzero(self.wrong.fill_null(False).to_numpy()).tolist()
-        return found
+        return places_of(self.wrong)
+
+
+def places_of(wrong: pa.ChunkedArray) -> list[int]:
+    """The places of what is true, counted from 0.
+
+    >>> places_of(pa.chunked_array([[True, None], [True]]))
+    [0, 2]
+    """
+    # Not with Arrow's indices_nonzero, which ends the process where there are no chunks.
+    found: list[int] = np.flatnonzero(wrong.fill_null(False).to_numpy()).tolist()
+    return found
 
 
 def breaches(of: Limited, values: pa.ChunkedArray) -> Iterator[Breach]:

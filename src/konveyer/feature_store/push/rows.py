@@ -28,7 +28,7 @@ from konveyer.core.schema import (
 from konveyer.core.texts import CANONICAL_UUID
 from konveyer.feature_store.definitions.pushed import PushedColumn
 from konveyer.feature_store.definitions.source import Source
-from konveyer.feature_store.etl.limits import outside
+from konveyer.feature_store.etl.limits import outside, places_of
 from konveyer.feature_store.push.errors import PushedRowsInvalid, PushTooLarge
 
 MOST_ROWS = 1_000_000
@@ -290,25 +290,20 @@ def _wrong_values(
     needed = column.name in keys or column.name == source.event_time
     if needed and column.nullable and values.null_count:
         what = "the event time" if column.name == source.event_time else "a join key"
-        for place in _places(values.is_null()):
+        for place in places_of(values.is_null()):
             yield Problem(place + 1, column.name, f"{what} is null")
     if keys.get(column.name) is ColumnType.UUID and pa.types.is_string(values.type):
         canonical = pc.match_substring_regex(values, CANONICAL_UUID, ignore_case=True)
-        for place in _places(pc.invert(canonical)):
+        for place in places_of(pc.invert(canonical)):
             what = f"{values[place].as_py()!r:.80} is no UUID, 8-4-4-4-12 hexadecimal digits"
             yield Problem(place + 1, column.name, what)
     if pa.types.is_timestamp(values.type):
         times_us = values.cast(pa.int64())
         beyond = pc.or_(pc.less(times_us, _FIRST_US), pc.greater(times_us, _LAST_US))
-        for place in _places(beyond):
+        for place in places_of(beyond):
             yield Problem(place + 1, column.name, "it is not in the years 1 to 9999")
         if column.name == source.event_time:
             later = pc.greater(times_us, now_us + AHEAD_US)
-            for place in _places(pc.and_not(later, beyond)):
+            for place in places_of(pc.and_not(later, beyond)):
                 what = f"{format_us(times_us[place].as_py())} is later than now"
                 yield Problem(place + 1, column.name, f"{what}, {format_us(now_us)}")
-
-
-def _places(wrong: pa.ChunkedArray) -> list[int]:
-    found: list[int] = pc.indices_nonzero(wrong.fill_null(False)).to_pylist()
-    return found
